@@ -1,0 +1,43 @@
+"""Batches of a token budget: texts of like length together, so that little is padding."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+# A group of this many batches is shuffled, then sorted by length: long enough to sort well, short enough to mix.
+GROUP_BATCHES = 32
+
+
+def token_budget_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[np.ndarray]:
+    """Row numbers of each batch, longest first; rows x longest row stays within `batch_tokens` (one row always fits)."""
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    yield from _cut(order, np.asarray(lengths), batch_tokens)
+
+
+def shuffled_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """One epoch of batches of exactly `batch_size` rows, grouped by length and shuffled; a remainder is left out.
+
+    The same (seed, epoch) always gives the same batches, so a position in the data is an epoch and a number.
+
+    Raises:
+        ValueError: there are fewer rows than one batch holds.
+    """
+    if len(lengths) < batch_size:
+        raise ValueError(f"a batch holds {batch_size} rows but there are only {len(lengths)}; lower batch_size")
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    length = np.asarray(lengths)
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), batch_size * GROUP_BATCHES):
+        group = order[start : start + batch_size * GROUP_BATCHES]
+        group = group[np.argsort(length[group], kind="stable")]
+        batches += [group[at : at + batch_size] for at in range(0, len(group) - batch_size + 1, batch_size)]
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def _cut(order: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+    start = 0
+    while start < len(order):
+        rows = max(1, batch_tokens // max(1, int(lengths[order[start]])))
+        yield order[start : start + rows]
+        start += rows

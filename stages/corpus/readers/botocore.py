@@ -1,0 +1,31 @@
+"""Operations of AWS service models: first sentence of an operation's documentation -> the rest."""
+
+import gzip
+import html
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+_TAG = re.compile(r"<[^>]+>")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+
+
+def operations(files: list[Path]) -> Iterator[Record]:
+    """Pairs of first sentence -> rest, one an operation; the entity is the service."""
+    for path in files:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8") as stream:
+            model = json.load(stream)
+        for operation in model["operations"].values():
+            first, rest = _first_and_rest(operation.get("documentation", ""))
+            yield {"entity": model["metadata"]["serviceId"], "query": first, "document": rest}
+
+
+def _first_and_rest(documentation: str) -> tuple[str, str]:
+    text = " ".join(html.unescape(_TAG.sub(" ", documentation)).split())
+    parts = _SENTENCE_END.split(text, maxsplit=1)
+    return (parts[0], parts[1]) if len(parts) == 2 else (text, "")

@@ -1,0 +1,52 @@
+"""Docstrings of Python packages, parsed and never imported: summary -> body."""
+
+import ast
+import functools
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+_DOCTEST = re.compile(r"^\s*(>>>|\.\.\.)")
+_UNDERLINE = re.compile(r"^\s*[-=~^]{3,}\s*$")
+
+
+def pairs(files: list[Path]) -> Iterator[Record]:
+    """Pairs of summary -> body of each public function and class; the entity is the module."""
+    for path, summary, body in _docstrings(tuple(files)):
+        yield {"entity": _module(path), "query": summary, "document": body}
+
+
+def packages(files: list[Path]) -> Iterator[Record]:
+    """Bodies of docstrings, labelled with the top-level package they come from."""
+    for path, _, body in _docstrings(tuple(files)):
+        module = _module(path)
+        yield {"entity": module, "text": body, "label": module.partition(".")[0]}
+
+
+@functools.cache
+def _docstrings(files: tuple[Path, ...]) -> list[tuple[Path, str, str]]:
+    """Parsed once for all the sources that read the same files: parsing takes seconds."""
+    return [
+        (path, *summary_and_body(docstring))
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
+        if isinstance(node, Documented) and not node.name.startswith("_") and (docstring := ast.get_docstring(node))
+    ]
+
+
+def summary_and_body(docstring: str) -> tuple[str, str]:
+    """First paragraph and the prose after it, without doctests and heading underlines."""
+    lines = inspect.cleandoc(docstring).splitlines()
+    prose = [line for line in lines if not _DOCTEST.match(line) and not _UNDERLINE.match(line)]
+    summary, _, body = "\n".join(prose).strip().partition("\n\n")
+    return " ".join(summary.split()), " ".join(body.split())
+
+
+def _module(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[parts.index("site-packages") + 1 :] if "site-packages" in parts else parts)

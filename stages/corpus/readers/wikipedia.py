@@ -1,0 +1,60 @@
+"""Lead paragraphs of Wikipedia articles: JSON of title -> {title, extract, description, topic}."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+# A sentence ends at . ! or ? before white space and a capital, unless a one-letter initial or "c." stands before it.
+_SENTENCE_END = re.compile(r"(?<![A-Z]\.)(?<!\b[A-Z])(?<!\bc)(?<!\bSt)(?<!\bDr)(?<!\bMr)[.!?][\"')\]]?\s+(?=[\"'(\[]?[A-Z0-9])")
+_UNLABELLED = "Uncategorized"
+MASK = "it"
+
+
+def leads(files: list[Path]) -> Iterator[Record]:
+    """Pairs of first sentence -> the rest with the title masked, so that word matching alone does not find it."""
+    for article in _articles(files):
+        first, rest = split_first_sentence(article["extract"])
+        yield {"entity": article["title"], "query": first, "document": mask_title(rest, article["title"])}
+
+
+def descriptions(files: list[Path]) -> Iterator[Record]:
+    """Pairs of short description -> title, the short texts of text matching."""
+    for article in _articles(files):
+        title = re.sub(r"\s*\([^)]*\)$", "", article["title"])
+        yield {"entity": article["title"], "query": article["description"] or "", "document": title}
+
+
+def topics(files: list[Path]) -> Iterator[Record]:
+    """Title-masked rest of an article, labelled with its topic; articles without a topic are left out."""
+    for article in _articles(files):
+        if article["topic"] != _UNLABELLED:
+            _, rest = split_first_sentence(article["extract"])
+            text = mask_title(rest, article["title"])
+            yield {"entity": article["title"], "text": text, "label": article["topic"]}
+
+
+def split_first_sentence(text: str) -> tuple[str, str]:
+    """First sentence and what follows it (empty where there is one sentence only)."""
+    end = _SENTENCE_END.search(text)
+    if end is None:
+        return text.strip(), ""
+    return text[: end.start() + 1].strip(), text[end.end() :].strip()
+
+
+def mask_title(text: str, title: str) -> str:
+    """Replace an article's title, and the words of a multi-word title that are its own, by a pronoun."""
+    plain = re.sub(r"\s*\([^)]*\)$", "", title)
+    masked = re.sub(rf"\b{re.escape(plain)}\b", MASK, text, flags=re.IGNORECASE)
+    own_words = [word for word in plain.split() if len(word) > 3 and word[0].isupper()]
+    for word in own_words:
+        masked = re.sub(rf"\b{re.escape(word)}\b", MASK, masked)
+    return masked
+
+
+def _articles(files: list[Path]) -> Iterator[Record]:
+    for path in files:
+        yield from json.loads(path.read_text(encoding="utf-8")).values()

@@ -1,0 +1,65 @@
+"""The curated contract: one Arrow schema per kind of row, one parquet file per kind and split."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SPLITS = ("train", "dev", "test")
+
+_ORIGIN = [("entity", pa.string()), ("source", pa.string()), ("language", pa.string()), ("license", pa.string())]
+SCHEMAS: dict[str, pa.Schema] = {
+    "pairs": pa.schema([("id", pa.string()), ("query", pa.string()), ("document", pa.string()), *_ORIGIN]),
+    "scored": pa.schema(
+        [("id", pa.string()), ("text_a", pa.string()), ("text_b", pa.string()), ("score", pa.float64()), *_ORIGIN]
+    ),
+    "labelled": pa.schema([("id", pa.string()), ("text", pa.string()), ("label", pa.string()), *_ORIGIN]),
+}
+# A rejected row keeps its texts as they were read.
+REJECTED = pa.schema(
+    [("source", pa.string()), ("kind", pa.string()), ("reason", pa.string()), ("entity", pa.string()), ("texts", pa.list_(pa.string()))]
+)
+
+
+def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write rows as parquet under an explicit schema, beside and renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
+    partial.rename(path)
+
+
+def read_table(path: Path, sources: Sequence[str] | None = None) -> pa.Table:
+    """Read a parquet table, or those of its rows that come from the named sources, in the file's order."""
+    filters = None if sources is None else [("source", "in", list(sources))]
+    return pq.read_table(path, filters=filters)
+
+
+def read_split(folder: Path, kind: str, split: str, sources: Sequence[str] | None = None) -> pa.Table:
+    """Rows of a kind and split of the curated folder.
+
+    Raises:
+        ValueError: no row is left, so what would train or be measured on it has nothing.
+    """
+    table = read_table(folder / kind / f"{split}.parquet", sources)
+    if len(table) == 0:
+        raise ValueError(f"{folder / kind}: no {split} rows of {list(sources or ['any source'])}; see its counts.json")
+    return table
+
+
+def texts_by_side(folder: Path) -> dict[str, list[str]]:
+    """Every distinct text of the curated folder under the side it is embedded as: `query` or `document`.
+
+    Only the first text of a pair is a query; every task but retrieval reads both sides as documents.
+    """
+    queries: dict[str, None] = {}
+    documents: dict[str, None] = {}
+    for kind, columns in (("pairs", ("query", "document")), ("scored", ("text_a", "text_b")), ("labelled", ("text",))):
+        for split in SPLITS:
+            table = read_table(folder / kind / f"{split}.parquet")
+            for column in columns:
+                texts: Iterable[str] = table[column].to_pylist()
+                (queries if column == "query" else documents).update(dict.fromkeys(texts))
+    return {"query": list(queries), "document": list(documents)}

@@ -1,0 +1,72 @@
+"""Contrastive losses.
+
+Shapes: B batch, N hard negatives of an anchor, D student dim, C candidates of an anchor (C = B + B*N).
+
+Precision is the caller's: a bfloat16 cosine near 1 is off by up to 0.002, a logit at temperature 0.02 by 0.1.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def info_nce(
+    anchors: Tensor,
+    positives: Tensor,
+    negatives: Tensor | None,
+    temperature: Tensor | float,
+    excluded: Tensor | None = None,
+) -> Tensor:
+    """InfoNCE with in-batch and hard negatives, eq. (2), over cosine similarities.
+
+    Every anchor is compared with all positives and all hard negatives of the batch, its own or another's, as
+    in `MultipleNegativesRankingLoss` of Sentence Transformers. With the first two arguments swapped and no
+    hard negatives it is the document-to-query direction of eq. (7).
+
+    Args:
+        anchors: [B, D], of any length: normalised here.
+        positives: [B, D]; row i belongs to anchor i.
+        negatives: [B, N, D], or None for in-batch negatives alone.
+        temperature: divides the cosines; positive. A tensor may be learned.
+        excluded: [B, C] bool, True where a candidate is a known false negative of the anchor, never its own
+            positive. Candidates are the B positives, then the negatives row by row.
+
+    Returns:
+        The mean over anchors, a scalar.
+
+    Raises:
+        ValueError: if the shapes disagree.
+    """
+    candidates = _candidates(anchors, positives, negatives)
+    logits = F.normalize(anchors, dim=-1) @ F.normalize(candidates, dim=-1).T / temperature  # [B, C]
+    if excluded is not None:
+        logits = logits.masked_fill(_checked_mask(excluded, logits), -torch.inf)
+    return F.cross_entropy(logits, torch.arange(len(anchors), device=anchors.device))
+
+
+def _candidates(anchors: Tensor, positives: Tensor, negatives: Tensor | None) -> Tensor:
+    """Stack what the anchors are compared with: [B, D], [B, D], [B, N, D] -> [C, D]."""
+    if positives.shape != anchors.shape:
+        raise ValueError(
+            f"got positives of shape {list(positives.shape)} for anchors of shape {list(anchors.shape)}, "
+            "expected the same [B, D]: pass one positive per anchor"
+        )
+    if negatives is None:
+        return positives
+    if negatives.ndim != 3 or len(negatives) != len(anchors):
+        raise ValueError(
+            f"got negatives of shape {list(negatives.shape)}, expected [{len(anchors)}, N, D]: "
+            "pass the same number of hard negatives for each anchor"
+        )
+    return torch.cat([positives, negatives.flatten(0, 1)])
+
+
+def _checked_mask(excluded: Tensor, logits: Tensor) -> Tensor:
+    """The [B, C] mask, once it is sure to fit the logits and to leave each anchor its positive."""
+    if excluded.shape != logits.shape:
+        raise ValueError(
+            f"got excluded of shape {list(excluded.shape)}, expected {list(logits.shape)}: "
+            "mark the B positives, then the B*N negatives, for each anchor"
+        )
+    assert not excluded.diagonal().any(), "an anchor's own positive is excluded: its loss would be infinite"
+    return excluded

@@ -1,0 +1,393 @@
+"""The typed view of params.yaml and its only reader: no defaults, no unknown keys, nothing heavy imported.
+
+`python -m stages.params [FILE]` checks a recipe by itself.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+FILE = Path("params.yaml")
+CHECKED = Path("data/params/checked.txt")
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Task = Literal["retrieval", "text-matching", "clustering", "classification"]
+TASKS: tuple[Task, ...] = ("retrieval", "text-matching", "clustering", "classification")
+Kind = Literal["pairs", "scored", "labelled"]
+TEXT_FIELDS: dict[Kind, tuple[str, ...]] = {
+    "pairs": ("query", "document"),
+    "scored": ("text_a", "text_b"),
+    "labelled": ("text",),
+}
+
+
+def _range(bounds: tuple[int, int]) -> tuple[int, int]:
+    if not 1 <= bounds[0] <= bounds[1]:
+        raise ValueError(f"expected [least, most] with 1 <= least <= most, got {list(bounds)}")
+    return bounds
+
+
+def _increasing(dims: tuple[int, ...]) -> tuple[int, ...]:
+    if not dims or min(dims) < 1 or any(left >= right for left, right in zip(dims, dims[1:], strict=False)):
+        raise ValueError(f"expected increasing positive dimensions, got {list(dims)}")
+    return dims
+
+
+Range = Annotated[tuple[int, int], AfterValidator(_range)]
+Dims = Annotated[tuple[int, ...], AfterValidator(_increasing)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: every key required, none unknown, nothing changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Splits(Section):
+    dev: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _leave_no_negative_train(self) -> Self:
+        if self.dev + self.test > 1:
+            raise ValueError(f"dev and test are shares of one whole, got {self.dev} + {self.test}")
+        return self
+
+
+class Source(Section):
+    name: Name
+    kind: Kind
+    reader: str
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+    packages: dict[str, str]
+    options: dict[str, float | str]
+    language: str
+    license: str
+    splits: Splits
+    words: dict[str, Range]
+    max_rows: Count | None
+    max_rejected_share: Share
+
+    @model_validator(mode="after")
+    def _limit_every_text(self) -> Self:
+        expected = TEXT_FIELDS[self.kind]
+        if set(self.words) != set(expected):
+            raise ValueError(f"words: a source of {self.kind} needs {list(expected)}, got {sorted(self.words)}")
+        return self
+
+
+class Curate(Section):
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _name_sources_once(self) -> Self:
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"sources: each name once, got {twice} more than once")
+        return self
+
+
+class Embed(Section):
+    teacher: str
+    license: str
+    pooling: Literal["last", "mean", "cls"]
+    max_tokens: Annotated[int, Field(ge=4)]
+    prompts: dict[Literal["query", "document", "clustering"], str]
+    batch_tokens: Count
+
+    @model_validator(mode="after")
+    def _name_every_prompt(self) -> Self:
+        missing = sorted({"query", "document", "clustering"} - set(self.prompts))
+        if missing:
+            raise ValueError(f'prompts: missing {missing}; write "" where the teacher takes no instruction')
+        return self
+
+
+class Mine(Section):
+    sources: Names
+    num_negatives: Count
+    rank_window: Range
+    relative_margin: Share
+    num_examples: Count
+
+
+class Backbone(Section):
+    path: str
+    architecture: Literal["pretrained", "eurobert"]
+    num_layers: Count | None
+    num_attention_heads: Count | None
+    intermediate_size: Count | None
+    max_position_embeddings: Count | None
+
+    @model_validator(mode="after")
+    def _shape_only_what_is_built(self) -> Self:
+        shape = {
+            "num_attention_heads": self.num_attention_heads,
+            "intermediate_size": self.intermediate_size,
+            "max_position_embeddings": self.max_position_embeddings,
+        }
+        if self.architecture == "pretrained" and any(value is not None for value in shape.values()):
+            raise ValueError(f"architecture pretrained takes its shape from the folder: set {list(shape)} to null")
+        if self.architecture == "eurobert" and None in (*shape.values(), self.num_layers):
+            raise ValueError(f"architecture eurobert is built from the recipe: give num_layers and {list(shape)}")
+        return self
+
+
+class WarmStart(Section):
+    num_texts: Count
+    ridge_penalty: Positive
+
+
+class Training(Section):
+    steps: Count
+    learning_rate: Positive
+    warmup_ratio: Share
+    weight_decay: NotNegative
+    max_grad_norm: Positive
+    evaluate_every: Count
+    checkpoint_every: Count
+
+
+class TokenTraining(Training):
+    batch_tokens: Count
+
+
+class RowTraining(Training):
+    batch_size: Annotated[int, Field(ge=2)]
+
+
+class Distill(Section):
+    sources: Names
+    backbone: Backbone
+    pooling: Literal["last", "mean", "cls"]
+    prompts: dict[Literal["query", "document"], str]
+    max_tokens: Annotated[int, Field(ge=4)]
+    rope_theta: Positive | None
+    freeze_token_embeddings: bool
+    matryoshka_dims: Dims
+    warm_start: WarmStart
+    training: TokenTraining
+    continued_steps: Count
+
+    @model_validator(mode="after")
+    def _name_both_sides(self) -> Self:
+        missing = sorted({"query", "document"} - set(self.prompts))
+        if missing:
+            raise ValueError(f"prompts: missing {missing}")
+        return self
+
+
+class Lora(Section):
+    rank: Count
+    alpha: Count
+
+
+class Adapter(Section):
+    lora: Lora
+    rope_theta: Positive | None
+    training: RowTraining
+
+
+class RetrievalWeights(Section):
+    info_nce: NotNegative
+    distillation: NotNegative
+    spread_out: NotNegative
+
+
+class Average(Section):
+    earlier: Annotated[float, Field(gt=0.0, lt=1.0)]
+    weight: Share
+
+
+class Retrieval(Adapter):
+    sources: Names
+    num_negatives: Count
+    temperature: Positive
+    weights: RetrievalWeights
+    average: Average
+
+
+class TextMatchingWeights(Section):
+    cosent: NotNegative
+    info_nce: NotNegative
+    distillation: NotNegative
+
+
+class TextMatching(Adapter):
+    scored_sources: Names
+    pair_sources: Names
+    scored_share: Share
+    temperature: Positive
+    cosent_temperature: Positive
+    weights: TextMatchingWeights
+
+
+class Clustering(Adapter):
+    sources: Names
+
+
+class ClassificationWeights(Section):
+    info_nce: NotNegative
+    relational: NotNegative
+
+
+class Classification(Adapter):
+    sources: Names
+    num_negatives: Count
+    temperature: Positive
+    weights: ClassificationWeights
+
+
+class Adapt(Section):
+    retrieval: Retrieval
+    text_matching: Annotated[TextMatching, Field(alias="text-matching")]
+    clustering: Clustering
+    classification: Classification
+
+
+class Quantize(Section):
+    license: str
+    rope_theta: Positive | None
+    num_calibration_texts: Count
+    num_parity_texts: Count
+    min_cosine: Share
+
+
+class Bm25(Section):
+    k1: NotNegative
+    b: Share
+
+
+class Evaluate(Section):
+    truncate_dims: Dims
+    bm25: Bm25
+    num_resamples: Count
+
+
+class Gate(Section):
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _limit_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("a gate needs min, max or both")
+        return self
+
+
+class Promote(Section):
+    registered_model: Name
+    signoff: Literal["automatic", "manual"]
+    gates: dict[str, Gate]
+
+
+class Params(Section):
+    """A whole recipe: one section a stage."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0)]
+    threads: Count
+    curate: Curate
+    embed: Embed
+    mine: Mine
+    distill: Distill
+    adapt: Adapt
+    quantize: Quantize
+    evaluate: Evaluate
+    promote: Promote
+
+    @model_validator(mode="after")
+    def _use_declared_sources(self) -> Self:
+        kinds = {source.name: source.kind for source in self.curate.sources}
+        uses: dict[str, tuple[Kind, tuple[str, ...]]] = {
+            "mine.sources": ("pairs", self.mine.sources),
+            "distill.sources": ("pairs", self.distill.sources),
+            "adapt.retrieval.sources": ("pairs", self.adapt.retrieval.sources),
+            "adapt.text-matching.scored_sources": ("scored", self.adapt.text_matching.scored_sources),
+            "adapt.text-matching.pair_sources": ("pairs", self.adapt.text_matching.pair_sources),
+            "adapt.clustering.sources": ("pairs", self.adapt.clustering.sources),
+            "adapt.classification.sources": ("labelled", self.adapt.classification.sources),
+        }
+        for key, (kind, names) in uses.items():
+            wrong = [name for name in names if kinds.get(name) != kind]
+            if wrong:
+                fitting = sorted(name for name in kinds if kinds[name] == kind)
+                raise ValueError(f"{key}: {wrong} are not sources of {kind} in curate.sources; those are {fitting}")
+        return self
+
+    @model_validator(mode="after")
+    def _mine_what_retrieval_trains_on(self) -> Self:
+        unmined = sorted(set(self.adapt.retrieval.sources) - set(self.mine.sources))
+        if unmined:
+            raise ValueError(f"adapt.retrieval.sources: {unmined} have no mined negatives; add them to mine.sources")
+        if self.adapt.retrieval.num_negatives > self.mine.num_negatives:
+            raise ValueError(
+                f"adapt.retrieval.num_negatives: {self.adapt.retrieval.num_negatives} asked, "
+                f"mine.num_negatives gives {self.mine.num_negatives}"
+            )
+        return self
+
+
+def read(file: Path = FILE) -> Params:
+    """Read and check a recipe.
+
+    Raises:
+        ValueError: a key is missing, unknown or out of range; one line per fault, each naming its key.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        values: Any = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise ValueError(f"{file}: not valid YAML: {error}") from error
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(_explain(file, fault) for fault in error.errors())) from error
+
+
+def load(file: Path = FILE) -> Params:
+    """`read` for a stage's main: a fault ends the process with its short message instead of a traceback."""
+    try:
+        return read(file)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _explain(file: Path, fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    match fault["type"]:
+        case "extra_forbidden":
+            return f"{file}: {key}: unknown key; correct its spelling or remove it"
+        case "missing":
+            return f"{file}: {key}: missing; every value of a recipe is written down"
+        case _:
+            given = "" if isinstance(fault["input"], dict | list) else f" (got {fault['input']!r})"
+            message = fault["msg"].removeprefix("Value error, ")
+            return f"{file}: {key + ': ' if key else ''}{message}{given}"
+
+
+def main() -> None:
+    """Check a recipe; for params.yaml itself leave the mark that the pipeline's first stage waits for."""
+    parser = argparse.ArgumentParser(prog="python -m stages.params", description="Check a recipe file.")
+    parser.add_argument("file", nargs="?", type=Path, default=FILE, help="the recipe (default: params.yaml)")
+    file = parser.parse_args().file
+    params = load(file)
+    print(f"{file}: recipe {params.name} is valid")
+    if file == FILE:
+        CHECKED.parent.mkdir(parents=True, exist_ok=True)
+        # Always the same text: what depends on the check must not re-run because another stage's value changed.
+        CHECKED.write_text("checked\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

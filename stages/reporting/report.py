@@ -1,0 +1,191 @@
+"""The evaluation report: one self-contained HTML page for the person who signs a release off.
+
+What is known arrives as plain dictionaries; anything optional may be missing and is then shown as a dash
+or its section left out.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from stages.reporting import figures, formats, tables
+from stages.reporting.page import render
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Gate(NamedTuple):
+    """A gate of the recipe in words."""
+
+    label: str
+    value: str
+    limit: str
+    passed: bool
+
+
+class Tile(NamedTuple):
+    """One headline number."""
+
+    label: str
+    value: str
+    unit: str
+    note: str
+
+
+def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: dict[str, Any]) -> str:
+    """Render the report; the same inputs give the same bytes.
+
+    Args:
+        metrics: Scores of 0 to 1: `summary`, an entry a task, `compression`, `over_base`, `weights_int8`.
+        curves: Training phase to its logged rows, each with `step` and any of the losses and `dev*` metrics.
+        about: `name`, `created`, `git_sha`, `recipe`, `teacher`, `student`, `gates`, `sources`, `notes`.
+
+    Returns:
+        An HTML document that requests nothing from anywhere.
+    """
+    gates = [_gate(gate) for gate in about.get("gates") or []]
+    precisions, compression = tables.compression(metrics)
+    return render(
+        "report.html.j2",
+        name=about.get("name") or "Evaluation report",
+        about=about,
+        introduction=_introduction(about),
+        gates=gates,
+        verdict=_verdict(gates),
+        tiles=_tiles(metrics, about),
+        differences=tables.differences(metrics),
+        over_base_figure=_over_base_figure(metrics),
+        results=tables.results(metrics),
+        precisions=precisions,
+        compression=compression,
+        truncation_figure=_truncation_figure(metrics),
+        weights=metrics.get("weights_int8") or {},
+        training=[_phase(phase, rows, figures.loss_terms(curves.values())) for phase, rows in curves.items()],
+        sources=about.get("sources") or [],
+        recipe=_recipe(about.get("recipe") or {}),
+        notes=about.get("notes") or [],
+    )
+
+
+def _gate(gate: Mapping[str, Any]) -> Gate:
+    """Put a gate in words, with as many decimals as it takes to see a narrow miss."""
+    name, value, passed = gate["name"], gate.get("value"), bool(gate["passed"])
+    bounds = [bound for bound in (gate.get("min"), gate.get("max")) if bound is not None]
+    decimals = 1
+    if not passed:  # 79.96% against 80.00%, not 80.0% against 80.0%
+        while decimals < 4 and any(
+            _shown(name, value, decimals) == _shown(name, b, decimals) for b in bounds
+        ):
+            decimals += 1
+    return Gate(formats.words(name), _shown(name, value, decimals), _limit(gate, decimals), passed)
+
+
+def _shown(name: str, value: float | None, decimals: int) -> str:
+    return "not measured" if not formats.is_known(value) else formats.figure(name, value, decimals)
+
+
+def _limit(gate: Mapping[str, Any], decimals: int) -> str:
+    """The limit in words: at least, at most, or both."""
+    sides = (("at least", gate.get("min")), ("at most", gate.get("max")))
+    parts = [f"{word} {_shown(gate['name'], bound, decimals)}" for word, bound in sides if bound is not None]
+    return " and ".join(parts) or "no limit"
+
+
+def _verdict(gates: Sequence[Gate]) -> dict[str, Any]:
+    """The first sentence of the report."""
+    failed = [gate for gate in gates if not gate.passed]
+    if not gates:
+        return {"state": "none", "title": "No verdict", "text": "The recipe sets no gates."}
+    if not failed:
+        text = f"All gates of the recipe hold ({len(gates)})."
+        return {"state": "passed", "title": "Passed", "text": text}
+    reasons = "; ".join(f"{gate.label} is {gate.value}, limit {gate.limit}" for gate in failed)
+    return {"state": "failed", "title": "Failed", "text": f"{len(failed)} of {len(gates)} gates: {reasons}."}
+
+
+def _introduction(about: Mapping[str, Any]) -> str:
+    """What the model is, in one sentence made of what is known."""
+    student, teacher = about.get("student") or {}, about.get("teacher") or {}
+    parts = ["A text embedding model"]
+    if student.get("architecture"):
+        layers = f"{student['layers']}-layer " if student.get("layers") is not None else ""
+        parts.append(f"({layers}{student['architecture']}, {student.get('pooling') or 'unknown'} pooling)")
+    if student.get("parameters"):
+        parts.append(f"of {formats.compact(student['parameters'])} parameters")
+    if teacher.get("name"):
+        parts.append(f"distilled from {teacher['name']}")
+    return " ".join(parts) + ", with an adapter for each task."
+
+
+def _tiles(metrics: Mapping[str, Any], about: Mapping[str, Any]) -> list[Tile]:
+    """The headline numbers: a tile for each measured task, then size."""
+    measured = [task for task in tables.TASKS if tables.main_score(metrics, task, task.key) is not None]
+    return [_task_tile(metrics, task) for task in measured] + _size_tiles(metrics, about)
+
+
+def _task_tile(metrics: Mapping[str, Any], task: tables.Task) -> Tile:
+    """How much of the teacher the adapter keeps, and what it adds to the base."""
+    adapter, teacher = (tables.main_score(metrics, task, model) for model in (task.key, "teacher"))
+    gain = ((metrics.get("over_base") or {}).get(task.key) or {}).get("difference")
+    note = f"{formats.points(gain)} points over the base" if gain is not None else ""
+    retention = (metrics.get("summary") or {}).get(f"{task.key.replace('-', '_')}_retention")
+    share = retention if retention is not None else tables.ratio(adapter, teacher)
+    if share is None:
+        return Tile(formats.words(task.key), formats.score(adapter), task.metric_name, note)
+    return Tile(formats.words(task.key), formats.percent(share), f"of the teacher's {task.metric_name}", note)
+
+
+def _size_tiles(metrics: Mapping[str, Any], about: Mapping[str, Any]) -> list[Tile]:
+    """Parameters against the teacher's, and the int8 file against the float one."""
+    student, teacher = about.get("student") or {}, about.get("teacher") or {}
+    tiles = []
+    if student.get("parameters"):
+        share = tables.ratio(student["parameters"], teacher.get("parameters"))
+        unit = f"parameters, {formats.percent(share)} of the teacher's" if share is not None else "parameters"
+        notes = [f"{student['dimensions']} dimensions"] if student.get("dimensions") else []
+        if student.get("adapter_parameters"):
+            notes.append(f"plus {formats.compact(student['adapter_parameters'])} for each adapter")
+        tiles.append(Tile("Size", formats.compact(student["parameters"]), unit, "; ".join(notes)))
+    files = [row for row in (metrics.get("weights_int8") or {}).values() if row.get("megabytes") is not None]
+    if files:
+        largest = max(files, key=lambda row: float(row["megabytes"]))
+        size, note = (f"{formats.fixed(largest.get(key))} MB" for key in ("megabytes", "float_megabytes"))
+        tiles.append(Tile("Int8 weights", size, "for base and one adapter", f"{note} in float"))
+    return tiles
+
+
+def _over_base_figure(metrics: Mapping[str, Any]) -> Markup | None:
+    over_base = metrics.get("over_base")
+    return Markup(figures.over_base_plot(over_base)) if over_base else None
+
+
+def _truncation_figure(metrics: Mapping[str, Any]) -> Markup | None:
+    compression = metrics.get("compression")
+    teacher = tables.main_score(metrics, tables.TASKS[0], "teacher")
+    return Markup(figures.truncation_curve(compression, teacher)) if compression else None
+
+
+def _phase(phase: str, rows: Rows, terms: Sequence[str]) -> dict[str, Any]:
+    """A training phase: its figure and where its development metric ended."""
+    dev = figures.series(rows, "dev")
+    return {
+        "title": figures.phase_title(phase),
+        "figure": Markup(figures.training_curves(phase, rows, terms)),
+        "steps": max((int(row["step"]) for row in rows), default=0),
+        "dev": dev[-1][1] if dev else None,
+    }
+
+
+def _recipe(recipe: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The recipe by section, each value under its dotted name."""
+    return [(section, list(_flat(values, section))) for section, values in recipe.items()]
+
+
+def _flat(values: Any, prefix: str) -> list[tuple[str, str]]:
+    """Dotted name and JSON text of every leaf."""
+    if isinstance(values, Mapping) and values:
+        return [leaf for key, value in values.items() for leaf in _flat(value, f"{prefix}.{key}")]
+    text = values if isinstance(values, str) else json.dumps(values, ensure_ascii=False, default=str)
+    return [(prefix, text)]

@@ -1,0 +1,68 @@
+"""What several tests share: no telemetry, and a release small enough to make in a second."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+for variable in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DVC_NO_ANALYTICS", "HF_HUB_OFFLINE"):
+    os.environ[variable] = "true"
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["GX_ANALYTICS_ENABLED"] = "false"
+
+TASKS = ("retrieval", "text-matching", "clustering", "classification")
+WORDS = ["query", "document", ":", "a", "still", "house", "copper", "wort", "spirit", "cut", "oak", "malt", "river"]
+DIMENSIONS = 32
+
+
+@pytest.fixture(scope="session")
+def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release folder: merged/<task>/ in Sentence Transformers format, a random one-layer BERT with its own weights each."""
+    import torch
+
+    release = tmp_path_factory.mktemp("quantized") / "tiny"
+    backbone = tmp_path_factory.mktemp("backbone")
+    save_tokenizer(backbone)
+    for seed, task in enumerate(TASKS):
+        torch.manual_seed(seed)
+        save_sentence_transformer(backbone, release / "merged" / task)
+    (release / "README.md").write_text("# tiny\n")
+    return release
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A word-level tokenizer of a dozen words, padding on the right."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(special + WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(folder)
+
+
+def save_sentence_transformer(backbone: Path, folder: Path) -> None:
+    """A random BERT of one layer behind the tokenizer, with last-token pooling, normalisation and the two prompts."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=4 + len(WORDS),
+        hidden_size=DIMENSIONS,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=1.0,
+    )
+    BertModel(config).save_pretrained(backbone)
+    modules = [Transformer(str(backbone)), Pooling(DIMENSIONS, pooling_mode="lasttoken"), Normalize()]
+    prompts = {"query": "Query: ", "document": "Document: "}
+    SentenceTransformer(modules=modules, prompts=prompts, default_prompt_name="document", device="cpu").save(str(folder))

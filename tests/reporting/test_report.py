@@ -1,0 +1,333 @@
+"""The report renders whole or with gaps, asks for nothing outside itself, and draws what it was given."""
+
+import copy
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from stages.reporting import figures, formats, svg, tables
+from stages.reporting.report import render_report
+
+MEASURES = {
+    "retrieval": "ndcg_at_10",
+    "text-matching": "spearman",
+    "clustering": "v_measure",
+    "classification": "accuracy",
+}
+
+
+def _scores(measure: str, value: float) -> dict[str, dict[str, float]]:
+    return {
+        "wikipedia": {measure: value},
+        "docstrings": {measure: value - 0.1},
+        "mean": {measure: value - 0.05},
+    }
+
+
+def _metrics() -> dict[str, Any]:
+    models = {"teacher": 0.60, "static": 0.40, "base": 0.50, "continued": 0.51}
+    metrics: dict[str, Any] = {
+        task: {model: _scores(measure, value) for model, value in {**models, task: 0.55}.items()}
+        for task, measure in MEASURES.items()
+    }
+    metrics["retrieval"]["bm25"] = _scores("ndcg_at_10", 0.45)
+    for by_source in metrics["retrieval"].values():
+        for row in by_source.values():
+            row["recall_at_100"] = 0.9
+    return metrics | {
+        "summary": {"retrieval_retention": 0.87},
+        "compression": {
+            "float32": {"32": 0.30, "64": 0.40, "128": 0.48, "256": 0.50},
+            "int8": {"32": 0.29, "256": 0.495},
+            "binary": {"32": 0.10, "256": 0.42},
+        },
+        "over_base": {
+            "retrieval": {"difference": 0.05, "low": 0.03, "high": 0.07},
+            "clustering": {"difference": -0.012, "low": None, "high": None},
+        },
+        "weights_int8": {"retrieval": {"cosine_mean": 0.9991, "cosine_min": 0.99, "megabytes": 16.2}},
+    }
+
+
+def _curves() -> dict[str, list[dict[str, Any]]]:
+    def rows(*terms: str) -> list[dict[str, Any]]:
+        made = [
+            {"step": step, "loss": 9 / step, **dict.fromkeys(terms, 4 / step)} for step in range(10, 200, 10)
+        ]
+        return [{**row, "dev": 0.3} if row["step"] % 50 == 0 else row for row in made]
+
+    return {"distill": rows("distillation"), "adapt@retrieval": rows("info_nce", "spread_out")}
+
+
+def _about() -> dict[str, Any]:
+    return {
+        "name": "pico",
+        "created": "2026-03-01T12:34:56+01:00",
+        "git_sha": "4f2c91d0ab34e1f7",
+        "recipe": {"seed": 7, "adapt": {"retrieval": {"temperature": 0.02, "dims": [32, 64]}}},
+        "teacher": {"name": "big-teacher", "dimensions": 384, "parameters": 20_000_000},
+        "student": {"parameters": 15_000_000, "dimensions": 256, "layers": 2, "architecture": "EuroBERT"},
+        "gates": [
+            {"name": "retrieval_retention", "value": 0.87, "min": 0.85, "max": None, "passed": True},
+            {"name": "binary_retention", "value": 0.7996, "min": 0.8, "max": None, "passed": False},
+        ],
+        "sources": [
+            {"name": "wikipedia", "kind": "pairs", "language": "en", "license": "CC BY-SA 4.0", "train": 1234}
+        ],
+        "notes": ["The teacher takes no instructions."],
+    }
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, and the text a reader sees."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name.rpartition(":")[2] in ("src", "href", "srcset", "action", "data", "poster"):
+                self.addresses.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return render_report(_metrics(), _curves(), _about())
+
+
+def test_nothing_is_requested_from_outside(html: str) -> None:
+    page = Page(html)
+    assert not {"script", "iframe", "img", "object", "embed"} & page.tags
+    assert [address for address in page.addresses if not address.startswith(("#", "data:,"))] == []
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_links_within_the_page_lead_somewhere(html: str) -> None:
+    page = Page(html)
+    assert len(page.ids) == len(set(page.ids))
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
+
+
+def test_same_inputs_same_bytes(html: str) -> None:
+    assert render_report(_metrics(), _curves(), _about()) == html
+
+
+def test_failing_gate_is_told_in_text_with_figure_and_limit(html: str) -> None:
+    text = Page(html).text
+    assert "Failed 1 of 2 gates: Binary retention is 79.96%, limit at least 80.00%." in text
+    assert "fail Binary retention 79.96% at least 80.00%" in text
+    assert "pass Retrieval retention 87.0% at least 85.0%" in text
+
+
+def test_all_gates_passed() -> None:
+    about = _about()
+    about["gates"][1] |= {"value": 0.9, "passed": True}
+    assert "Passed All gates of the recipe hold (2)." in Page(render_report({}, {}, about)).text
+
+
+def test_headline_results_and_compression(html: str) -> None:
+    text = Page(html).text
+    assert "Retrieval 87.0% of the teacher's nDCG@10 +5.0 points over the base" in text
+    assert "15.0 M parameters, 75.0% of the teacher's" in text
+    assert "Retrieval, nDCG@10 better 45.0 50.0 +5.0 +3.0 to +7.0" in text
+    assert "Clustering, V-measure not higher, no paired interval 45.0 50.0 \u22121.2" in text
+    assert "256 50.0 100.0% · 1,024 B 49.5 99.0% · 256 B 42.0 84.0% · 32 B" in text
+    assert "64 40.0 80.0% · 256 B \u2013" in text
+    assert "adapt.retrieval.temperature 0.02" in text
+    assert "Made 2026-03-01 11:34 UTC" in text
+
+
+def test_sections_come_in_the_agreed_order(html: str) -> None:
+    ids = [name for name in Page(html).ids if not name.startswith(("training-", "truncation-", "over-base-"))]
+    expected = ["headline", "over-base", "results", "compression", "weights", "training", "data", "recipe"]
+    assert ids == [*expected, "notes", "glossary"]
+
+
+def test_best_student_is_marked_and_references_never() -> None:
+    table = tables.results(_metrics())[0]
+    marks = {row.label: [cell.is_best for cell in row.cells] for _, rows in table.groups for row in rows}
+    assert table.columns == ["mean", "wikipedia", "docstrings"]
+    assert marks.pop("Adapter, retrieval") == [True, True, True]
+    assert not any(any(cells) for cells in marks.values())
+
+
+@pytest.mark.parametrize(
+    ("metrics", "curves", "about"),
+    [
+        ({}, {}, {}),
+        (
+            {"retrieval": {"base": {"mean": {}}}, "summary": None, "over_base": {"retrieval": {}}},
+            {"distill": []},
+            {},
+        ),
+        (
+            {"compression": {"float32": {"32": 0.1}}},
+            {"distill": [{"step": 1}]},
+            {"student": None, "gates": []},
+        ),
+        (
+            {"weights_int8": {"retrieval": {}}},
+            {"distill": [{"step": 1, "loss": math.nan, "dev": None}]},
+            {
+                "gates": [{"name": "x", "value": None, "min": 1, "max": 2, "passed": False}],
+                "sources": [{"name": "s"}],
+            },
+        ),
+    ],
+)
+def test_missing_optional_values_do_not_crash(
+    metrics: dict[str, Any], curves: dict[str, Any], about: dict[str, Any]
+) -> None:
+    html = render_report(metrics, curves, about)
+    assert html.rstrip().endswith("</html>")
+    assert ">None<" not in html
+    assert "nan" not in Page(html).text
+
+
+def test_every_text_is_escaped() -> None:
+    evil = "<script>alert(1)</script>"
+    metrics, about = _metrics(), copy.deepcopy(_about())
+    metrics["retrieval"][evil] = metrics["retrieval"]["base"]
+    metrics["clustering"]["base"][evil] = {"v_measure": 0.1}
+    about |= {
+        "name": evil,
+        "git_sha": evil,
+        "notes": [evil],
+        "recipe": {evil: {evil: evil}},
+        "teacher": {"name": evil},
+    }
+    about["sources"] = [dict.fromkeys(("name", "kind", "language", "license"), evil)]
+    about["gates"][1]["name"] = evil
+    html = render_report(metrics, {evil: [{"step": 1, evil: 2.0}]}, about)
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)" in html
+
+
+def _marks(figure: str) -> dict[str, tuple[float, float]]:
+    """Tip to pixel position of every marked point."""
+    groups = [group for group in ElementTree.fromstring(figure).iter() if group.tag.endswith("}g")]
+    found = {}
+    for group in groups:
+        tip, mark = group.find("{*}title"), group.find(".//{*}use")
+        if tip is not None and tip.text and mark is not None:
+            found[tip.text] = (float(mark.attrib["x"]), float(mark.attrib["y"]))
+    return found
+
+
+def test_truncation_curve_draws_each_measurement_at_its_place() -> None:
+    figure = figures.truncation_curve(_metrics()["compression"], 0.6)
+    marks = _marks(figure)
+    assert len(marks) == 8
+    x32, y32 = marks["float32, 32 dimensions: 30.0"]
+    x64, y64 = marks["float32, 64 dimensions: 40.0"]
+    x128, _ = marks["float32, 128 dimensions: 48.0"]
+    _, binary = marks["binary, 32 dimensions: 10.0"]
+    assert x64 - x32 == pytest.approx(x128 - x64, abs=0.3)  # halving is one step wherever it is
+    assert (binary - y32) == pytest.approx(2 * (y32 - y64), abs=0.5)  # 20 points down, 10 points up
+    assert "teacher, full dimension: 60.0" in figure
+    assert ">dimensions kept (log scale)</text>" in figure
+    assert ">nDCG@10 (\u00d7100)</text>" in figure
+
+
+def test_over_base_plot_draws_differences_and_intervals() -> None:
+    figure = figures.over_base_plot(_metrics()["over_base"])
+    marks = _marks(figure)
+    better = marks["Retrieval: +5.0 points (+3.0 to +7.0)"]
+    worse = marks["Clustering: \u22121.2 points (no paired interval)"]
+    assert worse[0] < better[0]
+    assert better[1] < worse[1]
+
+
+def test_training_curves_name_the_terms_and_average_many_points() -> None:
+    rows = [
+        {"step": step, "loss": 2.0 / step, "info_nce": 1.0, "learning_rate": 1e-4} for step in range(1, 1001)
+    ]
+    rows[-1]["dev"] = 0.5
+    figure = figures.training_curves("adapt@retrieval", rows)
+    for text in ("Adapter: retrieval", "Total", "InfoNCE", "loss (log scale)", "dev metric", "step"):
+        assert f">{text}</text>" in figure
+    assert "Learning rate" not in figure
+    assert "Last values: Loss 0.002" in figure
+    thinned = figures.thin(figures.series(rows, "loss"))
+    assert len(thinned) <= figures.MAX_POINTS
+    assert thinned[0][0] == 4  # the mean of steps 1 to 7
+
+
+def test_a_loss_term_keeps_its_colour_in_every_phase() -> None:
+    terms = figures.loss_terms(_curves().values())
+    assert terms == ["distillation", "info_nce", "spread_out"]
+    figure = figures.training_curves("adapt@retrieval", _curves()["adapt@retrieval"], terms)
+    assert "--series-2" in figure
+    assert "--series-3" in figure
+
+
+def test_a_single_term_is_not_drawn_again_as_the_total() -> None:
+    same = [{"step": step, "loss": 1.0 / step, "distillation": 1.0 / step} for step in range(1, 9)]
+    assert ">Total</text>" not in figures.training_curves("distill", same)
+    weighted = [{**row, "loss": 2.0} for row in same]
+    assert ">Total</text>" in figures.training_curves("distill", weighted)
+
+
+def test_figures_are_small_named_and_follow_the_colours_of_the_page() -> None:
+    metrics = _metrics()
+    drawn = [
+        figures.truncation_curve(metrics["compression"], 0.6),
+        figures.over_base_plot(metrics["over_base"]),
+        *(figures.training_curves(phase, rows) for phase, rows in _curves().items()),
+    ]
+    for figure in drawn:
+        root = ElementTree.fromstring(figure)
+        assert root.attrib["role"] == "img"
+        assert root.attrib["aria-label"]
+        assert root[0].tag.endswith("}title")
+        assert len(figure) < 20_000
+        assert "<style" not in figure
+        bare = re.sub(r"var\(--[a-z0-9-]+, #[0-9a-f]{6}\)", "", figure)
+        assert re.findall(r"(?:fill|stroke): (?!none)[^;\"]+", bare) == []
+        assert not any(colour in bare for colour in svg.VARIABLES)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (formats.percent(0.8712), "87.1%"),
+        (formats.points(0.012), "+1.2"),
+        (formats.points(-0.012), "\u22121.2"),
+        (formats.points(-0.00001), "0.0"),
+        (formats.score(None), "\u2013"),
+        (formats.score(math.nan), "\u2013"),
+        (formats.count(12345), "12,345"),
+        (formats.compact(22_713_216), "22.7 M"),
+        (formats.figure("release_megabytes", 62.04), "62.0 MB"),
+        (formats.figure("retrieval_over_bm25", 0.021), "+2.1 points"),
+        (formats.figure("int8_weights_cosine_min", 0.99624), "0.9962"),
+        (formats.figure("num_rows", 1234), "1,234.0"),
+        (formats.words("ndcg_at_10"), "nDCG@10"),
+        (formats.words("text-matching"), "Text matching"),
+        (formats.words("info_nce"), "InfoNCE"),
+        (formats.words("difference"), "Difference"),
+        (formats.moment("soon"), "soon"),
+    ],
+)
+def test_numbers_and_names(written: str, expected: str) -> None:
+    assert written == expected
