@@ -1,7 +1,7 @@
 """Rebuild the model: the stages of dvc.yaml in order, each as a Prefect task, in the working folder.
 
-DVC decides which stage is stale and runs it in a process of its own; this flow says when, shows each stage with its log,
-and puts the last good outputs back where a stage fails. Stages run one after another.
+DVC decides which stage is stale and runs it in a process of its own; this flow says when, shows each stage
+with its log, and puts the last good outputs back where a stage fails. Stages run one after another.
 """
 
 import argparse
@@ -22,6 +22,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
+
+from stages import params
 
 PROMOTED = Path("data/promoted/version.json")
 REFUSED = Path(".stillhouse/refused")
@@ -58,7 +60,8 @@ def rebuild(force: bool = False) -> list[StageResult]:
     results: list[StageResult] = []
     for stage in list_stages():
         try:
-            results.append(run_stage.with_options(task_run_name=stage)(stage, force, f"prefect-{flow_run.id}"))
+            named = run_stage.with_options(task_run_name=stage)
+            results.append(named(stage, force, build=f"prefect-{flow_run.id}"))
         except StageFailed:
             publish([*results, StageResult(stage, "failed", 0.0)])
             raise
@@ -93,19 +96,18 @@ def run_stage(stage: str, force: bool, build: str) -> StageResult:
 
 def check_recipe() -> None:
     """Refuse a wrong params.yaml before DVC deletes any output."""
-    from stages import params
-
-    params.load()
+    params.read()
 
 
 def list_stages() -> list[str]:
     """Names of the stages in the order of dvc.yaml, which is the order in which they can run."""
-    listing = subprocess.run([*DVC, "stage", "list", "--name-only"], check=True, stdout=subprocess.PIPE, text=True)
+    command = [*DVC, "stage", "list", "--name-only"]
+    listing = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return listing.stdout.split()
 
 
 def restore(stage: str) -> str:
-    """Put a failed stage's last good outputs back (DVC removed them before it ran) and say whether there were any."""
+    """Put back a failed stage's last good outputs, which DVC had removed; say whether there were any."""
     checkout = subprocess.run(
         [*DVC, "checkout", "--force", stage],
         check=False,
@@ -128,14 +130,15 @@ def failure_message(stage: str, code: int, tail: Sequence[str], restored: str) -
 
 
 def stage_environment(build: str) -> dict[str, str]:
-    """Environment of a stage: this interpreter first in the path, and progress bars that do not flood a log."""
-    environment = {"TQDM_MININTERVAL": "10", **os.environ, "STILLHOUSE_BUILD": build, "PYTHONUNBUFFERED": "1"}
-    return environment | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+    """Environment of a stage: this interpreter first in the path, progress bars that do not flood a log."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    own = {"PATH": path, "STILLHOUSE_BUILD": build, "PYTHONUNBUFFERED": "1"}
+    return {"TQDM_MININTERVAL": "10", **os.environ, **own}
 
 
 @contextmanager
 def process_group(command: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process group of its own, none of which is left when the block ends, also by a cancel."""
+    """A command in a process group of its own; none of it is left when the block ends, also by a cancel."""
     process = subprocess.Popen(
         command,
         env=environment,
@@ -154,7 +157,7 @@ def process_group(command: Sequence[str], environment: dict[str, str]) -> Iterat
 
 
 def stop_group(process: subprocess.Popen[str]) -> None:
-    """End the group politely and then for certain. What remains of a group that has ended by itself goes too."""
+    """End the group politely, then for certain; also what remains of one that has ended by itself."""
     for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
         try:
             os.killpg(process.pid, number)
@@ -195,17 +198,18 @@ def page(results: Sequence[StageResult]) -> str:
     lines += [f"| {one.stage} | {one.outcome} | {one.seconds:.1f} |" for one in results]
     if PROMOTED.is_file() and all(one.outcome != "failed" for one in results):
         version = json.loads(PROMOTED.read_text(encoding="utf-8"))
-        aliases = ", ".join(version["aliases"])
-        lines += ["", f"## {version['name']} version {version['version']}: {version['validation_status']} ({aliases})", ""]
+        title = f"## {version['name']} version {version['version']}: {version['validation_status']}"
+        lines += ["", f"{title} ({', '.join(version['aliases'])})", ""]
         lines += ["| gate | figure | limit | verdict |", "| --- | ---: | --- | --- |"]
-        lines += [f"| {g['metric']} | {g['figure']:.4f} | {g['limit']} | {g['verdict']} |" for g in version["gates"]]
+        for gate in version["gates"]:
+            lines.append(f"| {gate['metric']} | {gate['figure']:.4f} | {gate['limit']} | {gate['verdict']} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Rebuild once, on the Prefect server of PREFECT_API_URL or else on one that lives as long as this run."""
+    """Rebuild once, on the Prefect server of PREFECT_API_URL or else on one that ends with this run."""
     parser = argparse.ArgumentParser(prog="python -m flows.rebuild", description=main.__doc__)
-    parser.add_argument("--force", action="store_true", help="run every stage, also those that are up to date")
+    parser.add_argument("--force", action="store_true", help="run also the stages that are up to date")
     arguments = parser.parse_args()
     with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: EPHEMERAL_SERVER_SECONDS}):
         rebuild(force=arguments.force)

@@ -1,20 +1,20 @@
-"""The last stage: judge the release by its gates, register it in MLflow, and sign it off or leave that to a person.
+"""The last stage: judge the release by its gates, register it, sign it off or leave that to a person.
 
-Every release becomes a model version with alias `challenger`, also one that its gates refuse: `dvc repro` did build it, its
-report exists, and the reasons belong in the registry. A refused version gets no `champion` alias, and the stage still ends
-with success, saying so aloud. A version that was `champion` already is never taken down here, since whatever serves
-`models:/<name>@champion` would stop: the table says what to do.
+Every release becomes a model version with alias `challenger`, also one that its gates refuse: `dvc repro` did
+build it, its report exists, and the reasons belong in the registry. A refused version is given no `champion`
+alias, and the stage still ends with success, saying so aloud. A version that is `champion` already is never
+taken down here, since whatever serves `models:/<name>@champion` would stop: the last lines say how to do it.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from stages.metrics.gates import Limits, Verdict, judge, refusals, table
 from stages.training.tracking import digest, git_state, redacted, stage_run, tracking_uri
 
 if TYPE_CHECKING:
@@ -30,57 +30,11 @@ PROMOTED = Path("data/promoted/version.json")
 SERVING = Path(__file__).parent / "modeling" / "serving.py"
 SERVED_WITH = ("mlflow", "numpy", "pandas", "sentence-transformers", "torch", "transformers")
 
-Signoff = Literal["automatic", "manual"]
-Limits = tuple[float | None, float | None]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One gate: a figure of the evaluation against its limits, both inclusive; not-a-number passes no gate."""
-
-    metric: str
-    figure: float
-    min: float | None
-    max: float | None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the figure is within the limits."""
-        above = self.min is None or self.figure >= self.min
-        below = self.max is None or self.figure <= self.max
-        return above and below and self.figure == self.figure
-
-    @property
-    def limit(self) -> str:
-        """The limits in words, e.g. `>= 0.85`."""
-        bounds = {">=": self.min, "<=": self.max}
-        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
-
-    @property
-    def word(self) -> str:
-        """`passed` or `refused`."""
-        return "passed" if self.passed else "refused"
-
-
-def judge(summary: Mapping[str, float], gates: Mapping[str, Limits]) -> list[Verdict]:
-    """Hold each gate against the figure of its name.
-
-    Raises:
-        ValueError: when a gate names a figure that the evaluation does not have, or has no limit.
-    """
-    if absent := sorted(set(gates) - set(summary)):
-        raise ValueError(
-            f"promote.gates: no figure named {', '.join(absent)} in {METRICS}; it has {', '.join(sorted(summary))}"
-        )
-    if limitless := sorted(name for name, limits in gates.items() if limits == (None, None)):
-        raise ValueError(f"promote.gates: neither min nor max for {', '.join(limitless)}")
-    return [Verdict(name, float(summary[name]), *limits) for name, limits in gates.items()]
-
 
 def promote(
     *,
     registered_model: str,
-    signoff: Signoff,
+    signoff: Literal["automatic", "manual"],
     gates: Mapping[str, Limits],
     summary: Mapping[str, float],
     release: Path,
@@ -91,8 +45,8 @@ def promote(
 
     Args:
         registered_model: name in MLflow's registry.
-        signoff: `automatic` makes a release that passes its gates `champion`; `manual` leaves that to a person.
-        gates: limits by name of figure.
+        signoff: `automatic` makes a release that passes its gates `champion`, `manual` waits for a person.
+        gates: least and most by name of figure.
         summary: the evaluation's figures by name.
         release: the release's folder, with its models in `merged/`.
         run_id: MLflow run to which the model is logged.
@@ -102,17 +56,17 @@ def promote(
         What data/promoted/version.json holds.
 
     Raises:
-        ValueError: for gates that cannot be judged.
+        ValueError: for a gate on a figure that is not there.
         RuntimeError: when the logged model does not give unit vectors for every task.
     """
     verdicts = judge(summary, gates)
-    refused = [f"{verdict.metric} {verdict.figure:.4g} is not {verdict.limit}" for verdict in verdicts if not verdict.passed]
+    refused = refusals(verdicts)
     tags = identity_tags(release) | {"build_run_id": parent_run_id}
     client = registry()
     registered = find_version(client, registered_model, tags["release_digest"])
     registered = registered or register(client, registered_model, release, run_id, tags)
     number = str(registered.version)
-    set_verdict_tags(client, registered, tags | verdict_tags(summary, verdicts, refused))
+    set_tags(client, registered, tags | verdict_tags(summary, verdicts))
     client.update_model_version(registered_model, number, description=table(verdicts))
     client.set_registered_model_alias(registered_model, "challenger", number)
     if signoff == "automatic" and not refused:
@@ -123,8 +77,7 @@ def promote(
         "aliases": sorted(client.get_model_version(registered_model, number).aliases),
         "validation_status": "refused" if refused else "passed",
         "refused_because": refused,
-        "gates": [vars(verdict) | {"limit": verdict.limit, "verdict": verdict.word} for verdict in verdicts],
-        "signoff": signoff,
+        "gates": [vars(one) | {"limit": one.limit, "verdict": one.word} for one in verdicts],
         "release_digest": tags["release_digest"],
         "run_id": registered.run_id,
     }
@@ -140,7 +93,7 @@ def registry() -> "MlflowClient":
 
 
 def identity_tags(release: Path) -> dict[str, str]:
-    """What the release is made from, as far as it is known: each tag lets somebody else restore or compare it."""
+    """What the release is made from, as far as that is known, for others to restore or compare it."""
     tags = {"git_sha": git_state()[0], "dvc_lock": lock_digest(), "release_digest": digest(release)}
     tags["data_digest"] = digest(CURATED) if CURATED.exists() else None
     return {name: value for name, value in tags.items() if value is not None}
@@ -160,11 +113,13 @@ def lock_digest() -> str | None:
 def find_version(client: "MlflowClient", name: str, release_digest: str) -> "ModelVersion | None":
     """The version that holds this very release, if it is registered already."""
     found = client.search_model_versions(f"name = '{name}' and tags.release_digest = '{release_digest}'")
-    return max(found, key=lambda one: int(one.version)) if found else None
+    return max(found, key=lambda one: int(one.version), default=None)
 
 
-def register(client: "MlflowClient", name: str, release: Path, run_id: str, tags: Mapping[str, str]) -> "ModelVersion":
-    """Log the release as a pyfunc model, load it back, ask it for vectors, and only then make it a version."""
+def register(
+    client: "MlflowClient", name: str, release: Path, run_id: str, tags: Mapping[str, str]
+) -> "ModelVersion":
+    """Log the release as a pyfunc model, load it back, ask it for vectors; only then make it a version."""
     import mlflow
     import pandas as pd
 
@@ -176,27 +131,31 @@ def register(client: "MlflowClient", name: str, release: Path, run_id: str, tags
             artifacts={"merged": str(release / "merged")},
             signature=signature(),
             input_example=(example, {"task": "retrieval", "dimensions": 0, "prompt_name": "document"}),
-            pip_requirements=[f"{package}=={installed_version(package).partition('+')[0]}" for package in SERVED_WITH],
+            pip_requirements=[requirement(package) for package in SERVED_WITH],
         )
     check_served(model.model_uri, example, sorted(path.name for path in (release / "merged").iterdir()))
     registered = mlflow.register_model(model.model_uri, name, tags=dict(tags))
     return client.get_model_version(name, str(registered.version))
 
 
+def requirement(package: str) -> str:
+    """Pin of an installed package, without the build's mark that only torch's own index knows (`+cpu`)."""
+    return f"{package}=={installed_version(package).partition('+')[0]}"
+
+
 def signature() -> "ModelSignature":
-    """One column of texts in, one row of float32 a text out. The column is unnamed so that a plain list is accepted too."""
+    """A column of texts in, a row of float32 a text out; the column has no name, so that a list will do."""
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
+    task = ParamSpec("task", "string", "retrieval")
+    dimensions = ParamSpec("dimensions", "long", 0)
+    prompt_name = ParamSpec("prompt_name", "string", "document")
     return ModelSignature(
         inputs=Schema([ColSpec("string")]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1))]),
-        params=ParamSchema([
-            ParamSpec("task", "string", "retrieval"),
-            ParamSpec("dimensions", "long", 0),
-            ParamSpec("prompt_name", "string", "document"),
-        ]),
+        params=ParamSchema([task, dimensions, prompt_name]),
     )
 
 
@@ -213,18 +172,19 @@ def check_served(model_uri: str, texts: Any, tasks: Sequence[str]) -> None:
     for task in tasks:
         norms = np.linalg.norm(model.predict(texts, params={"task": task}), axis=1)
         if not np.allclose(norms, 1.0, atol=1e-3):
-            raise RuntimeError(f"promote: task {task} of {model_uri} gives vectors of length {norms}, expected 1")
+            raise RuntimeError(f"promote: {task} of {model_uri} gives vectors of length {norms}, expected 1")
 
 
-def verdict_tags(summary: Mapping[str, float], verdicts: Sequence[Verdict], refused: Sequence[str]) -> dict[str, str]:
+def verdict_tags(summary: Mapping[str, float], verdicts: Sequence[Verdict]) -> dict[str, str]:
     """The figures, the gates and the outcome, as tags of the version."""
     tags = {f"metric.{name}": f"{value:.6g}" for name, value in summary.items()}
     tags |= {f"gate.{one.metric}": f"{one.word}: {one.figure:.4g} ({one.limit})" for one in verdicts}
-    tags["validation_status"] = "refused" if refused else "passed"
-    return tags | ({"refused_because": "; ".join(refused)} if refused else {})
+    if reasons := refusals(verdicts):
+        return tags | {"validation_status": "refused", "refused_because": "; ".join(reasons)}
+    return tags | {"validation_status": "passed"}
 
 
-def set_verdict_tags(client: "MlflowClient", registered: "ModelVersion", tags: Mapping[str, str]) -> None:
+def set_tags(client: "MlflowClient", registered: "ModelVersion", tags: Mapping[str, str]) -> None:
     """Give the version these tags, and take away an earlier verdict's that no longer hold."""
     number = str(registered.version)
     for name in registered.tags:
@@ -234,32 +194,30 @@ def set_verdict_tags(client: "MlflowClient", registered: "ModelVersion", tags: M
         client.set_model_version_tag(registered.name, number, name, value)
 
 
-def table(verdicts: Sequence[Verdict]) -> str:
-    """The gates as a Markdown table with aligned columns: for a terminal and for MLflow's page of the version."""
-    rows = [("gate", "figure", "limit", "verdict")]
-    rows += [(one.metric, f"{one.figure:.4f}", one.limit, one.word) for one in verdicts]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+def next_steps(promotion: Mapping[str, Any], store: str) -> str:
+    """What happened, in words, and what the release owner can do next.
 
-
-def outcome(promotion: Mapping[str, Any], store: str) -> str:
-    """What happened and what the release owner can do next, in words."""
+    Args:
+        promotion: what `promote` returned.
+        store: address of the MLflow store, as one would type it.
+    """
     name, number = promotion["name"], promotion["version"]
     champion = "champion" in promotion["aliases"]
-    client = f"from mlflow import MlflowClient; MlflowClient('{store}')"
+    command = f"  python -c \"from mlflow import MlflowClient; MlflowClient('{store}')"
     lines = [f"{name} version {number}: {', '.join(promotion['aliases'])}"]
     if reasons := promotion["refused_because"]:
-        lines.append(f"REFUSED by its gates, not signed off: {'; '.join(reasons)}")
+        lines += ["REFUSED by its gates, so not signed off:", *(f"  {reason}" for reason in reasons)]
         if champion:
-            lines += ["It was champion before and still is. To take it down:"]
-            lines += [f"  python -c \"{client}.delete_registered_model_alias('{name}', 'champion')\""]
+            lines += ["It was champion before, and still is. To take it down:"]
+            lines += [f"{command}.delete_registered_model_alias('{name}', 'champion')\""]
     elif champion:
-        lines.append(f"Serve it: MLFLOW_TRACKING_URI={store} mlflow models serve --env-manager local -m models:/{name}@champion")
+        lines += [f"Serve it: MLFLOW_TRACKING_URI={store} \\"]
+        lines += [f"  mlflow models serve --env-manager local -m models:/{name}@champion"]
     else:
-        lines += ["It passed its gates and waits for a person's sign-off. Read data/evaluated/report.html, then either"]
-        lines += [f"  mlflow ui --backend-store-uri {store}   (Models > {name} > Version {number} > Aliases: champion)"]
-        lines += [f"  python -c \"{client}.set_registered_model_alias('{name}', 'champion', '{number}')\""]
+        lines += [f"It passed its gates and waits for a person to sign it off. Read {REPORT}, then either"]
+        lines += [f"  mlflow ui --backend-store-uri {store}"]
+        lines += [f"    and there Model registry > {name} > Version {number} > Aliases: champion; or"]
+        lines += [f"{command}.set_registered_model_alias('{name}', 'champion', '{number}')\""]
     return "\n".join(lines)
 
 
@@ -268,19 +226,18 @@ def main() -> None:
     from stages import params
 
     recipe = params.load()
-    section = recipe.promote
     release = Path("data/quantized") / recipe.name
-    recorded = {"name": recipe.name, "seed": recipe.seed, "promote": section.model_dump(mode="json")}
+    recorded = {"name": recipe.name, "seed": recipe.seed, "promote": recipe.promote.model_dump(mode="json")}
     with stage_run("promote", recorded, [release, METRICS, REPORT]) as run:
         summary = json.loads(METRICS.read_text(encoding="utf-8"))["summary"]
-        gates = {name: (gate.min, gate.max) for name, gate in section.gates.items()}
+        gates = {name: (gate.min, gate.max) for name, gate in recipe.promote.gates.items()}
         run.log_metrics(summary)
         for path in (REPORT, LOCK):
             if path.exists():
                 run.log_artifact(path)
         promotion = promote(
-            registered_model=section.registered_model,
-            signoff=section.signoff,
+            registered_model=recipe.promote.registered_model,
+            signoff=recipe.promote.signoff,
             gates=gates,
             summary=summary,
             release=release,
@@ -290,13 +247,7 @@ def main() -> None:
         PROMOTED.parent.mkdir(parents=True, exist_ok=True)
         PROMOTED.write_text(json.dumps(promotion, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     print(table(judge(summary, gates)))
-    print(outcome(promotion, store_for_people()))
-
-
-def store_for_people() -> str:
-    """The store's address as one would type it, without a password."""
-    uri = redacted(tracking_uri())
-    return uri.replace(f"{Path.cwd()}/", "")
+    print(next_steps(promotion, redacted(tracking_uri()).replace(f"{Path.cwd()}/", "")))
 
 
 if __name__ == "__main__":

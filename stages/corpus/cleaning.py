@@ -1,12 +1,15 @@
 """From records as read to rows as kept: normalised, within limits, once each, split by entity."""
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 Row = dict[str, Any]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ def clean(records: Iterable[Row], origin: Mapping[str, str], limits: Limits) -> 
     kept: list[Row] = []
     seen: dict[str, set[str]] = {name: set() for name in limits.words}
     fields = tuple(limits.words)
+    columns = {name: origin[name] for name in ("source", "language", "license")}
     for record in records:
         cleaned.num_read += 1
         row = record | {name: normalise(record[name]) for name in fields}
@@ -48,19 +52,15 @@ def clean(records: Iterable[Row], origin: Mapping[str, str], limits: Limits) -> 
         if reason:
             cleaned.rejected.append(_rejected(record, fields, origin, reason))
         else:
-            kept.append(row)
-    columns = {"source": origin["source"], "language": origin["language"], "license": origin["license"]}
+            kept.append(row | columns | {"id": row_id(origin["source"], [row[name] for name in fields])})
     for row in sample(kept, limits.max_rows, limits.seed):
-        split = split_of(row["entity"], limits)
-        cleaned.splits[split].append(row | columns | {"id": row_id(origin["source"], [row[name] for name in fields])})
+        cleaned.splits[split_of(row["entity"], limits)].append(row)
     return cleaned
 
 
 def normalise(text: str) -> str:
     """Unicode NFC, control characters out, white space folded."""
-    composed = unicodedata.normalize("NFC", text)
-    printable = "".join(" " if unicodedata.category(mark) == "Cc" else mark for mark in composed)
-    return " ".join(printable.split())
+    return " ".join(_CONTROL.sub(" ", unicodedata.normalize("NFC", text)).split())
 
 
 def split_of(entity: str, limits: Limits) -> str:
@@ -77,10 +77,10 @@ def sample(rows: list[Row], max_rows: int | None, seed: int) -> list[Row]:
         return rows
 
     def rank(row: Row) -> bytes:
-        return hashlib.sha256(f"{seed}:{row}".encode()).digest()
+        return hashlib.sha256(f"{seed}:{row['id']}".encode()).digest()
 
-    chosen = {id(row) for row in sorted(rows, key=rank)[:max_rows]}
-    return [row for row in rows if id(row) in chosen]
+    chosen = {row["id"] for row in sorted(rows, key=rank)[:max_rows]}
+    return [row for row in rows if row["id"] in chosen]
 
 
 def row_id(source: str, texts: Sequence[str]) -> str:

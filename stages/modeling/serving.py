@@ -1,7 +1,7 @@
 """The served model, as MLflow stores it: models from code, so that no pickle is written.
 
-This file is copied into the model version and runs there without stillhouse: it needs mlflow, numpy, pandas and
-sentence-transformers. Shapes: B texts, D dimensions of the embedding.
+This file is copied into the model version and runs there without stillhouse: it needs mlflow, numpy, pandas
+and sentence-transformers. Shapes: B texts, D dimensions of the embedding.
 """
 
 import threading
@@ -22,7 +22,7 @@ COLUMN = "text"
 
 
 class Embedder(PythonModel):
-    """Texts to embeddings of one of the release's tasks; each task's model is loaded at its first use and kept."""
+    """Texts to embeddings of one of the release's tasks; a task's model is loaded at its first use."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Remember where the release's merged models are: one Sentence Transformers folder a task."""
@@ -38,13 +38,14 @@ class Embedder(PythonModel):
         Args:
             context: unused; MLflow's contract.
             model_input: one column of texts, named `text` where it has a name.
-            params: `task`; `dimensions`, the first so many of the embedding (0: all); `prompt_name`, `query` or `document`.
+            params: `task`; `dimensions`, the first so many of the embedding (0: all); `prompt_name`, which is
+                `query` or `document`.
 
         Returns:
             float32, [B, D].
 
         Raises:
-            MlflowException: for an unknown task or prompt, too many dimensions, or another column than `text`.
+            MlflowException: for an unknown task or prompt, too many dimensions, or another column.
         """
         params = params or {}
         model = self._model(str(params.get("task", "retrieval")))
@@ -53,7 +54,7 @@ class Embedder(PythonModel):
         texts = checked_texts(model_input)
         if not texts:
             return np.zeros((0, dimensions), dtype=np.float32)
-        # truncate_dim cuts after the model's own normalisation: without this the rows would be shorter than one.
+        # truncate_dim cuts after the model's own normalisation; without the last argument rows are too short.
         return model.encode(texts, prompt_name=prompt, truncate_dim=dimensions, normalize_embeddings=True)
 
     def _model(self, task: str) -> "SentenceTransformer":
@@ -72,14 +73,14 @@ def checked_dimensions(dimensions: int, model: "SentenceTransformer") -> int:
     """The number of dimensions to give: 0 stands for all that the model has."""
     available = int(model.get_embedding_dimension() or 0)
     if not 0 <= dimensions <= available:
-        raise refusal(f"dimensions={dimensions}: this model has {available}; ask for 1 to {available}, or 0 for all")
+        raise refusal(f"dimensions={dimensions}: expected 1 to {available}, or 0 for all of them")
     return dimensions or available
 
 
 def checked_prompt(prompt_name: str, model: "SentenceTransformer") -> str:
     """The name, if the model has a prompt of that name."""
     if prompt_name not in model.prompts:
-        raise refusal(f"unknown prompt_name '{prompt_name}': expected one of {', '.join(sorted(model.prompts))}")
+        raise refusal(f"unknown prompt '{prompt_name}': expected one of {', '.join(sorted(model.prompts))}")
     return prompt_name
 
 
@@ -87,7 +88,9 @@ def checked_texts(model_input: pd.DataFrame) -> list[str]:
     """The texts of a frame whose only column is `text`, or has no name because they came as a plain list."""
     column = model_input.columns[0]
     if column not in (COLUMN, 0):
-        raise refusal(f"got a column named '{column}': send one column named '{COLUMN}', or a plain list of texts")
+        raise refusal(
+            f"got a column named '{column}': expected one named '{COLUMN}', or a plain list of texts"
+        )
     texts: list[str] = model_input[column].tolist()
     if wrong := [row for row, text in enumerate(texts) if not isinstance(text, str)]:
         raise refusal(f"row {wrong[0]} is {texts[wrong[0]]!r}, expected a text ({len(wrong)} such rows)")

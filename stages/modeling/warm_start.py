@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import BertModel, EuroBertConfig, EuroBertModel, PreTrainedTokenizerFast
 
-# Queries start small, so that the first layer attends almost uniformly and the model starts as a mean of tokens.
+# Queries start small, so that the first layer begins by attending to tokens by their weight alone.
 QUERY_SCALE = 0.1
+# Smooth inverse frequency: a token that makes up a share p of the text weighs a / (a + p) (Arora et al., 2017). Measured
+# on dev nDCG@10 of the static embedder: 57.6 with equal weights; 59.0, 60.4, 61.3, 60.4 with a = 3e-3, 1e-3, 3e-4, 1e-4.
+SMOOTHING = 3e-4
 # The end-of-sequence token's own vector is the same for every text: it starts small so as not to drown the mean.
 END_OF_SEQUENCE_SCALE = 0.01
 
@@ -31,9 +34,15 @@ def token_table(teacher: BertModel) -> np.ndarray:
         return (table * torch.rsqrt(table.pow(2).mean(dim=1, keepdim=True))).numpy()
 
 
-def mean_of_tokens(table: np.ndarray, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
-    """Mean of each text's rows of the table: [N, D]."""
-    return np.stack([table[np.asarray(ids)].mean(axis=0) for ids in token_ids])
+def token_weights(token_ids: Sequence[Sequence[int]], vocabulary: int) -> np.ndarray:
+    """Smooth inverse frequency of each token in the texts: [V], in (0, 1]."""
+    counts = np.bincount(np.concatenate([np.asarray(ids) for ids in token_ids]), minlength=vocabulary)
+    return SMOOTHING / (SMOOTHING + counts / counts.sum())
+
+
+def weighted_mean(table: np.ndarray, weights: np.ndarray, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
+    """Weighted mean of each text's rows of the table [V, D]: [N, D]."""
+    return np.stack([np.average(table[np.asarray(ids)], axis=0, weights=weights[np.asarray(ids)]) for ids in token_ids])
 
 
 def principal_axes(vectors: np.ndarray) -> np.ndarray:
@@ -44,8 +53,9 @@ def principal_axes(vectors: np.ndarray) -> np.ndarray:
 
 def eurobert(
     table: np.ndarray,
-    tokenizer: PreTrainedTokenizerFast,
+    weights: np.ndarray,
     mixing: np.ndarray,
+    tokenizer: PreTrainedTokenizerFast,
     *,
     num_layers: int,
     num_attention_heads: int,
@@ -53,9 +63,10 @@ def eurobert(
     max_position_embeddings: int,
     rope_theta: float,
 ) -> EuroBertModel:
-    """A EuroBERT backbone over a token table [V, D] that starts near the static embedder mean(table) @ mixing [D, D].
+    """A EuroBERT backbone that starts near the static embedder `weighted_mean(table, weights, ids) @ mixing`.
 
-    The first layer attends almost uniformly, its value map is the identity and its output map is `mixing`.
+    The first layer attends to each token by its weight [V], passes its row of the table [V, D] as the value, and its
+    output map is `mixing` [D, D]. Further layers and every MLP start random and small, as the architecture has it.
     """
     backbone = EuroBertModel(
         EuroBertConfig(
@@ -75,11 +86,33 @@ def eurobert(
     attention = backbone.layers[0].self_attn
     with torch.no_grad():
         backbone.embed_tokens.weight.copy_(torch.from_numpy(table))
-        backbone.embed_tokens.weight[tokenizer.sep_token_id] *= END_OF_SEQUENCE_SCALE
-        attention.q_proj.weight.mul_(QUERY_SCALE)
         nn.init.eye_(attention.v_proj.weight)
         attention.o_proj.weight.copy_(torch.from_numpy(mixing.T.copy()))
+        _attend_by_weight(backbone, weights, tokenizer.sep_token_id)
+        backbone.embed_tokens.weight[tokenizer.sep_token_id] *= END_OF_SEQUENCE_SCALE
     return backbone
+
+
+def _attend_by_weight(backbone: EuroBertModel, weights: np.ndarray, end_of_sequence: int) -> None:
+    """Have the last token of a text attend to token i in proportion to weights[i], in every head of the first layer.
+
+    The coordinate of the table that varies least gives way to the log weight. Keys read it into the pair of coordinates
+    that RoPE turns slowest, and the end-of-sequence token's query meets it there: softmax(log w) = w / sum w.
+    """
+    table, attention = backbone.embed_tokens.weight, backbone.layers[0].self_attn
+    log_weights = torch.from_numpy(np.log(weights)).float()
+    scale = log_weights.abs().max()
+    reserved = int(table.var(dim=0).argmin())
+    table[:, reserved] = log_weights / scale
+    attention.v_proj.weight[reserved, reserved] = 0.0
+    attention.q_proj.weight.mul_(QUERY_SCALE)
+    last = backbone.layers[0].input_layernorm(table[end_of_sequence])
+    slowest = attention.head_dim // 2 - 1
+    for head in range(backbone.config.num_attention_heads):
+        row = head * attention.head_dim + slowest
+        attention.k_proj.weight[row] = 0.0
+        attention.k_proj.weight[row, reserved] = 1.0
+        attention.q_proj.weight[row] = last / last.pow(2).sum() * scale / attention.scaling
 
 
 def start_projection(projection: nn.Linear, embeddings: np.ndarray, teacher: np.ndarray, penalty: float) -> None:

@@ -69,9 +69,9 @@ def compact(value: float | None) -> str:
 def figure(name: str, value: float | None, decimals: int = 1) -> str:
     """Write a named figure: its unit from the name, points for a difference, else a percentage.
 
-    A name with `_over_` or ending in `difference` is a difference of two scores; a cosine is written as it is,
-    with as many decimals as tell 0.9990 from 0.9999. Anything beyond 200 %
-    cannot be a score or a share and is written as it is.
+    A name with `_over_` or ending in `difference` is a difference of two scores. A cosine is written as it
+    is, with decimals that tell 0.9990 from 0.9999. Anything beyond 200 % cannot be a score or a share and is
+    written as it is.
     """
     unit = UNITS.get(name.rpartition("_")[2])
     if value is None or not math.isfinite(value):

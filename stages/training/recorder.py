@@ -1,8 +1,8 @@
-"""The process that writes a stage's record into MLflow. `tracking.stage_run` starts it and talks to it through pipes.
+"""The process that writes a stage's record into MLflow; `tracking.stage_run` starts it and holds its pipes.
 
-In: one JSON object a line on standard input (opening, then metrics, artifact, end). Out: one JSON line in reply to the
-opening, to each artifact and to the end; `{"error": ...}` when MLflow fails. The end of the input without an `end` means
-that the stage was killed.
+In: one JSON object a line on standard input (the opening, metrics, artifacts, the end). Out: one JSON line in
+reply to the opening, to each artifact and to the end; `{"error": ...}` when MLflow fails. The end of the
+input without an `end` means that the stage was killed.
 """
 
 import json
@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -114,7 +115,7 @@ class Recorder:
         self._client.log_dict(self.run_id, params, "params.json")  # whole, where a value above was cut
 
     def _point_at_cached_stages(self) -> None:
-        """A build that re-runs two stages is still made of all of them: name the runs of the others on its parent."""
+        """A build that re-runs two stages is still made of all: name the runs of the others on its parent."""
         from mlflow.entities import RunTag
 
         tags = []
@@ -125,7 +126,7 @@ class Recorder:
             self._client.log_batch(self.parent_run_id, tags=tags)
 
     def _end_parent(self) -> None:
-        """Give the parent the status of its stages' latest runs; the last stage of the build has the last word."""
+        """Give the parent the status of its stages' latest runs: the build's last stage has the last word."""
         with build_lock():
             parent = self._client.get_run(self.parent_run_id)
             children = self._client.search_runs(
@@ -145,12 +146,12 @@ def build_status(stages: set[str]) -> str:
 
 
 def connect() -> "MlflowClient":
-    """A client of the configured store. On a new SQLite file this makes the schema, which takes a few seconds once."""
+    """A client of the configured store. On a new SQLite file it makes the schema: some seconds, once."""
     from mlflow import MlflowClient
 
     uri = tracking_uri()
     if uri.startswith("sqlite"):
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (its import, 1.3 s, need not hold the lock)
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (this second of import needs no lock)
     with build_lock():
         return MlflowClient(tracking_uri=uri)
 
@@ -169,10 +170,15 @@ def find_or_create_experiment(client: "MlflowClient", name: str) -> str:
     return str(client.create_experiment(name, artifact_location=local and f"{local}/{name}"))
 
 
-def find_or_create_parent(client: "MlflowClient", experiment_id: str, build: str, tags: Mapping[str, Any]) -> str:
+def find_or_create_parent(
+    client: "MlflowClient", experiment_id: str, build: str, tags: Mapping[str, Any]
+) -> str:
     """Id of the build's run, set to running again when an earlier stage had ended it."""
     found = client.search_runs(
-        [experiment_id], f"tags.`stillhouse.build` = '{build}'", max_results=1, order_by=["attributes.start_time ASC"]
+        [experiment_id],
+        f"tags.`stillhouse.build` = '{build}'",
+        max_results=1,
+        order_by=["attributes.start_time ASC"],
     )
     if found:
         client.update_run(found[0].info.run_id, status="RUNNING")
@@ -206,7 +212,7 @@ def flattened(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def read_messages(lines: TextIO, messages: "queue.Queue[Message | None]") -> None:
-    """Move the stage's lines into a queue, so that its pipe never fills while MLflow is importing or writing."""
+    """Move the stage's lines to a queue, so that its pipe never fills while MLflow imports or writes."""
     for line in lines:
         messages.put(json.loads(line))
     messages.put(None)
@@ -236,10 +242,8 @@ def record(messages: "queue.Queue[Message | None]", replies: TextIO) -> None:
 
 def reply(replies: TextIO, answer: Message) -> None:
     """Send one line to the stage, which may be gone."""
-    try:
+    with suppress(BrokenPipeError):
         print(json.dumps(answer), file=replies, flush=True)
-    except BrokenPipeError:
-        pass
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """The record of a stage in MLflow: one parent run a build, one nested run a stage, one lineage file a stage.
 
-MLflow takes 2.5 s of import in a stage that already holds torch, and 5 to 20 ms a write on SQLite. So a stage never
-imports it: `stage_run` starts `stages.training.recorder`, which does so on another core while the stage loads its own
-libraries, and which then receives metrics as JSON lines through a pipe (0.06 ms a call). It also outlives a stage that is
-killed, and so marks its run as killed instead of leaving it running for ever.
+MLflow takes 2.5 s of import in a stage that already holds torch, and 10 to 50 ms a write on SQLite. So a
+stage never imports it: `stage_run` starts `stages.training.recorder`, which does so on another core while the
+stage loads its own libraries, and which then receives metrics as JSON lines by a pipe (0.06 ms a call). It also
+outlives a stage that is killed, and so marks its run as killed instead of leaving it running for ever.
 """
 
 import hashlib
@@ -60,7 +60,8 @@ class StageRun:
             TrackingError: when an earlier write failed, so that a long training does not go on unrecorded.
         """
         values = {name: float(value) for name, value in metrics.items()}
-        self._send({"kind": "metrics", "time": time.time_ns() // 1_000_000, "step": step or 0, "values": values})
+        now = time.time_ns() // 1_000_000  # milliseconds
+        self._send({"kind": "metrics", "time": now, "step": step or 0, "values": values})
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file, or a folder's content, to the run's artifacts; it may be deleted when this returns."""
@@ -83,7 +84,8 @@ class StageRun:
         status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
         try:
             self._opening_reply()
-            self._send({"kind": "end", "status": status, "reason": redacted(f"{type(error).__name__}: {error}")})
+            reason = redacted(f"{type(error).__name__}: {error}")
+            self._send({"kind": "end", "status": status, "reason": reason})
             self._receive()
         except TrackingError as failure:
             error.add_note(f"and its MLflow run could not be ended: {failure}")
@@ -124,11 +126,11 @@ class StageRun:
 
 @contextmanager
 def stage_run(stage: str, params: Mapping[str, Any], inputs: Sequence[Path]) -> Iterator[StageRun]:
-    """Record the body of a `with` as the MLflow run of one stage, and write data/lineage/<stage>.json when it succeeds.
+    """Record the body of a `with` as one stage's MLflow run; write data/lineage/<stage>.json if it succeeds.
 
     Args:
         stage: name in dvc.yaml, e.g. `distill` or `adapt@retrieval`.
-        params: the stage's section of params.yaml, with the recipe's `name` (the MLflow experiment) and `seed`.
+        params: the stage's section of params.yaml, with the recipe's `name` (the experiment) and `seed`.
         inputs: files and folders that the stage reads; their digests go to the lineage.
 
     Raises:
@@ -137,8 +139,8 @@ def stage_run(stage: str, params: Mapping[str, Any], inputs: Sequence[Path]) -> 
     """
     if missing := [str(path) for path in inputs if not path.exists()]:
         raise FileNotFoundError(f"{stage}: missing input {', '.join(missing)}; run `dvc repro {stage}`")
-    opening = {"stage": stage, "params": dict(params), "inputs": list(inputs), "build": build_identity()}
-    run = StageRun(opening)
+    names = [str(path) for path in inputs]
+    run = StageRun({"stage": stage, "params": dict(params), "inputs": names, "build": build_identity()})
     try:
         yield run
     except BaseException as error:
@@ -156,7 +158,7 @@ def write_lineage(stage: str, lineage: Mapping[str, Any]) -> None:
 
 
 def build_identity() -> str:
-    """What is common to the stages of one build: STILLHOUSE_BUILD, else the `dvc` above this process, else this process."""
+    """What a build's stages have in common: STILLHOUSE_BUILD, else the `dvc` above, else this process."""
     if given := os.environ.get("STILLHOUSE_BUILD"):
         return re.sub(r"[^\w.:-]", "-", given)
     import psutil
@@ -173,10 +175,10 @@ def build_identity() -> str:
 
 
 def tracking_uri() -> str:
-    """Address of the MLflow store, without its password: MLFLOW_TRACKING_URI, else mlflow.db in the working folder.
+    """Address of the MLflow store: MLFLOW_TRACKING_URI, else mlflow.db in the working folder.
 
-    A user and password inside an http address move to the variables that MLflow reads them from, so that no message, tag
-    or log line can show them.
+    A user and password inside an http address move to the variables that MLflow reads them from, so that no
+    message, tag or log line can show them.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
     parts = urlsplit(uri)
@@ -196,7 +198,7 @@ def redacted(text: str) -> str:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the working folder and whether its sources differ from it; both None without git or without a commit.
+    """Commit of the working folder and whether its files differ from it; None, None without git or commit.
 
     dvc.lock does not count: every build rewrites it, stage by stage.
     """

@@ -34,9 +34,19 @@ def _docstrings(files: tuple[Path, ...]) -> list[tuple[Path, str, str]]:
     return [
         (path, *summary_and_body(docstring))
         for path in files
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
-        if isinstance(node, Documented) and not node.name.startswith("_") and (docstring := ast.get_docstring(node))
+        if "tests" not in path.parts
+        for node in _public(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
+        if (docstring := ast.get_docstring(node))
     ]
+
+
+def _public(scope: ast.Module | ast.ClassDef) -> Iterator[Documented]:
+    """Public classes, functions and methods, without what functions hold inside."""
+    for node in scope.body:
+        if isinstance(node, Documented) and not node.name.startswith("_"):
+            yield node
+        if isinstance(node, ast.ClassDef):
+            yield from _public(node)
 
 
 def summary_and_body(docstring: str) -> tuple[str, str]:

@@ -23,13 +23,13 @@ def word_pairs(files: list[Path], scale: float) -> Iterator[Record]:
         yield {"entity": component[left.lower()], "text_a": left, "text_b": right, "score": float(score) / scale}
 
 
-def document_matrix(files: list[Path], scale: float) -> Iterator[Record]:
+def document_matrix(files: list[Path], scale: float, encoding: str) -> Iterator[Record]:
     """A file of documents, one a line, and a tab-separated matrix of their similarities (upper triangle read).
 
     Every document meets every other, so the whole matrix is one entity.
     """
     corpus, matrix = sorted(files, key=lambda path: path.suffix != ".cor")
-    documents = corpus.read_text(encoding="utf-8").splitlines()
+    documents = corpus.read_text(encoding=encoding).splitlines()
     rows = [line.split() for line in matrix.read_text(encoding="utf-8").splitlines()]
     for i, row in enumerate(rows):
         for j in range(i + 1, len(row)):
