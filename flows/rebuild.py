@@ -212,7 +212,10 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="run also the stages that are up to date")
     arguments = parser.parse_args()
     with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: EPHEMERAL_SERVER_SECONDS}):
-        rebuild(force=arguments.force)
+        try:
+            rebuild(force=arguments.force)
+        except StageFailed as failure:  # Prefect has logged the traceback already
+            sys.exit(f"error: {failure}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Curate: sources in, clean and validated rows out, split by entity.
 
-Writes data/curated: <kind>/<split>.parquet, rejected.parquet, counts.json, validation.json, validation.html. Rows that
-the validation refuses are kept under .stillhouse/refused/curate, where the next run of DVC does not remove them.
+Writes data/curated: <kind>/<split>.parquet, rejected.parquet and counts.json; and data/validated: validation.json and
+validation.html. Rows that the validation refuses are kept under .stillhouse/refused, where no run of DVC removes them.
 """
 
 import json
-import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 
 from stages.params import Params, Source, load
 
-OUTPUT = Path("data/curated")
-REFUSED = Path(".stillhouse/refused/curate")
+CURATED = Path("data/curated")
+VALIDATED = Path("data/validated")
+REFUSED = Path(".stillhouse/refused")
 
 
 def main() -> None:
@@ -23,14 +23,14 @@ def main() -> None:
     from stages.training.tracking import stage_run
 
     with stage_run(stage="curate", params=params.model_dump(include={"name", "seed", "curate"}), inputs=[]) as run:
-        counts = curate(params, OUTPUT)
+        counts = curate(params, CURATED, VALIDATED)
         run.log_metrics({f"{name}.{split}": float(rows) for name, split, rows in _flat(counts)})
-        for page in ("validation.html", "validation.json", "counts.json"):
-            run.log_artifact(OUTPUT / page)
+        for page in (CURATED / "counts.json", VALIDATED / "validation.json", VALIDATED / "validation.html"):
+            run.log_artifact(page)
 
 
-def curate(params: Params, output: Path) -> dict[str, dict[str, int]]:
-    """Curate every source into `output`; returns rows by source and split.
+def curate(params: Params, curated: Path, validated: Path) -> dict[str, dict[str, int]]:
+    """Curate every source; returns rows by source and split.
 
     Raises:
         SystemExit: a source was refused; names the expectation, the rows and where to read them.
@@ -50,10 +50,12 @@ def curate(params: Params, output: Path) -> dict[str, dict[str, int]]:
             rows = [row for split in cleaned[source.name].splits.values() for row in split]
             suites.append(validator.validate(source.name, source.kind, rows, source.words, source.language))
     faults = [fault for source in params.curate.sources for fault in _faults(source, cleaned[source.name], suites)]
-    _write(params, cleaned, suites, output if not faults else REFUSED)
+    folders = (REFUSED / "curated", REFUSED / "validated") if faults else (curated, validated)
+    _write_tables(params, cleaned, folders[0])
+    _write_validation(cleaned, suites, folders[1])
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
-        sys.exit(f"error: curated rows were refused\n{listed}\n  rows and results: {REFUSED} (open validation.html)")
+        sys.exit(f"error: curated rows were refused\n{listed}\n  rows and results: {REFUSED} (open validated/validation.html)")
     return _counts(cleaned)
 
 
@@ -95,24 +97,27 @@ def _faults(source: Source, cleaned: Any, suites: list[dict[str, Any]]) -> list[
     return faults
 
 
-def _write(params: Params, cleaned: dict[str, Any], suites: list[dict[str, Any]], folder: Path) -> None:
+def _write_tables(params: Params, cleaned: dict[str, Any], folder: Path) -> None:
     from stages.corpus.tables import REJECTED, SCHEMAS, SPLITS, write_table
-    from stages.reporting.validation import render_validation
 
-    shutil.rmtree(folder, ignore_errors=True)
     for kind, schema in SCHEMAS.items():
         of_kind = [cleaned[source.name] for source in params.curate.sources if source.kind == kind]
         for split in SPLITS:
             write_table(folder / kind / f"{split}.parquet", [row for one in of_kind for row in one.splits[split]], schema)
     write_table(folder / "rejected.parquet", [row for one in cleaned.values() for row in one.rejected], REJECTED)
-    counts = _counts(cleaned)
-    _write_json(folder / "counts.json", counts)
+    _write_json(folder / "counts.json", _counts(cleaned))
+
+
+def _write_validation(cleaned: dict[str, Any], suites: list[dict[str, Any]], folder: Path) -> None:
+    from stages.reporting.validation import render_validation
+
+    folder.mkdir(parents=True, exist_ok=True)
     result = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "success": all(suite["success"] for suite in suites),
         "suites": suites,
         "rejected": _rejected_by_reason(cleaned),
-        "splits": [{"source": name, **{split: rows[split] for split in SPLITS}} for name, rows in counts.items()],
+        "splits": [{"source": name, **rows} for name, rows in _counts(cleaned).items()],
     }
     _write_json(folder / "validation.json", result)
     (folder / "validation.html").write_text(render_validation(result), encoding="utf-8")

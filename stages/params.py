@@ -346,7 +346,8 @@ def read(file: Path = FILE) -> Params:
         FileNotFoundError: there is no such file.
     """
     try:
-        values: Any = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+        # The parser DVC uses, set up as DVC does.
+        values: Any = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except YAMLError as error:
         raise ValueError(f"{file}: not valid YAML: {error}") from error
     try:

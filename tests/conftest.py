@@ -10,9 +10,22 @@ for variable in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DVC_NO_ANALYTICS",
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 
+# No more threads than a test needs: the cores are shared, and stages set their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 TASKS = ("retrieval", "text-matching", "clustering", "classification")
 WORDS = ["query", "document", ":", "a", "still", "house", "copper", "wort", "spirit", "oak", "malt"]
 DIMENSIONS = 32
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow SQLite file with its schema and no runs, to copy: making the schema takes seconds."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
 
 
 @pytest.fixture(scope="session")

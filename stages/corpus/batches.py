@@ -14,6 +14,19 @@ def token_budget_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[
     yield from _cut(order, np.asarray(lengths), batch_tokens)
 
 
+def shuffled_token_batches(lengths: Sequence[int], batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """One epoch of batches of at most `batch_tokens` tokens, grouped by length and shuffled; every row once."""
+    length = np.asarray(lengths)
+    rows_in_group = GROUP_BATCHES * max(1, batch_tokens // int(length.mean()))
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(length))
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), rows_in_group):
+        group = order[start : start + rows_in_group]
+        batches += _cut(group[np.argsort(-length[group], kind="stable")], length, batch_tokens)
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
 def shuffled_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """One epoch of batches of exactly `batch_size` rows, grouped by length and shuffled; a remainder is left out.
 
@@ -41,3 +54,18 @@ def _cut(order: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> Iterator[
         rows = max(1, batch_tokens // max(1, int(lengths[order[start]])))
         yield order[start : start + rows]
         start += rows
+
+
+def mixed_batches(
+    left: list[np.ndarray], right: list[np.ndarray], left_share: float, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """As many batches as both lists hold, each drawn from `left` with probability `left_share`; each list in its order.
+
+    A list that runs out begins again, so the share holds however unequal the lists are.
+    """
+    from_left = np.random.default_rng([seed, epoch]).random(len(left) + len(right)) < left_share
+    position = np.where(from_left, np.cumsum(from_left), np.cumsum(~from_left)) - 1
+    return [
+        left[at % len(left)] if is_left else right[at % len(right)]
+        for is_left, at in zip(from_left.tolist(), position.tolist(), strict=True)
+    ]

@@ -1,6 +1,6 @@
 """The curated contract: one Arrow schema per kind of row, one parquet file per kind and split."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,13 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 # A rejected row keeps its texts as they were read.
 REJECTED = pa.schema(
-    [("source", pa.string()), ("kind", pa.string()), ("reason", pa.string()), ("entity", pa.string()), ("texts", pa.list_(pa.string()))]
+    [
+        ("source", pa.string()),
+        ("kind", pa.string()),
+        ("reason", pa.string()),
+        ("entity", pa.string()),
+        ("texts", pa.list_(pa.string())),
+    ]
 )
 
 
@@ -48,18 +54,3 @@ def read_split(folder: Path, kind: str, split: str, sources: Sequence[str] | Non
         raise ValueError(f"{folder / kind}: no {split} rows of {list(sources or ['any source'])}; see its counts.json")
     return table
 
-
-def texts_by_side(folder: Path) -> dict[str, list[str]]:
-    """Every distinct text of the curated folder under the side it is embedded as: `query` or `document`.
-
-    Only the first text of a pair is a query; every task but retrieval reads both sides as documents.
-    """
-    queries: dict[str, None] = {}
-    documents: dict[str, None] = {}
-    for kind, columns in (("pairs", ("query", "document")), ("scored", ("text_a", "text_b")), ("labelled", ("text",))):
-        for split in SPLITS:
-            table = read_table(folder / kind / f"{split}.parquet")
-            for column in columns:
-                texts: Iterable[str] = table[column].to_pylist()
-                (queries if column == "query" else documents).update(dict.fromkeys(texts))
-    return {"query": list(queries), "document": list(documents)}

@@ -5,8 +5,9 @@ Shapes: B batch, L tokens, D embedding dimension.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from stages.corpus.batches import token_budget_batches
 from stages.corpus.locations import resolve
 
 Pooling = Literal["last", "mean", "cls"]
+SETTINGS = "encoder.json"
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,10 @@ class Encoder(nn.Module):
         return embeddings
 
     def save(self, folder: Path) -> None:
-        """Write backbone and tokenizer in the transformers format (safetensors)."""
+        """Write backbone and tokenizer in the transformers format (safetensors), and the settings beside them."""
         self.backbone.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        (folder / SETTINGS).write_text(json.dumps(asdict(self.settings), indent=2) + "\n", encoding="utf-8")
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
@@ -199,3 +202,11 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerFast:
 def load_encoder(location: str, settings: EncoderSettings, num_layers: int | None = None) -> Encoder:
     """Load a backbone folder with its tokenizer as an encoder."""
     return Encoder(load_backbone(location, num_layers), load_tokenizer(location), settings)
+
+
+def saved_encoder(folder: Path, rope_theta: float | None) -> Encoder:
+    """Load an encoder that `Encoder.save` wrote, with the RoPE base of the phase that uses it (None: as saved)."""
+    settings = EncoderSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+    if rope_theta is not None:
+        settings = replace(settings, rope_theta=rope_theta)
+    return load_encoder(str(folder), settings)

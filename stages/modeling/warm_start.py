@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import BertModel, EuroBertConfig, EuroBertModel, PreTrainedTokenizerFast
+from transformers import BertModel, EuroBertConfig, EuroBertModel, PreTrainedModel, PreTrainedTokenizerFast
 
 # Queries start small, so that the first layer begins by attending to tokens by their weight alone.
 QUERY_SCALE = 0.1
@@ -26,11 +26,12 @@ def ridge(features: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarr
     return np.linalg.solve(gram, features.T @ targets)
 
 
-def token_table(teacher: BertModel) -> np.ndarray:
-    """The teacher's input embeddings without position, normalised to unit root mean square: [V, D]."""
+def token_table(backbone: PreTrainedModel) -> np.ndarray:
+    """A backbone's input embeddings without position, normalised to unit root mean square: [V, D]."""
     with torch.inference_mode():
-        table = teacher.embeddings.word_embeddings.weight + teacher.embeddings.token_type_embeddings.weight[0]
-        table = teacher.embeddings.LayerNorm(table)
+        table = backbone.get_input_embeddings().weight
+        if isinstance(backbone, BertModel):
+            table = backbone.embeddings.LayerNorm(table + backbone.embeddings.token_type_embeddings.weight[0])
         return (table * torch.rsqrt(table.pow(2).mean(dim=1, keepdim=True))).numpy()
 
 

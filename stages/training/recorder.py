@@ -106,6 +106,12 @@ class Recorder:
         self._end_parent()
         return lineage
 
+    def give_up(self, error: Exception) -> None:
+        """End the run as failed after MLflow refused something, if it takes at least that."""
+        self._metrics.clear()
+        with suppress(Exception):
+            self.end("FAILED", redacted(f"not recorded: {error}"))
+
     def _log_params(self, params: Message) -> None:
         from mlflow.entities import Param
 
@@ -219,12 +225,21 @@ def read_messages(lines: TextIO, messages: "queue.Queue[Message | None]") -> Non
 
 
 def record(messages: "queue.Queue[Message | None]", replies: TextIO) -> None:
-    """Open the run and follow the stage to its end."""
+    """Open the run and follow the stage; where MLflow refuses something, the run ends as failed."""
     opening = messages.get()
     if opening is None:
         return
     recorder = Recorder(opening)
     reply(replies, {"run_id": recorder.run_id, "parent_run_id": recorder.parent_run_id})
+    try:
+        follow(recorder, messages, replies)
+    except Exception as error:
+        recorder.give_up(error)
+        raise
+
+
+def follow(recorder: Recorder, messages: "queue.Queue[Message | None]", replies: TextIO) -> None:
+    """Act on the stage's messages until its end."""
     while True:
         try:
             message = messages.get(timeout=FLUSH_SECONDS)

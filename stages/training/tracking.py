@@ -2,7 +2,7 @@
 
 MLflow takes 2.5 s of import in a stage that already holds torch, and 10 to 50 ms a write on SQLite. So a
 stage never imports it: `stage_run` starts `stages.training.recorder`, which does so on another core while the
-stage loads its own libraries, and which then receives metrics as JSON lines by a pipe (0.06 ms a call). It also
+stage loads its own libraries, and which then receives metrics as JSON lines (0.06 ms a call). It also
 outlives a stage that is killed, and so marks its run as killed instead of leaving it running for ever.
 """
 
@@ -32,6 +32,7 @@ class StageRun:
     def __init__(self, opening: Mapping[str, Any]) -> None:
         self.stage = str(opening["stage"])
         self._opened: dict[str, Any] | None = None
+        self._failure: TrackingError | None = None
         package_root = str(Path(__file__).resolve().parents[2])
         search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
         self._recorder = subprocess.Popen(
@@ -81,19 +82,23 @@ class StageRun:
 
     def abandon(self, error: BaseException) -> None:
         """End the run as failed; a recorder that is itself broken must not hide the stage's error."""
+        if error is self._failure:
+            return
         status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
         try:
             self._opening_reply()
             reason = redacted(f"{type(error).__name__}: {error}")
             self._send({"kind": "end", "status": status, "reason": reason})
             self._receive()
+            self._close()
         except TrackingError as failure:
             error.add_note(f"and its MLflow run could not be ended: {failure}")
-        self._close()
 
     def _send(self, message: Mapping[str, Any]) -> None:
         pipe = self._recorder.stdin
         assert pipe is not None
+        if self._failure:
+            raise self._failure
         try:
             pipe.write(json.dumps(message, default=str) + "\n")
             pipe.flush()
@@ -109,8 +114,9 @@ class StageRun:
         if self._opened is None and "run_id" in reply:
             self._opened = reply
         if "error" in reply:
+            self._failure = TrackingError(f"{self.stage}: MLflow could not record it: {reply['error']}")
             self._close()
-            raise TrackingError(f"{self.stage}: MLflow could not record this stage: {reply['error']}")
+            raise self._failure
         return reply
 
     def _close(self) -> None:

@@ -1,0 +1,67 @@
+"""Adapt for classification: an anchor, a positive of its label, negatives of other labels."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.params import Params, load
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CURATED = Path("data/curated")
+INPUTS = (CURATED, Path("data/distilled"))
+
+
+def main() -> None:
+    """Run the stage."""
+    params = load()
+    from stages.training.adaptation import adapt
+    from stages.training.dev import clustering_on_dev
+    from stages.training.loop import Schedule
+
+    settings = params.adapt.classification
+    adapt(
+        "classification",
+        {"name": params.name, "seed": params.seed, "threads": params.threads, **settings.model_dump()},
+        lambda encoder, projection: build(params, encoder),
+        lambda encoder: clustering_on_dev(encoder, CURATED, settings.sources, params.seed),
+        inputs=INPUTS,
+        seed=params.seed,
+        threads=params.threads,
+        rank=settings.lora.rank,
+        alpha=settings.lora.alpha,
+        rope_theta=settings.rope_theta,
+        schedule=Schedule(**settings.training.model_dump(exclude={"batch_size"})),
+    )
+
+
+def build(params: Params, encoder: Any) -> Any:
+    """The objective over labelled texts, and its batches."""
+    from stages.corpus.batches import shuffled_batches
+    from stages.corpus.tables import read_split
+    from stages.objectives.classification import Classification
+    from stages.objectives.texts import texts_of
+
+    settings = params.adapt.classification
+    rows = read_split(CURATED, "labelled", "train", settings.sources)
+    texts = texts_of(encoder, rows["text"].to_pylist(), "document")
+    labels = [f"{source}/{label}" for source, label in zip(rows["source"].to_pylist(), rows["label"].to_pylist(), strict=True)]
+    objective = Classification(
+        encoder,
+        params.distill.matryoshka_dims,
+        texts,
+        labels,
+        num_negatives=settings.num_negatives,
+        temperature=settings.temperature,
+        seed=params.seed,
+        **settings.weights.model_dump(),
+    )
+
+    def epoch_batches(epoch: int) -> list["np.ndarray"]:
+        return shuffled_batches(texts.lengths, settings.training.batch_size, params.seed, epoch)
+
+    return objective, epoch_batches
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Adapt for clustering: distillation again, from the teacher under its clustering instruction."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.params import Params, load
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CURATED = Path("data/curated")
+EMBEDDED = Path("data/embedded")
+INPUTS = (CURATED, EMBEDDED, Path("data/distilled"))
+
+
+def main() -> None:
+    """Run the stage."""
+    params = load()
+    from stages.training.adaptation import adapt
+    from stages.training.dev import clustering_on_dev
+    from stages.training.loop import Schedule
+
+    settings = params.adapt.clustering
+    adapt(
+        "clustering",
+        {"name": params.name, "seed": params.seed, "threads": params.threads, **settings.model_dump()},
+        lambda encoder, projection: build(params, encoder, projection),
+        lambda encoder: clustering_on_dev(encoder, CURATED, params.adapt.classification.sources, params.seed),
+        inputs=INPUTS,
+        seed=params.seed,
+        threads=params.threads,
+        rank=settings.lora.rank,
+        alpha=settings.lora.alpha,
+        rope_theta=settings.rope_theta,
+        schedule=Schedule(**settings.training.model_dump(exclude={"batch_size"})),
+    )
+
+
+def build(params: Params, encoder: Any, projection: Any) -> Any:
+    """The objective over both texts of the pairs, read as documents, and its batches."""
+    from stages.corpus.batches import shuffled_batches
+    from stages.corpus.tables import read_split
+    from stages.corpus.vectors import VectorStore
+    from stages.objectives.distillation import Distillation
+    from stages.objectives.texts import texts_of
+
+    settings = params.adapt.clustering
+    pairs = read_split(CURATED, "pairs", "train", settings.sources)
+    texts = pairs["query"].to_pylist() + pairs["document"].to_pylist()
+    teacher = VectorStore(EMBEDDED).texts(params.embed.prompts["clustering"], texts)
+    data = texts_of(encoder, texts, "document", teacher)
+    objective = Distillation(encoder, projection.requires_grad_(False), params.distill.matryoshka_dims, data)
+
+    def epoch_batches(epoch: int) -> list["np.ndarray"]:
+        return shuffled_batches(data.lengths, settings.training.batch_size, params.seed, epoch)
+
+    return objective, epoch_batches
+
+
+if __name__ == "__main__":
+    main()

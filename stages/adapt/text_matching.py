@@ -1,0 +1,81 @@
+"""Adapt for text matching (STS): pairs scored by people, and pairs without scores."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.params import Params, load
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CURATED = Path("data/curated")
+EMBEDDED = Path("data/embedded")
+INPUTS = (CURATED, EMBEDDED, Path("data/distilled"))
+
+
+def main() -> None:
+    """Run the stage."""
+    params = load()
+    from stages.training.adaptation import adapt
+    from stages.training.dev import similarity_on_dev
+    from stages.training.loop import Schedule
+
+    settings = params.adapt.text_matching
+    adapt(
+        "text-matching",
+        {"name": params.name, "seed": params.seed, "threads": params.threads, **settings.model_dump()},
+        lambda encoder, projection: build(params, encoder, projection),
+        lambda encoder: similarity_on_dev(encoder, CURATED, settings.scored_sources),
+        inputs=INPUTS,
+        seed=params.seed,
+        threads=params.threads,
+        rank=settings.lora.rank,
+        alpha=settings.lora.alpha,
+        rope_theta=settings.rope_theta,
+        schedule=Schedule(**settings.training.model_dump(exclude={"batch_size"})),
+    )
+
+
+def build(params: Params, encoder: Any, projection: Any) -> Any:
+    """The objective over scored pairs first and pairs without scores after them, and its batches of one kind each."""
+    import numpy as np
+
+    from stages.corpus.batches import mixed_batches, shuffled_batches
+    from stages.corpus.tables import read_split
+    from stages.corpus.vectors import VectorStore
+    from stages.objectives.text_matching import TextMatching
+    from stages.objectives.texts import texts_of
+
+    settings, store = params.adapt.text_matching, VectorStore(EMBEDDED)
+    scored = read_split(CURATED, "scored", "train", settings.scored_sources)
+    pairs = read_split(CURATED, "pairs", "train", settings.pair_sources)
+    left, right = (
+        texts_of(encoder, texts, "document", store.texts(params.embed.prompts["document"], texts))
+        for texts in (
+            scored["text_a"].to_pylist() + pairs["query"].to_pylist(),
+            scored["text_b"].to_pylist() + pairs["document"].to_pylist(),
+        )
+    )
+    objective = TextMatching(
+        encoder,
+        projection,
+        params.distill.matryoshka_dims,
+        left,
+        right,
+        scored["score"].to_numpy(),
+        temperature=settings.temperature,
+        cosent_temperature=settings.cosent_temperature,
+        **settings.weights.model_dump(),
+    )
+
+    def epoch_batches(epoch: int) -> list[np.ndarray]:
+        size, seed, first = settings.training.batch_size, params.seed, len(scored)
+        with_scores = shuffled_batches(left.lengths[:first], size, seed, epoch)
+        without = [rows + first for rows in shuffled_batches(left.lengths[first:], size, seed, epoch)]
+        return mixed_batches(with_scores, without, settings.scored_share, seed, epoch)
+
+    return objective, epoch_batches
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""LoRA adapters on a frozen backbone (PEFT): one a task, by name, in PEFT's own format."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor
+
+from stages.modeling.encoder import Encoder
+
+
+def add_adapter(encoder: Encoder, task: str, rank: int, alpha: int) -> None:
+    """Freeze the backbone and put a new LoRA adapter on all its linear maps, in place; its delta starts at zero."""
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
+    encoder.backbone = get_peft_model(encoder.backbone, config, adapter_name=task)
+
+
+@contextmanager
+def without_adapter(encoder: Encoder) -> Iterator[None]:
+    """The frozen base inside the block."""
+    assert isinstance(encoder.backbone, PeftModel), "the encoder carries no adapter"
+    with encoder.backbone.disable_adapter():
+        yield
+
+
+def average_adapter(encoder: Encoder, earlier: dict[str, Tensor], weight: float) -> None:
+    """Mix an earlier snapshot of the adapter's tensors into the present ones: (1 - weight) * last + weight * earlier."""
+    parameters = dict(encoder.named_parameters())
+    with torch.no_grad():
+        for name, tensor in earlier.items():
+            parameters[name].lerp_(tensor, weight)
+
+
+def save_adapter(encoder: Encoder, task: str, folder: Path) -> None:
+    """Write `folder`/adapter_config.json and adapter_model.safetensors.
+
+    Raises:
+        ValueError: the adapter changes nothing, so training did not reach it.
+    """
+    assert isinstance(encoder.backbone, PeftModel), "the encoder carries no adapter"
+    state = get_peft_model_state_dict(encoder.backbone, adapter_name=task)
+    if all(not tensor.any() for name, tensor in state.items() if "lora_B" in name):
+        raise ValueError(f"adapter {task} is zero: its training changed nothing; check steps and learning rate")
+    # PEFT saves a named adapter in a folder of that name.
+    encoder.backbone.save_pretrained(folder.parent, selected_adapters=[task], safe_serialization=True)
+    if folder.name != task:
+        raise ValueError(f"adapter {task} is saved under its own name, got folder {folder}")
+
+
+def load_adapter(encoder: Encoder, task: str, folder: Path) -> None:
+    """Put a saved adapter on an encoder's backbone, beside those it already has, and switch it on."""
+    if isinstance(encoder.backbone, PeftModel):
+        encoder.backbone.load_adapter(str(folder), adapter_name=task)
+    else:
+        encoder.backbone = PeftModel.from_pretrained(encoder.backbone, str(folder), adapter_name=task)
+    encoder.backbone.set_adapter(task)
+
+
+def merge_adapter(encoder: Encoder) -> None:
+    """Fold the adapter into the backbone's weights, in place; the encoder is a plain one afterwards."""
+    assert isinstance(encoder.backbone, PeftModel), "the encoder carries no adapter"
+    encoder.backbone = encoder.backbone.merge_and_unload(safe_merge=True)

@@ -1,0 +1,87 @@
+"""The classification adapter's objective: InfoNCE both ways over labels and a relational regulariser against the base.
+
+Shapes: B batch, N negatives of an anchor, D student dimension, M = B * (2 + N) texts.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stages.losses.contrastive import info_nce
+from stages.losses.distillation import relational_distillation
+from stages.losses.matryoshka import mean_over_dims, prefix
+from stages.modeling.adapters import without_adapter
+from stages.modeling.encoder import Encoder
+from stages.objectives.texts import Texts
+
+
+class Classification(nn.Module):
+    """Rows are anchors; each draws a positive of its label and N negatives of other labels at random.
+
+    Loss: w_nce * (L_NCE(q->d) + L_NCE(d->q)), eq. (7), + w_relational * eq. (8) against the model without its adapter.
+    In-batch candidates that carry the anchor's own label are no negatives: they are left out of its denominator.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        dims: Sequence[int],
+        texts: Texts,
+        labels: Sequence[str],
+        *,
+        num_negatives: int,
+        temperature: float,
+        info_nce: float,
+        relational: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dims = tuple(dims)
+        self.texts = texts
+        _, self.labels = np.unique(np.asarray(labels), return_inverse=True)
+        self.num_negatives, self.temperature, self.seed = num_negatives, temperature, seed
+        self.weights = {"info_nce": info_nce, "relational": relational}
+
+    def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """Row numbers [B] -> the two weighted terms."""
+        drawn = np.concatenate([rows, self.draw(rows)])  # anchors [B], positives [B], negatives [B * N]
+        batch = self.encoder.pad([self.texts.token_ids[row] for row in drawn])
+        embeddings: Tensor = self.encoder(**batch)
+        with torch.no_grad(), without_adapter(self.encoder):
+            base: Tensor = self.encoder(**batch)
+        terms = {
+            "info_nce": mean_over_dims(lambda dim: self._both_ways(prefix(embeddings, dim), drawn), self.dims),
+            "relational": relational_distillation(embeddings, base),
+        }
+        return {name: self.weights[name] * term for name, term in terms.items()}
+
+    def draw(self, rows: np.ndarray) -> np.ndarray:
+        """A positive for each anchor [B], then N negatives for each [B * N], a function of seed and rows alone."""
+        generator = np.random.default_rng([self.seed, *rows.tolist()])
+        positives = [self._one(generator, (self.labels == self.labels[row]), row) for row in rows]
+        negatives = [
+            generator.choice(np.flatnonzero(self.labels != self.labels[row]), self.num_negatives, replace=False)
+            for row in rows
+        ]
+        return np.concatenate([np.asarray(positives), *negatives])
+
+    def _one(self, generator: np.random.Generator, same: np.ndarray, row: int) -> int:
+        others = np.flatnonzero(same)
+        others = others[others != row]
+        if len(others) == 0:
+            raise ValueError(f"row {row} is the only one with its label, so it has no positive; drop labels of one row")
+        return int(generator.choice(others))
+
+    def _both_ways(self, embeddings: Tensor, drawn: np.ndarray) -> Tensor:
+        size = len(drawn) // (2 + self.num_negatives)
+        anchors, positives, rest = embeddings.split([size, size, len(drawn) - 2 * size])
+        labels = torch.as_tensor(self.labels[drawn], device=embeddings.device)
+        same = labels[:size, None] == labels[None, size:]  # [B, B + B * N]
+        same.fill_diagonal_(False)
+        negatives = rest.view(size, self.num_negatives, -1)
+        return info_nce(anchors, positives, negatives, self.temperature, same) + info_nce(
+            positives, anchors, None, self.temperature, same[:, :size].T
+        )

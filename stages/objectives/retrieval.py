@@ -1,0 +1,81 @@
+"""The retrieval adapter's objective: InfoNCE with hard negatives, distillation and spread-out regularisation.
+
+Shapes: B batch, N hard negatives of a query, D student dimension.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stages.losses.contrastive import info_nce
+from stages.losses.matryoshka import mean_over_dims, prefix
+from stages.losses.regularization import spread_out
+from stages.modeling.encoder import Encoder
+from stages.objectives.distillation import projected_distillation
+from stages.objectives.texts import Texts
+
+# A learned temperature stays within these bounds, so that neither loss nor gradient runs away.
+TEMPERATURE_BOUNDS = (0.005, 0.2)
+
+
+class Temperature(nn.Module):
+    """A learnable temperature, positive by its logarithm."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.logarithm = nn.Parameter(torch.tensor(math.log(start)))
+
+    def forward(self) -> Tensor:
+        """The temperature, a scalar within TEMPERATURE_BOUNDS."""
+        return self.logarithm.exp().clamp(*TEMPERATURE_BOUNDS)
+
+
+class Retrieval(nn.Module):
+    """Rows are pairs; `negatives` [pairs, N] names documents that are hard negatives of each query.
+
+    Loss: w_nce * L_NCE(q->d), eq. (2), + w_distillation * eq. (1) on both sides + w_spread_out * eq. (3).
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        projection: nn.Linear,
+        dims: Sequence[int],
+        queries: Texts,
+        documents: Texts,
+        negatives: np.ndarray,
+        *,
+        temperature: float,
+        info_nce: float,
+        distillation: float,
+        spread_out: float,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projection = projection.requires_grad_(False)
+        self.temperature = Temperature(temperature)
+        self.dims = tuple(dims)
+        self.queries, self.documents, self.negatives = queries, documents, negatives
+        self.weights = {"info_nce": info_nce, "distillation": distillation, "spread_out": spread_out}
+
+    def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """Row numbers [B] -> the three weighted terms."""
+        hard = self.negatives[rows]  # [B, N]
+        queries = self.queries.embed(self.encoder, rows)
+        candidates = self.documents.embed(self.encoder, np.concatenate([rows, hard.ravel()]))
+        positives, negatives = candidates[: len(rows)], candidates[len(rows) :].view(*hard.shape, -1)
+        targets = [side.targets(rows, queries.device) for side in (self.queries, self.documents)]
+        temperature = self.temperature()
+        terms = {
+            "info_nce": mean_over_dims(
+                lambda dim: info_nce(prefix(queries, dim), prefix(positives, dim), prefix(negatives, dim), temperature),
+                self.dims,
+            ),
+            "distillation": projected_distillation(queries, targets[0], self.projection, self.dims)
+            + projected_distillation(positives, targets[1], self.projection, self.dims),
+            "spread_out": spread_out(queries) + spread_out(positives),
+        }
+        return {name: self.weights[name] * term for name, term in terms.items()}

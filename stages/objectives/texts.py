@@ -1,0 +1,41 @@
+"""The texts of an objective: tokenised once, with their teacher vectors beside them.
+
+Shapes: N texts, T teacher dimension.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.modeling.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Texts:
+    """N tokenised texts of one side, with teacher vectors [N, T] float16 where an objective distils."""
+
+    token_ids: list[list[int]]
+    teacher: Tensor | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(ids) for ids in self.token_ids]
+
+    def embed(self, encoder: Encoder, rows: Sequence[int] | np.ndarray) -> Tensor:
+        """Student embeddings [len(rows), D] of some texts, with gradients."""
+        embeddings: Tensor = encoder(**encoder.pad([self.token_ids[row] for row in rows]))
+        return embeddings
+
+    def targets(self, rows: Sequence[int] | np.ndarray, device: torch.device) -> Tensor:
+        """Teacher vectors [len(rows), T] float32 of some texts."""
+        assert self.teacher is not None, "these texts carry no teacher vectors"
+        return self.teacher[torch.as_tensor(rows)].float().to(device)
+
+
+def texts_of(encoder: Encoder, texts: Sequence[str], side: str, teacher: np.ndarray | None = None) -> Texts:
+    """Tokenise texts for a side of the encoder."""
+    return Texts(encoder.tokenize(texts, side), None if teacher is None else torch.from_numpy(teacher))

@@ -1,0 +1,83 @@
+"""Stage 2 for any task: a LoRA adapter on the frozen student, trained by the task's objective, saved by name."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from stages.modeling.adapters import add_adapter, average_adapter, save_adapter
+from stages.modeling.encoder import Encoder, saved_encoder
+from stages.training.checkpoints import checkpoint_file, run_key
+from stages.training.curves import write_curve
+from stages.training.loop import EpochBatches, Schedule, train
+from stages.training.tracking import stage_run
+
+DISTILLED = Path("data/distilled")
+ADAPTED = Path("data/adapted")
+
+Build = Callable[[Encoder, nn.Linear], tuple[nn.Module, EpochBatches]]
+
+
+def adapt(
+    task: str,
+    section: Mapping[str, Any],
+    build: Build,
+    evaluate: Callable[[Encoder], dict[str, float]],
+    *,
+    inputs: Sequence[Path],
+    seed: int,
+    threads: int,
+    rank: int,
+    alpha: int,
+    rope_theta: float | None,
+    schedule: Schedule,
+    average: tuple[float, float] | None = None,
+) -> None:
+    """Train and save one adapter as data/adapted/<task>/, with its curve.csv beside the PEFT files.
+
+    Args:
+        section: the task's parameters, recorded and part of the checkpoint's key.
+        build: makes the objective and its batches from the encoder, its new adapter on, and the projection of stage 1.
+        evaluate: dev metrics of the encoder.
+        average: (share of the steps at which to keep a snapshot, its weight in the final mean).
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    output = ADAPTED / task
+    snapshot_at = None if average is None else max(1, round(average[0] * schedule.steps))
+    with stage_run(stage=f"adapt@{task}", params=dict(section), inputs=inputs) as run:
+        encoder = saved_encoder(DISTILLED / "student", rope_theta)
+        add_adapter(encoder, task, rank, alpha)
+        objective, epoch_batches = build(encoder, _projection(DISTILLED / "projection.safetensors"))
+        with checkpoint_file(f"adapt-{task}", run_key(section, inputs)) as checkpoint:
+            curve, snapshot = train(
+                objective,
+                epoch_batches,
+                schedule,
+                checkpoint,
+                name=f"adapt {task}",
+                evaluate=lambda: evaluate(encoder),
+                log=lambda row, step: run.log_metrics(row, step),
+                snapshot_at=snapshot_at,
+            )
+            if average is not None:
+                kept = {
+                    key.removeprefix("encoder."): value for key, value in snapshot.items() if "lora_" in key
+                }
+                average_adapter(encoder, kept, average[1])
+            shutil.rmtree(output, ignore_errors=True)
+            save_adapter(encoder, task, output)
+            write_curve(output / "curve.csv", curve)
+        run.log_metrics({f"final_{name}": value for name, value in evaluate(encoder).items()})
+        run.log_artifact(output / "curve.csv")
+
+
+def _projection(path: Path) -> nn.Linear:
+    state = load_file(path)
+    projection = nn.Linear(state["weight"].shape[1], state["weight"].shape[0])
+    projection.load_state_dict(state)
+    return projection

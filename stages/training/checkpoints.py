@@ -1,0 +1,102 @@
+"""Checkpoints outside DVC's outputs: one safetensors file that holds all a run needs to go on bit for bit.
+
+A run's folder is named by a hash of its parameters, inputs and code, so a checkpoint of another recipe, other data or
+other code is never resumed. A file lock keeps a second writer out.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+ROOT = Path(".stillhouse/checkpoints")
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """The one checkpoint of a run, replaced as a whole each time."""
+
+    path: Path
+
+    def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Write beside, flush to disk, rename; the earlier checkpoint stands until then."""
+        partial = self.path.with_suffix(".partial")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            partial,
+            {"state": json.dumps(state)},
+        )
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(self.path)
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and state of the last checkpoint, or None where there is none yet."""
+        if not self.path.exists():
+            return None
+        with safe_open(self.path, framework="pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no iterator)
+            return tensors, json.loads(stored.metadata()["state"])
+
+
+@contextmanager
+def checkpoint_file(stage: str, key: str, root: Path = ROOT) -> Iterator[CheckpointFile]:
+    """Hold the only right to write a run's checkpoint; the checkpoint is removed when the block ends well.
+
+    Raises:
+        RuntimeError: another process trains the same run, for example one that outlived a killed pipeline.
+    """
+    folder = root / stage / key
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "writer.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RuntimeError(
+            f"another process is training {stage} in {folder}; wait for it or stop it"
+        ) from error
+    try:
+        file = CheckpointFile(folder / "checkpoint.safetensors")
+        yield file
+        file.path.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def run_key(params: Mapping[str, Any], inputs: Sequence[Path], code: Path = Path("stages")) -> str:
+    """Hash of everything that decides a training run: parameters, input files and source code."""
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
+    sources = sorted(code.rglob("*.py"))
+    for path in [
+        *sources,
+        *(file for folder in inputs for file in sorted(folder.rglob("*")) if file.is_file()),
+    ]:
+        digest.update(str(path).encode())
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def rng_state() -> dict[str, Tensor]:
+    """States of torch's generators, the only ones the loop draws from."""
+    states = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["rng.cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_rng(tensors: Mapping[str, Tensor]) -> None:
+    """Set torch's generators to saved states."""
+    torch.set_rng_state(tensors["rng.cpu"])
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"])

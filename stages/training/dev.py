@@ -1,0 +1,48 @@
+"""Quick metrics on the dev split, for curves and for choosing; the test split is looked at once, by evaluate."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stages.corpus.tables import read_split
+from stages.metrics.clustering import v_measure
+from stages.metrics.retrieval import ndcg_at_10, rank
+from stages.metrics.similarity import spearman
+from stages.modeling.encoder import Encoder
+
+# Enough rows to see a curve, few enough to cost a second or two on a CPU.
+MAX_ROWS = 400
+
+
+def retrieval_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) -> dict[str, float]:
+    """nDCG@10 of dev queries among the dev documents of their source, averaged over sources."""
+    figures = []
+    for source in sources:
+        pairs = read_split(curated, "pairs", "dev", [source]).slice(0, MAX_ROWS)
+        queries = encoder.encode(pairs["query"].to_pylist(), "query")
+        documents = encoder.encode(pairs["document"].to_pylist(), "document")
+        ranked, _ = rank(queries, documents, 10)
+        figures.append(ndcg_at_10(ranked, [{row} for row in range(len(pairs))]).mean())
+    return {"ndcg_at_10": float(np.mean(figures))}
+
+
+def similarity_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) -> dict[str, float]:
+    """Spearman correlation with people's scores on dev pairs, averaged over sources."""
+    figures = []
+    for source in sources:
+        pairs = read_split(curated, "scored", "dev", [source]).slice(0, MAX_ROWS)
+        left = encoder.encode(pairs["text_a"].to_pylist(), "document")
+        right = encoder.encode(pairs["text_b"].to_pylist(), "document")
+        figures.append(spearman(left, right, pairs["score"].to_numpy()))
+    return {"spearman": float(np.mean(figures))}
+
+
+def clustering_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str], seed: int) -> dict[str, float]:
+    """V-measure of k-means on labelled dev texts, averaged over sources."""
+    figures = []
+    for source in sources:
+        rows = read_split(curated, "labelled", "dev", [source]).slice(0, MAX_ROWS)
+        embeddings = encoder.encode(rows["text"].to_pylist(), "document")
+        figures.append(v_measure(embeddings, rows["label"].to_pylist(), seed))
+    return {"v_measure": float(np.mean(figures))}

@@ -1,0 +1,173 @@
+"""The served model, through MLflow's loader and its HTTP server, against plain Sentence Transformers."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
+
+from stages.promote import SERVING, signature
+
+TEXTS = ["a copper still", "malt", "spirit of oak : a still house"]
+START_SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def model_folder(tiny_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("served") / "model"
+    artifacts = {"merged": str(tiny_release / "merged")}
+    mlflow.pyfunc.save_model(
+        path=folder,
+        python_model=str(SERVING),
+        artifacts=artifacts,
+        signature=signature(),
+        pip_requirements=["mlflow", "sentence-transformers"],
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(model_folder: Path) -> PyFuncModel:
+    import mlflow
+
+    return mlflow.pyfunc.load_model(str(model_folder))
+
+
+def expected(release: Path, task: str, prompt: str, dimensions: int) -> np.ndarray:
+    """What a consumer without MLflow gets."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(release / "merged" / task), device="cpu")
+    embeddings = model.encode([prompt + text for text in TEXTS], prompt="")[:, :dimensions]
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("task", ["retrieval", "text-matching", "clustering", "classification"])
+def test_each_task_gives_the_vectors_of_its_folder(model: PyFuncModel, tiny_release: Path, task: str) -> None:
+    served: np.ndarray = np.asarray(model.predict(pd.DataFrame({"text": TEXTS}), params={"task": task}))
+    assert served.dtype == np.float32
+    np.testing.assert_allclose(served, expected(tiny_release, task, "Document: ", 32), atol=1e-6)
+
+
+def test_a_cut_embedding_of_a_query_has_unit_length(model: PyFuncModel, tiny_release: Path) -> None:
+    params = {"task": "clustering", "dimensions": 8, "prompt_name": "query"}
+    served = model.predict(pd.DataFrame({"text": TEXTS}), params=params)
+    np.testing.assert_allclose(served, expected(tiny_release, "clustering", "Query: ", 8), atol=1e-6)
+
+
+def test_a_plain_list_or_text_or_no_row_will_do(model: PyFuncModel) -> None:
+    rows: np.ndarray = np.asarray(model.predict(pd.DataFrame({"text": TEXTS})))
+    np.testing.assert_allclose(model.predict(TEXTS), rows, atol=1e-6)
+    np.testing.assert_allclose(model.predict(TEXTS[0]), rows[:1], atol=1e-6)
+    assert np.shape(model.predict(pd.DataFrame({"text": pd.Series([], dtype=str)}))) == (0, 32)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"task": "translation"}, "unknown task 'translation': expected one of classification, clustering"),
+        ({"dimensions": 33}, "dimensions=33: expected 1 to 32"),
+        ({"dimensions": -1}, "dimensions=-1: expected 1 to 32"),
+        ({"prompt_name": "title"}, "unknown prompt 'title': expected one of document, query"),
+    ],
+)
+def test_a_wrong_parameter_is_explained(model: PyFuncModel, params: dict[str, Any], message: str) -> None:
+    with pytest.raises(MlflowException, match=message):
+        model.predict(TEXTS, params=params)
+
+
+def test_a_wrong_input_is_explained(model: PyFuncModel) -> None:
+    with pytest.raises(MlflowException, match="a column named 'body': expected one named 'text'"):
+        model.predict(pd.DataFrame({"body": TEXTS}))
+    with pytest.raises(MlflowException, match="row 1 is"):
+        model.predict(pd.DataFrame({"text": ["a still", None]}))
+
+
+def test_a_model_is_loaded_at_its_first_use_and_once(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    import sentence_transformers
+
+    loaded: list[str] = []
+    real = sentence_transformers.SentenceTransformer
+
+    def load(path: str, **options: Any) -> Any:
+        loaded.append(Path(path).name)
+        return real(path, **options)
+
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", load)
+    model = mlflow.pyfunc.load_model(str(model_folder))
+    assert loaded == []
+    for task in ("clustering", "retrieval", "clustering"):
+        model.predict(TEXTS, params={"task": task})
+    assert loaded == ["clustering", "retrieval"]
+
+
+@pytest.fixture(scope="module")
+def server(model_folder: Path) -> Iterator[str]:
+    """Address of `mlflow models serve` on a free loopback port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model_folder)]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    # The model must not lean on this repository: it runs from another folder.
+    process = subprocess.Popen(
+        command, cwd=model_folder.parent, env=served_environment(), start_new_session=True
+    )
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}/ping", process)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def served_environment() -> dict[str, str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": path}
+
+
+def wait_until_up(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"the server ended with {process.returncode}"
+        try:
+            if httpx.get(address).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise TimeoutError(f"{address} did not answer within {START_SECONDS} s")
+
+
+def test_the_server_takes_task_and_dimensions(server: str, model: PyFuncModel) -> None:
+    params = {"task": "classification", "dimensions": 16, "prompt_name": "query"}
+    rows = model.predict(TEXTS, params=params)
+    for body in (
+        {"dataframe_records": [{"text": text} for text in TEXTS]},
+        {"dataframe_split": {"columns": ["text"], "data": [[text] for text in TEXTS]}},
+        {"inputs": TEXTS},
+    ):
+        answer = httpx.post(server, json={**body, "params": params}, timeout=60)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        np.testing.assert_allclose(np.array(answer.json()["predictions"]), rows, atol=1e-6)
+
+
+def test_the_server_refuses_an_unknown_task_as_the_callers_error(server: str) -> None:
+    answer = httpx.post(server, json={"inputs": TEXTS, "params": {"task": "translation"}}, timeout=60)
+    assert answer.status_code == httpx.codes.BAD_REQUEST
+    assert "unknown task 'translation'" in answer.text
