@@ -268,7 +268,15 @@ class Bm25(Section):
     b: Share
 
 
+class EvaluateSources(Section):
+    retrieval: Names
+    text_matching: Annotated[Names, Field(alias="text-matching")]
+    clustering: Names
+    classification: Names
+
+
 class Evaluate(Section):
+    sources: EvaluateSources
     truncate_dims: Dims
     bm25: Bm25
     num_resamples: Count
@@ -317,6 +325,10 @@ class Params(Section):
             "adapt.text-matching.pair_sources": ("pairs", self.adapt.text_matching.pair_sources),
             "adapt.clustering.sources": ("pairs", self.adapt.clustering.sources),
             "adapt.classification.sources": ("labelled", self.adapt.classification.sources),
+            "evaluate.sources.retrieval": ("pairs", self.evaluate.sources.retrieval),
+            "evaluate.sources.text-matching": ("scored", self.evaluate.sources.text_matching),
+            "evaluate.sources.clustering": ("labelled", self.evaluate.sources.clustering),
+            "evaluate.sources.classification": ("labelled", self.evaluate.sources.classification),
         }
         for key, (kind, names) in uses.items():
             wrong = [name for name in names if kinds.get(name) != kind]

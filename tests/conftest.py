@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,3 +81,12 @@ def save_sentence_transformer(backbone: Path, folder: Path) -> None:
     modules = [Transformer(str(backbone)), Pooling(DIMENSIONS, pooling_mode="lasttoken"), Normalize()]
     prompts = {"query": "Query: ", "document": "Document: "}
     SentenceTransformer(modules=modules, prompts=prompts, device="cpu").save(str(folder))
+
+
+@pytest.fixture
+def recipe() -> dict[str, Any]:
+    """The values of the default recipe, fresh: to change, to check, to write to a params.yaml."""
+    from ruamel.yaml import YAML
+
+    values: dict[str, Any] = YAML(typ="safe").load(Path(__file__).resolve().parents[1] / "params.yaml")
+    return values

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertModel, EuroBertConfig, EuroBertModel, PreTrainedModel, PreTrainedTokenizerFast
 
+from stages.modeling.encoder import Encoder
+
 # Queries start small, so that the first layer begins by attending to tokens by their weight alone.
 QUERY_SCALE = 0.1
 # Smooth inverse frequency: a token that makes up a share p of the text weighs a / (a + p) (Arora et al., 2017). Measured
@@ -44,6 +46,24 @@ def token_weights(token_ids: Sequence[Sequence[int]], vocabulary: int) -> np.nda
 def weighted_mean(table: np.ndarray, weights: np.ndarray, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
     """Weighted mean of each text's rows of the table [V, D]: [N, D]."""
     return np.stack([np.average(table[np.asarray(ids)], axis=0, weights=weights[np.asarray(ids)]) for ids in token_ids])
+
+
+class StaticEmbedder:
+    """The zero-layer baseline: a weighted mean of token vectors [V, D], fitted in closed form.
+
+    Args:
+        table: token vectors [V, D], already mapped to the teacher's principal axes.
+        weights: token weights [V].
+        encoder: whose tokenizer, prompts and cut are used.
+    """
+
+    def __init__(self, table: np.ndarray, weights: np.ndarray, encoder: Encoder) -> None:
+        self.table, self.weights, self.encoder = table.astype(np.float32), weights, encoder
+
+    def encode(self, texts: Sequence[str], side: str) -> np.ndarray:
+        """Unit embeddings [N, D] of texts."""
+        means = weighted_mean(self.table, self.weights, self.encoder.tokenize(texts, side))
+        return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
 def principal_axes(vectors: np.ndarray) -> np.ndarray:

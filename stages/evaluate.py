@@ -1,0 +1,245 @@
+"""Evaluate: every contender on every task, on entities that nothing was trained on; figures, plots and the report.
+
+Writes data/evaluated: metrics.json (its `summary` is what gates read), truncation.csv and report.html.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.params import TASKS, Params, load
+
+if TYPE_CHECKING:
+    from stages.evaluation.contenders import Contenders
+    from stages.evaluation.tasks import Score
+
+CURATED = Path("data/curated")
+EMBEDDED = Path("data/embedded")
+DISTILLED = Path("data/distilled")
+ADAPTED = Path("data/adapted")
+QUANTIZED = Path("data/quantized")
+OUTPUT = Path("data/evaluated")
+MAIN_FIGURE = {
+    "retrieval": "ndcg_at_10",
+    "text-matching": "spearman",
+    "clustering": "v_measure",
+    "classification": "accuracy",
+}
+# k-means depends on its start: the mean over these many starts is what counts.
+CLUSTERING_SEEDS = 5
+
+Scores = dict[str, dict[str, dict[str, "Score"]]]  # task -> contender -> source -> score
+
+
+def main() -> None:
+    """Run the stage."""
+    params = load()
+    from stages.training.tracking import stage_run
+
+    section = params.model_dump(include={"name", "seed", "threads", "evaluate"})
+    with stage_run(stage="evaluate", params=section, inputs=[CURATED, EMBEDDED, DISTILLED, QUANTIZED]) as run:
+        metrics = evaluate(params, OUTPUT)
+        run.log_metrics(metrics["summary"])
+        for name in ("metrics.json", "truncation.csv", "report.html"):
+            run.log_artifact(OUTPUT / name)
+    for name, figure in metrics["summary"].items():
+        print(f"{name:34} {figure:.4f}")
+    print(f"report: {OUTPUT / 'report.html'}")
+
+
+def evaluate(params: Params, output: Path) -> dict[str, Any]:
+    """Score, compare, compress, summarise and report; returns what metrics.json holds."""
+    import torch
+
+    from stages.evaluation.contenders import Contenders
+
+    torch.set_num_threads(params.threads)
+    release = QUANTIZED / params.name
+    contenders = Contenders(DISTILLED, release, EMBEDDED, params.embed.prompts)
+    scores = _score_all(params, contenders)
+    metrics: dict[str, Any] = {task: _figures(by_contender) for task, by_contender in scores.items()}
+    metrics["over_base"] = {task: _over_base(params, task, scores[task]) for task in TASKS}
+    metrics["compression"] = _compression(params, contenders, release)
+    metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
+    metrics["summary"] = _summary(params, metrics)
+    _write(params, contenders, metrics, output)
+    return metrics
+
+
+def _score_all(params: Params, contenders: "Contenders") -> Scores:
+    from stages.evaluation import tasks
+
+    sources, curated = params.evaluate.sources, CURATED
+    seeds = range(params.seed, params.seed + CLUSTERING_SEEDS)
+    students = ("teacher", "static", "base", "continued")
+    scores: Scores = {
+        "retrieval": {
+            "teacher": {},
+            "bm25": {
+                one: tasks.lexical_retrieval(curated, one, params.evaluate.bm25.k1, params.evaluate.bm25.b)
+                for one in sources.retrieval
+            },
+        }
+    }
+    for name in (*students, "retrieval"):
+        scores["retrieval"][name] = {one: tasks.retrieval(contenders, name, curated, one) for one in sources.retrieval}
+    scores["text-matching"] = {
+        name: {one: tasks.text_matching(contenders, name, curated, one) for one in sources.text_matching}
+        for name in (*students, "text-matching")
+    }
+    scores["clustering"] = {
+        name: {one: tasks.clustering(contenders, name, curated, one, seeds) for one in sources.clustering}
+        for name in (*students, "clustering")
+    }
+    scores["classification"] = {
+        name: {one: tasks.classification(contenders, name, curated, one) for one in sources.classification}
+        for name in (*students, "classification")
+    }
+    return scores
+
+
+def _figures(by_contender: dict[str, dict[str, "Score"]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Figures by contender and source, with their mean over sources."""
+    import numpy as np
+
+    table = {}
+    for name, by_source in by_contender.items():
+        figures = {source: score.figures for source, score in by_source.items()}
+        columns = next(iter(figures.values()))
+        mean = {column: float(np.mean([one[column] for one in figures.values()])) for column in columns}
+        table[name] = {**figures, "mean": mean}
+    return table
+
+
+def _over_base(params: Params, task: str, scores: dict[str, dict[str, "Score"]]) -> dict[str, float | None]:
+    """Adapter minus base, with a paired bootstrap interval where the metric is a mean over rows."""
+    import numpy as np
+
+    from stages.metrics.bootstrap import paired_difference
+
+    adapter, base = scores[task], scores["base"]
+    differences = [adapter[one].figures[MAIN_FIGURE[task]] - base[one].figures[MAIN_FIGURE[task]] for one in adapter]
+    pairs = [(adapter[one].rows, base[one].rows) for one in adapter]
+    low = high = None
+    if all(left is not None and right is not None for left, right in pairs) and len(pairs) == 1:
+        _, low, high = paired_difference(*pairs[0], params.seed, params.evaluate.num_resamples)
+    elif all(left is not None and right is not None for left, right in pairs):
+        # Rows are weighted so that each source counts the same, as in the mean over sources.
+        weights = [sum(len(left) for left, _ in pairs) / len(pairs) / len(left) for left, _ in pairs]
+        left, right = (np.concatenate([one[side] * w for one, w in zip(pairs, weights, strict=True)]) for side in (0, 1))
+        _, low, high = paired_difference(left, right, params.seed, params.evaluate.num_resamples)
+    return {"difference": float(np.mean(differences)), "low": low, "high": high}
+
+
+def _compression(params: Params, contenders: "Contenders", release: Path) -> dict[str, dict[str, float]]:
+    from stages.corpus.tables import read_split
+    from stages.evaluation.compression import compression
+
+    vectors = []
+    for source in params.evaluate.sources.retrieval:
+        pairs = read_split(CURATED, "pairs", "test", [source])
+        sides = (contenders.embed("retrieval", pairs[side].to_pylist(), side) for side in ("query", "document"))
+        vectors.append(tuple(sides))
+    limits = json.loads((release / "calibration.json").read_text(encoding="utf-8"))["int8_limit"]["retrieval"]
+    return compression(vectors, params.evaluate.truncate_dims, limits)
+
+
+def _summary(params: Params, metrics: dict[str, Any]) -> dict[str, float]:
+    """The flat figures that gates name; shares and differences of scores in [0, 1]."""
+    retrieval = {name: by_source["mean"]["ndcg_at_10"] for name, by_source in metrics["retrieval"].items()}
+    kept = metrics["compression"]
+    full, half = (str(dim) for dim in (max(params.evaluate.truncate_dims), _half(params.evaluate.truncate_dims)))
+    summary = {
+        "retrieval_retention": retrieval["retrieval"] / retrieval["teacher"],
+        "retrieval_ndcg_at_10": retrieval["retrieval"],
+        "teacher_ndcg_at_10": retrieval["teacher"],
+        "retrieval_over_bm25": retrieval["retrieval"] - retrieval["bm25"],
+    }
+    for source in params.evaluate.sources.retrieval:
+        ours, lexical = (metrics["retrieval"][name][source]["ndcg_at_10"] for name in ("retrieval", "bm25"))
+        summary[f"retrieval_over_bm25_{source}"] = ours - lexical
+    for task in TASKS:
+        adapter, continued = (metrics[task][name]["mean"][MAIN_FIGURE[task]] for name in (task, "continued"))
+        key = task.replace("-", "_")
+        summary[f"{key}_over_base"] = metrics["over_base"][task]["difference"]
+        summary[f"{key}_over_continued"] = adapter - continued
+    return summary | {
+        "binary_retention": kept["binary"][full] / kept["float32"][full],
+        "int8_retention": kept["int8"][full] / kept["float32"][full],
+        "half_dimensions_retention": kept["float32"][half] / kept["float32"][full],
+        "int8_weights_cosine_min": min(one["cosine_min"] for one in metrics["weights_int8"].values()),
+        "model_megabytes": max(one["float_megabytes"] for one in metrics["weights_int8"].values()),
+    }
+
+
+def _half(dims: tuple[int, ...]) -> int:
+    """The largest listed dimension that is at most half of the full one."""
+    return max((dim for dim in dims if 2 * dim <= max(dims)), default=max(dims))
+
+
+def _write(params: Params, contenders: "Contenders", metrics: dict[str, Any], output: Path) -> None:
+    from stages.reporting.report import render_report
+    from stages.training.curves import read_curve, write_curve
+
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    kept = metrics["compression"]
+    rows = [{"dimensions": dim, **{name: kept[name][str(dim)] for name in kept}} for dim in params.evaluate.truncate_dims]
+    write_curve(output / "truncation.csv", rows)
+    curves = {"distill": read_curve(DISTILLED / "curve.csv")}
+    curves |= {f"adapt@{task}": read_curve(ADAPTED / task / "curve.csv") for task in TASKS}
+    page = render_report(metrics, curves, _about(params, contenders, metrics))
+    (output / "report.html").write_text(page, encoding="utf-8")
+
+
+def _about(params: Params, contenders: "Contenders", metrics: dict[str, Any]) -> dict[str, Any]:
+    from stages.metrics.gates import judge
+    from stages.training.tracking import git_state
+
+    gates = {name: (gate.min, gate.max) for name, gate in params.promote.gates.items()}
+    lineage = json.loads((QUANTIZED / params.name / "lineage.json").read_text(encoding="utf-8"))
+    silent = len(set(params.embed.prompts.values())) == 1
+    notes = ["The teacher takes no instructions, so the clustering adapter distils the same vectors as stage 1."] if silent else []
+    return {
+        "name": params.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_sha": git_state()[0] or "",
+        "recipe": params.model_dump(mode="json", by_alias=True),
+        "teacher": _teacher(params, contenders),
+        "student": _student(params, contenders),
+        "gates": [
+            {"name": one.metric, "value": one.figure, "min": one.min, "max": one.max, "passed": one.passed}
+            for one in judge(metrics["summary"], gates)
+        ],
+        "sources": [{**one, **one["rows"]} for one in lineage["sources"]],
+        "notes": notes,
+    }
+
+
+def _teacher(params: Params, contenders: "Contenders") -> dict[str, Any]:
+    from stages.modeling.encoder import load_backbone
+
+    backbone = load_backbone(params.embed.teacher)
+    return {
+        "name": params.embed.teacher,
+        "dimensions": backbone.config.hidden_size,
+        "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+    }
+
+
+def _student(params: Params, contenders: "Contenders") -> dict[str, Any]:
+    base, adapted = contenders.encoder("base"), contenders.encoder("retrieval")
+    sizes = [sum(parameter.numel() for parameter in encoder.parameters()) for encoder in (base, adapted)]
+    return {
+        "parameters": sizes[0],
+        "adapter_parameters": sizes[1] - sizes[0],
+        "dimensions": base.dimensions,
+        "layers": base.backbone.config.num_hidden_layers,
+        "architecture": base.backbone.config.model_type,
+        "pooling": base.settings.pooling,
+    }
+
+
+if __name__ == "__main__":
+    main()

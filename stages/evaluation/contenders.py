@@ -1,0 +1,63 @@
+"""Who is compared: teacher, static baseline, stage-1 base, stage 1 continued, each adapter; all as text -> vectors.
+
+Shapes: N texts, D embedding dimension (the teacher has its own).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from stages.corpus.vectors import VectorStore
+from stages.modeling.adapters import load_adapter
+from stages.modeling.encoder import Encoder, saved_encoder
+from stages.modeling.warm_start import StaticEmbedder
+
+Embed = Callable[[Sequence[str], str], np.ndarray]
+
+
+
+class Contenders:
+    """Embeds each text once per contender and side, however many tasks read it."""
+
+    def __init__(self, distilled: Path, release: Path, embedded: Path, teacher_prompts: Mapping[str, str]) -> None:
+        self._distilled, self._release = distilled, release
+        self._store, self._prompts = VectorStore(embedded), teacher_prompts
+        self._loaded: dict[str, Embed] = {}
+        self._known: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+
+    def embed(self, name: str, texts: Sequence[str], side: str) -> np.ndarray:
+        """Unit vectors [N, D] of texts; `name` is teacher, static, base, continued or a task.
+
+        Args:
+            side: `query` or `document`; only retrieval reads queries, under every contender's own prompt.
+        """
+        known = self._known.setdefault((name, side), {})
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, self._contender(name)(new, side), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    def encoder(self, name: str) -> Encoder:
+        """The student called `name`, its adapter on where it is a task."""
+        if name == "continued":
+            return saved_encoder(self._distilled / "continued", rope_theta=None)
+        encoder = saved_encoder(self._release / "base", rope_theta=None)
+        if name != "base":
+            load_adapter(encoder, name, self._release / "adapters" / name)
+        return encoder
+
+    def _contender(self, name: str) -> Embed:
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def _load(self, name: str) -> Embed:
+        if name == "teacher":
+            return lambda texts, side: self._store.texts(self._prompts[side], list(texts)).astype(np.float32)
+        if name == "static":
+            static = load_file(self._distilled / "static.safetensors")
+            return StaticEmbedder(static["table"], static["weights"], self.encoder("base")).encode
+        encoder = self.encoder(name)
+        return lambda texts, side: encoder.encode(texts, side, progress=f"{name}, {side}")

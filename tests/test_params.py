@@ -1,0 +1,243 @@
+"""The recipe's typed contract: a fault is one line that names its key, said before anything heavy happens."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
+from ruamel.yaml import YAML
+
+from stages import params
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "transformers", "mlflow", "pandas", "pyarrow", "great_expectations", "numpy")
+REMOVED = object()
+# Stages whose mains read the recipe; each must do so before it touches or imports anything.
+MAINS = [
+    "curate", "embed", "mine", "distill", "quantize", "evaluate", "promote",
+    "adapt.retrieval", "adapt.text_matching", "adapt.clustering", "adapt.classification",
+]  # fmt: skip
+
+
+def changed(recipe: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The recipe with one key set or removed; a number in the key is a place in a list."""
+    *path, last = [int(part) if part.isdigit() else part for part in key.split("/")]
+    section: Any = recipe
+    for part in path:
+        section = section[part]
+    if value is REMOVED:
+        del section[last]
+    else:
+        section[last] = value
+    return recipe
+
+
+def written(recipe: dict[str, Any], path: Path) -> Path:
+    YAML(typ="safe").dump(recipe, path)
+    return path
+
+
+def faults(recipe: dict[str, Any], path: Path) -> list[str]:
+    with pytest.raises(ValueError, match=path.name) as caught:
+        params.read(written(recipe, path))
+    return str(caught.value).splitlines()
+
+
+def test_the_default_recipe_is_valid() -> None:
+    recipe = params.read(ROOT / "params.yaml")
+    assert {source.name for source in recipe.curate.sources} >= set(recipe.distill.sources)
+    # DVC's parser: PyYAML reads 1e-4 as a string.
+    assert isinstance(recipe.distill.training.learning_rate, float)
+
+
+def test_a_checked_recipe_does_not_change() -> None:
+    recipe = params.read(ROOT / "params.yaml")
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.seed = 3
+
+
+FAULTS: list[tuple[str, Any, str, str]] = [
+    # where, value, key that the message names, what it says
+    ("sead", 1, "sead", "unknown key"),
+    ("distill/trianing", {}, "distill.trianing", "unknown key"),
+    ("adapt/retrieval/temprature", 0.1, "adapt.retrieval.temprature", "unknown key"),
+    ("curate/sources/0/lisense", "MIT", "curate.sources.0.lisense", "unknown key"),
+    ("seed", REMOVED, "seed", "missing"),
+    ("adapt/text-matching/cosent_temperature", REMOVED, "adapt.text-matching.cosent_temperature", "missing"),
+    ("distill/rope_theta", REMOVED, "distill.rope_theta", "missing"),
+    ("promote/gates", REMOVED, "promote.gates", "missing"),
+    ("seed", -1, "seed", "greater than or equal to 0"),
+    ("seed", None, "seed", "valid integer"),
+    ("threads", 0, "threads", "greater than or equal to 1"),
+    ("name", "Not A Name", "name", "match pattern"),
+    ("name", "../elsewhere", "name", "match pattern"),
+    ("adapt/retrieval/temperature", 0.0, "adapt.retrieval.temperature", "greater than 0"),
+    ("adapt/retrieval/temperature", float("nan"), "adapt.retrieval.temperature", "finite"),
+    ("adapt/retrieval/temperature", "warm", "adapt.retrieval.temperature", "valid number"),
+    ("adapt/retrieval/average/earlier", 1.0, "adapt.retrieval.average.earlier", "less than 1"),
+    ("adapt/classification/training/batch_size", 1, "adapt.classification.training.batch_size", "equal to 2"),
+    ("mine/relative_margin", 1.5, "mine.relative_margin", "less than or equal to 1"),
+    ("mine/rank_window", [50, 1], "mine.rank_window", "[least, most]"),
+    ("mine/sources", [], "mine.sources", "at least 1"),
+    ("distill/matryoshka_dims", [64, 32], "distill.matryoshka_dims", "increasing"),
+    ("distill/pooling", "max", "distill.pooling", "'last', 'mean' or 'cls'"),
+    ("distill/training/learning_rate", float("inf"), "distill.training.learning_rate", "finite"),
+    ("distill/backbone/num_layers", None, "distill.backbone", "give num_layers"),
+    ("distill/backbone/architecture", "pretrained", "distill.backbone", "null"),
+    ("distill/prompts", {"query": ""}, "distill", "missing ['document']"),
+    ("embed/prompts", {"query": "", "document": ""}, "embed", "missing ['clustering']"),
+    ("curate/sources/0/splits/test", 0.95, "curate.sources.0.splits", "shares of one whole"),
+    ("curate/sources/0/words", {"query": [1, 2]}, "curate.sources.0", "needs ['query', 'document']"),
+    ("curate/sources/0/kind", "triples", "curate.sources.0.kind", "'pairs'"),
+    ("promote/gates/half", {}, "promote.gates.half", "min, max or both"),
+    ("promote/signoff", "maybe", "promote.signoff", "'automatic' or 'manual'"),
+    # One section against another.
+    ("mine/sources", ["wikipedia", "nowhere"], "mine.sources", "['nowhere'] are not sources of pairs"),
+    ("distill/sources", ["simlex"], "distill.sources", "['simlex'] are not sources of pairs"),
+    (
+        "adapt/classification/sources",
+        ["wikipedia"],
+        "adapt.classification.sources",
+        "not sources of labelled",
+    ),
+    ("adapt/text-matching/scored_sources", ["wikipedia"], "adapt.text-matching.scored_sources", "of scored"),
+    ("adapt/retrieval/num_negatives", 99, "adapt.retrieval.num_negatives", "99 asked"),
+    ("adapt/retrieval/sources", ["wikipedia-descriptions"], "adapt.retrieval.sources", "no mined negatives"),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "key", "says"), FAULTS, ids=[f"{one[0]}={one[1]}"[:48] for one in FAULTS]
+)
+def test_a_fault_is_one_line_that_names_its_key(
+    recipe: dict[str, Any], tmp_path: Path, where: str, value: Any, key: str, says: str
+) -> None:
+    file = tmp_path / "params.yaml"
+    lines = faults(changed(recipe, where, value), file)
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{file}: {key}: ")
+    assert says in lines[0]
+
+
+def test_a_source_named_twice_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["curate"]["sources"].append(recipe["curate"]["sources"][0])
+    assert "each name once, got ['wikipedia']" in faults(recipe, tmp_path / "params.yaml")[0]
+
+
+def test_every_fault_is_listed_at_once(recipe: dict[str, Any], tmp_path: Path) -> None:
+    lines = faults(changed(changed(recipe, "seed", -1), "threads", REMOVED), tmp_path / "params.yaml")
+    assert [line.split(": ")[1] for line in lines] == ["seed", "threads"]
+
+
+@pytest.mark.parametrize("text", ["seed: [1", "a: 1\na: 2\n", "", "just words"])
+def test_what_is_no_recipe_at_all_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"params\.yaml"):
+        params.read(file)
+
+
+SECTIONS = [one for one in vars(params).values() if isinstance(one, type) and issubclass(one, params.Section)]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_no_section_has_defaults_or_takes_unknown_keys(section: type[params.Section]) -> None:
+    defaults = {
+        name
+        for name, declared in section.model_fields.items()
+        if declared.default is not PydanticUndefined or declared.default_factory is not None
+    }
+    assert defaults == ({"min", "max"} if section is params.Gate else set())
+    assert section.model_config["extra"] == "forbid"
+    assert section.model_config["frozen"] is True
+
+
+def run_module(module: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -X importtime -m MODULE` in a folder, with the code of this repository."""
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", module, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def imported(process: subprocess.CompletedProcess[str]) -> set[str]:
+    """Packages that a process run by `run_module` imported."""
+    lines = [line for line in process.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+def message(process: subprocess.CompletedProcess[str]) -> str:
+    return "\n".join(line for line in process.stderr.splitlines() if not line.startswith("import time:"))
+
+
+def test_a_bad_recipe_ends_the_check_at_once(recipe: dict[str, Any], tmp_path: Path) -> None:
+    written(changed(recipe, "adapt/retrieval/temprature", 0.1), tmp_path / "params.yaml")
+    started = time.monotonic()
+    process = run_module("stages.params", tmp_path)
+    seconds = time.monotonic() - started
+    assert process.returncode == 1
+    assert message(process) == (
+        "error: params.yaml: adapt.retrieval.temprature: unknown key; correct its spelling or remove it"
+    )
+    assert not (tmp_path / "data").exists()
+    assert "pydantic" in imported(process)  # else the next line looks at nothing
+    assert not imported(process) & set(HEAVY)
+    assert seconds < 2
+
+
+def test_a_good_recipe_leaves_the_same_mark_whatever_it_says(recipe: dict[str, Any], tmp_path: Path) -> None:
+    marks = []
+    for seed in (1, 2):
+        written(changed(recipe, "seed", seed), tmp_path / "params.yaml")
+        process = run_module("stages.params", tmp_path)
+        assert process.returncode == 0, process.stderr
+        assert f"recipe {recipe['name']} is valid" in process.stdout
+        marks.append((tmp_path / params.CHECKED).read_bytes())
+    assert marks[0] == marks[1]
+
+
+def test_another_file_is_checked_without_a_mark(recipe: dict[str, Any], tmp_path: Path) -> None:
+    written(recipe, tmp_path / "nano.yaml")
+    process = run_module("stages.params", tmp_path, "nano.yaml")
+    assert process.returncode == 0, process.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    process = run_module("stages.params", tmp_path)
+    assert process.returncode == 1
+    assert message(process).startswith("error: ")
+    assert "params.yaml" in message(process)
+    assert "Traceback" not in message(process)
+
+
+@pytest.mark.parametrize("stage", MAINS)
+def test_a_stage_with_a_bad_recipe_imports_nothing_heavy_and_leaves_outputs(
+    recipe: dict[str, Any], tmp_path: Path, stage: str
+) -> None:
+    written(changed(recipe, "seed", -1), tmp_path / "params.yaml")
+    outputs = tmp_path / "data"
+    for folder in ("curated", "embedded", "distilled", "adapted/retrieval", "quantized", "evaluated"):
+        (outputs / folder).mkdir(parents=True)
+        (outputs / folder / "kept.txt").write_text("kept")
+    before = shutil.copytree(outputs, tmp_path / "before")
+    process = run_module(f"stages.{stage}", tmp_path)
+    assert process.returncode == 1
+    assert message(process).startswith("error: params.yaml: seed: ")
+    assert "Traceback" not in message(process)
+    assert not imported(process) & set(HEAVY)
+    assert {path.relative_to(outputs): path.read_text() for path in outputs.rglob("*.txt")} == {
+        path.relative_to(before): path.read_text() for path in before.rglob("*.txt")
+    }
+    assert not (tmp_path / ".stillhouse").exists()
