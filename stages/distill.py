@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stages.modeling.encoder import Encoder
+    from stages.objectives.texts import Texts
     from stages.training.tracking import StageRun
 
 CURATED = Path("data/curated")
@@ -51,8 +52,7 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
     torch.set_num_threads(params.threads)
     torch.manual_seed(params.seed)
     texts, sides, teacher = _training_texts(params)
-    encoder, static = _student(params, texts, sides, teacher)
-    data = _tokenised(encoder, texts, sides, teacher)
+    encoder, static, data = _student(params, texts, sides, teacher)
     projection = torch.nn.Linear(encoder.dimensions, teacher.shape[1])
     sample = _sample(len(texts), settings.warm_start.num_texts, params.seed)
     start_projection(projection, _embed(encoder, data, sample), teacher[sample], settings.warm_start.ridge_penalty)
@@ -104,8 +104,10 @@ def _training_texts(params: Params) -> tuple[list[str], list[str], "np.ndarray"]
     return texts, sides, np.concatenate(vectors)
 
 
-def _student(params: Params, texts: list[str], sides: list[str], teacher: "np.ndarray") -> tuple["Encoder", dict[str, "np.ndarray"]]:
-    """The student before training, and the static closed-form embedder: its table and token weights."""
+def _student(
+    params: Params, texts: list[str], sides: list[str], teacher: "np.ndarray"
+) -> tuple["Encoder", dict[str, "np.ndarray"], "Texts"]:
+    """The student before training, the static closed-form embedder (table and token weights), and the texts tokenised."""
     import numpy as np
 
     from stages.modeling import warm_start
@@ -113,10 +115,11 @@ def _student(params: Params, texts: list[str], sides: list[str], teacher: "np.nd
 
     settings, shape = params.distill, params.distill.backbone
     how = EncoderSettings(settings.pooling, dict(settings.prompts), settings.max_tokens, settings.rope_theta)
-    tokenizer = load_tokenizer(shape.path)
-    donor = Encoder(load_backbone(shape.path), tokenizer, EncoderSettings("mean", how.prompts, how.max_tokens))
-    token_ids = _tokenised(donor, texts, sides, teacher).token_ids
-    table = warm_start.token_table(donor.backbone)
+    tokenizer, donor = load_tokenizer(shape.path), load_backbone(shape.path)
+    table = warm_start.token_table(donor)
+    # Only the tokenizer, prompts and cut of this encoder are used.
+    data = _tokenised(Encoder(donor, tokenizer, replace(how, rope_theta=None)), texts, sides, teacher)
+    token_ids = data.token_ids
     weights = warm_start.token_weights(token_ids, len(table))
     targets = teacher.astype(np.float32)
     mapping = warm_start.ridge(
@@ -124,7 +127,7 @@ def _student(params: Params, texts: list[str], sides: list[str], teacher: "np.nd
     ) @ warm_start.principal_axes(targets)[:, : table.shape[1]]
     static = {"table": (table @ mapping).astype(np.float16), "weights": weights.astype(np.float32)}
     if shape.architecture == "pretrained":
-        return load_encoder(shape.path, how, shape.num_layers), static
+        return load_encoder(shape.path, how, shape.num_layers), static, data
     backbone = warm_start.eurobert(
         table,
         weights,
@@ -136,10 +139,10 @@ def _student(params: Params, texts: list[str], sides: list[str], teacher: "np.nd
         max_position_embeddings=shape.max_position_embeddings,
         rope_theta=settings.rope_theta,
     )
-    return Encoder(backbone, tokenizer, how), static
+    return Encoder(backbone, tokenizer, how), static, data
 
 
-def _tokenised(encoder: "Encoder", texts: list[str], sides: list[str], teacher: "np.ndarray") -> Any:
+def _tokenised(encoder: "Encoder", texts: list[str], sides: list[str], teacher: "np.ndarray") -> "Texts":
     import torch
 
     from stages.objectives.texts import Texts

@@ -1,6 +1,7 @@
 """What several tests share: no telemetry, and a release small enough to make in a second."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 TASKS = ("retrieval", "text-matching", "clustering", "classification")
 WORDS = ["query", "document", ":", "a", "still", "house", "copper", "wort", "spirit", "oak", "malt"]
 DIMENSIONS = 32
+# Words of the tiny backbones: 100 syllables, and what the prompts are made of.
+SYLLABLES = [consonant + vowel for consonant in "bcdfghjklmnpqrstvwxz" for vowel in "aeiou"]
+VOCABULARY = ["query", "document", ":", *SYLLABLES]
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +48,13 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return release
 
 
-def save_tokenizer(folder: Path) -> None:
+def save_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
     """A word-level tokenizer of a dozen words, padding on the right."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    vocabulary = {word: index for index, word in enumerate(special + WORDS)}
+    vocabulary = {word: index for index, word in enumerate([*special, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -90,3 +94,80 @@ def recipe() -> dict[str, Any]:
 
     values: dict[str, Any] = YAML(typ="safe").load(Path(__file__).resolve().parents[1] / "params.yaml")
     return values
+
+
+@pytest.fixture(scope="session")
+def sentences() -> list[str]:
+    """200 distinct texts of 1 to 20 syllables."""
+    import random
+
+    generator = random.Random(0)
+    texts = {" ".join(generator.choices(SYLLABLES, k=generator.randint(1, 20))) for _ in range(220)}
+    return sorted(texts)[:200]
+
+
+@pytest.fixture(scope="session")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of tiny random backbones with their tokenizers by architecture; copy one before changing it."""
+    import torch
+    from transformers import (
+        BertConfig,
+        BertModel,
+        EuroBertConfig,
+        EuroBertModel,
+        ModernBertConfig,
+        ModernBertModel,
+        Qwen3Config,
+        Qwen3Model,
+    )
+
+    shape = {
+        "vocab_size": 4 + len(VOCABULARY),
+        "hidden_size": DIMENSIONS,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+    }
+    models = {
+        "bert": (BertModel, BertConfig(**shape)),
+        "eurobert": (EuroBertModel, EuroBertConfig(**shape)),
+        "qwen3": (Qwen3Model, Qwen3Config(**shape, num_key_value_heads=1, head_dim=16)),
+        "modernbert": (
+            ModernBertModel,
+            ModernBertConfig(
+                **shape, local_attention=8, initializer_cutoff_factor=2.0, cls_token_id=2, sep_token_id=3
+            ),
+        ),
+    }
+    folders = {}
+    for seed, (name, (model, config)) in enumerate(models.items()):
+        torch.manual_seed(seed)
+        folders[name] = tmp_path_factory.mktemp("backbones") / name
+        model(config).save_pretrained(folders[name])
+        if name == "qwen3":
+            save_endless_tokenizer(folders[name])
+        else:
+            save_tokenizer(folders[name], VOCABULARY)
+    return folders
+
+
+def save_endless_tokenizer(folder: Path) -> None:
+    """A tokenizer that knows an end-of-sequence token, adds none, pads with another and pads on the left."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|pad|>", "<|unknown|>", "<|start|>", "<|end|>"]
+    vocabulary = {word: index for index, word in enumerate([*special, *VOCABULARY])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        unk_token="<|unknown|>",
+        eos_token="<|end|>",
+        padding_side="left",
+    ).save_pretrained(folder)

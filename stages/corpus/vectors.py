@@ -51,12 +51,14 @@ class VectorStore:
         Raises:
             ValueError: a vector is not finite.
         """
-        if not np.isfinite(vectors).all():
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused
+            stored = vectors.astype(np.float16)
+        if not np.isfinite(stored).all():
             raise ValueError("the teacher gave a vector that is not finite; check its weights and precision")
         packed = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), KEY_BYTES)
         shard = self.folder / f"{hashlib.blake2b(packed.tobytes(), digest_size=KEY_BYTES).hexdigest()}.safetensors"
         partial = shard.with_suffix(".partial")
-        save_file({"keys": packed.copy(), "vectors": vectors.astype(np.float16)}, partial)
+        save_file({"keys": packed.copy(), "vectors": stored}, partial)
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.rename(shard)

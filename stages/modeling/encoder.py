@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from stages.corpus.batches import token_budget_batches
-from stages.corpus.locations import resolve
+from stages.modeling.identity import local_folder
 
 Pooling = Literal["last", "mean", "cls"]
 SETTINGS = "encoder.json"
@@ -48,6 +48,9 @@ class Encoder(nn.Module):
             ensure_end_of_sequence(tokenizer)
         if settings.rope_theta is not None:
             set_rope_theta(backbone, settings.rope_theta)
+        self._read: tuple[Tensor, Tensor] | None = None
+        if settings.pooling != "mean":
+            self._skip_unread_positions()
 
     @property
     def dimensions(self) -> int:
@@ -61,8 +64,20 @@ class Encoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids [B, L] and mask [B, L] -> unit embeddings [B, D]; padding may stand on either side."""
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        self._read = None if self.settings.pooling == "mean" else read_positions(attention_mask, self.settings.pooling)
         outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions)
         return F.normalize(pool(outputs.last_hidden_state, attention_mask, self.settings.pooling), dim=-1)
+
+    def _skip_unread_positions(self) -> None:
+        """Have the last layer's MLP work on the one position that pooling reads.
+
+        It is two thirds of that layer. The narrowed result [B, 1, D] is added to every position of the residual, which is
+        right at the position read, and the others are never looked at. Exact, for pre-norm layers of the Llama family.
+        """
+        layers = getattr(self.backbone, "layers", None)
+        norm = getattr(layers[-1], "post_attention_layernorm", None) if layers is not None else None
+        if norm is not None:
+            norm.register_forward_pre_hook(lambda _module, inputs: (inputs[0][self._read].unsqueeze(1),))
 
     def tokenize(self, texts: Sequence[str], side: str) -> list[list[int]]:
         """Token ids of each text behind its side's prompt, cut at `max_tokens`, without padding.
@@ -118,9 +133,14 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "mean":
         weights = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+    return hidden[read_positions(mask, pooling)]
+
+
+def read_positions(mask: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
+    """Index ([B], [B]) of the row and position that `last` or `cls` pooling reads under mask [B, L]."""
     first = mask.argmax(dim=1)
     position = first if pooling == "cls" else first + mask.sum(dim=1) - 1
-    return hidden[torch.arange(hidden.shape[0], device=hidden.device), position]
+    return torch.arange(mask.shape[0], device=mask.device), position
 
 
 def ensure_end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -135,9 +155,13 @@ def ensure_end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> None:
     if end is None:
         raise ValueError("last-token pooling needs a tokenizer with an end-of-sequence or separator token; it has none")
     end_id = tokenizer.convert_tokens_to_ids(end)
-    if tokenizer("a")["input_ids"][-1] != end_id:
+    ids = tokenizer("")["input_ids"]  # nothing but what the tokenizer puts around a text: a start token, if anything
+    if not ids or ids[-1] != end_id:
+        starts = tokenizer.convert_ids_to_tokens(ids)
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, end_id)]
+            single=[*starts, "$A", end],
+            pair=[*starts, "$A", end, "$B", end],
+            special_tokens=[(end, end_id), *zip(starts, ids, strict=True)],
         )
 
 
@@ -145,13 +169,15 @@ def set_rope_theta(backbone: nn.Module, theta: float) -> None:
     """Declare a backbone's RoPE base, in its config and in its rotary frequencies.
 
     Raises:
-        ValueError: the backbone has no rotary position embedding.
+        ValueError: the backbone has no rotary position embedding of one base, or it scales the frequencies.
     """
     rotary = getattr(backbone, "rotary_emb", None)
     parameters = getattr(backbone.config, "rope_parameters", None)
-    if rotary is None or parameters is None or "rope_theta" not in parameters:
+    plain = parameters is not None and "rope_theta" in parameters and parameters.get("rope_type") == "default"
+    if rotary is None or not plain:
         raise ValueError(
-            f"rope_theta is {theta} but backbone {backbone.config.model_type!r} has no single RoPE base; set it to null"
+            f"rope_theta is {theta} but backbone {backbone.config.model_type!r} has no single, unscaled RoPE base; "
+            "set it to null"
         )
     parameters["rope_theta"] = theta
     inv_freq, _ = rotary.compute_default_rope_parameters(backbone.config, device=rotary.inv_freq.device)
@@ -164,9 +190,14 @@ def load_backbone(location: str, num_layers: int | None = None) -> PreTrainedMod
 
     Raises:
         ValueError: weights are missing from the folder and would be left random, or it has fewer layers.
+        FileNotFoundError: there is no such model within reach.
     """
     backbone, report = AutoModel.from_pretrained(
-        resolve(location), trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        local_folder(location),
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
     )
     if hasattr(backbone, "pooler"):
         backbone.pooler = None
@@ -192,9 +223,15 @@ def keep_first_layers(backbone: PreTrainedModel, num_layers: int) -> None:
 
 
 def load_tokenizer(location: str) -> PreTrainedTokenizerFast:
-    """Load a tokenizer; one without a padding token pads with its end-of-sequence token."""
-    tokenizer = AutoTokenizer.from_pretrained(resolve(location), trust_remote_code=False, use_fast=True)
+    """Load a tokenizer; one without a padding token pads with its end-of-sequence token.
+
+    Raises:
+        ValueError: the tokenizer has neither token.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(local_folder(location), trust_remote_code=False, use_fast=True)
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(f"{location}: the tokenizer has neither a padding nor an end-of-sequence token; add one")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 

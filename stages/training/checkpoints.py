@@ -79,7 +79,7 @@ def run_key(params: Mapping[str, Any], inputs: Sequence[Path], code: Path = Path
     sources = sorted(code.rglob("*.py"))
     for path in [
         *sources,
-        *(file for folder in inputs for file in sorted(folder.rglob("*")) if file.is_file()),
+        *(file for place in inputs for file in (place, *sorted(place.rglob("*"))) if file.is_file()),
     ]:
         digest.update(str(path).encode())
         with path.open("rb") as stream:

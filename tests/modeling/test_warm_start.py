@@ -1,0 +1,161 @@
+"""Closed-form starts: ridge, the static embedder, the EuroBERT backbone that begins as that embedder, the projection."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from torch import nn
+from torch.nn import functional as F
+
+from stages.modeling import warm_start
+from stages.modeling.encoder import Encoder, EncoderSettings, load_backbone, load_tokenizer
+from stages.objectives.distillation import Distillation
+from stages.objectives.texts import Texts
+
+PROMPTS = {"query": "query : ", "document": ""}
+GENERATOR = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return GENERATOR.normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("penalty", [1e-4, 0.1, 3.0])
+def test_ridge_is_that_of_scikit_learn(penalty: float) -> None:
+    features, targets = normal(60, 7).astype(np.float64), normal(60, 5).astype(np.float64)
+    alpha = penalty * np.trace(features.T @ features) / 7
+    expected = Ridge(alpha=alpha, fit_intercept=False).fit(features, targets).coef_.T
+    np.testing.assert_allclose(warm_start.ridge(features, targets, penalty), expected, rtol=1e-8)
+
+
+def test_ridge_does_not_depend_on_the_features_scale() -> None:
+    features, targets = normal(60, 7).astype(np.float64), normal(60, 5).astype(np.float64)
+    one, other = warm_start.ridge(features, targets, 0.1), warm_start.ridge(10 * features, targets, 0.1)
+    np.testing.assert_allclose(10 * other, one, rtol=1e-8)
+
+
+def test_token_weights_by_hand() -> None:
+    weights = warm_start.token_weights([[0, 1, 1], [1]], vocabulary=3)
+    a = warm_start.SMOOTHING
+    np.testing.assert_allclose(weights, [a / (a + 0.25), a / (a + 0.75), 1.0])
+
+
+def test_weighted_mean_by_hand() -> None:
+    table = np.array([[1.0, 0.0], [0.0, 1.0], [4.0, 4.0]])
+    means = warm_start.weighted_mean(table, np.array([1.0, 3.0, 0.5]), [[0, 1], [1, 1], [2]])
+    np.testing.assert_allclose(means, [[0.25, 0.75], [0.0, 1.0], [4.0, 4.0]])
+
+
+def test_principal_axes_are_a_rotation_that_puts_the_most_first() -> None:
+    vectors = normal(200, 6) * np.array([1, 5, 2, 0.1, 3, 0.5])
+    axes = warm_start.principal_axes(vectors)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(6), atol=1e-5)
+    energy = np.square(vectors @ axes).sum(axis=0)
+    assert (np.diff(energy) <= 0).all()
+    singular = np.linalg.svd(vectors, compute_uv=False)
+    np.testing.assert_allclose(energy, singular**2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "eurobert", "qwen3"])
+def test_token_table_has_rows_of_unit_size(backbones: dict[str, Path], architecture: str) -> None:
+    backbone = load_backbone(str(backbones[architecture]))
+    table = warm_start.token_table(backbone)
+    rows = [row for row in range(len(table)) if row != 0]  # a padding token's row is zero in some architectures
+    np.testing.assert_allclose(np.square(table[rows]).mean(axis=1), 1.0, rtol=1e-4)
+    raw = backbone.get_input_embeddings().weight.detach().numpy()
+    if architecture != "bert":  # BERT's embeddings pass a layer norm first
+        cosines = (table[rows] * raw[rows]).sum(axis=1) / np.linalg.norm(table[rows], axis=1)
+        np.testing.assert_allclose(cosines, np.linalg.norm(raw[rows], axis=1), rtol=1e-4)
+
+
+class Start:
+    """A EuroBERT backbone started from BERT's token table, with everything it was started from."""
+
+    def __init__(self, folder: Path, sentences: list[str]) -> None:
+        torch.manual_seed(0)
+        self.tokenizer = load_tokenizer(str(folder))
+        donor = Encoder(load_backbone(str(folder)), self.tokenizer, EncoderSettings("mean", PROMPTS, 24))
+        self.token_ids = donor.tokenize(sentences, "document")
+        self.table = warm_start.token_table(donor.backbone)
+        self.weights = warm_start.token_weights(self.token_ids, len(self.table))
+        self.teacher = donor.encode(sentences, "document")
+        self.mixing = warm_start.ridge(self.static(np.eye(32)), self.teacher, 1e-3)
+        backbone = warm_start.eurobert(
+            self.table,
+            self.weights,
+            self.mixing,
+            self.tokenizer,
+            num_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+            max_position_embeddings=64,
+            rope_theta=10_000.0,
+        )
+        self.encoder = Encoder(backbone, self.tokenizer, EncoderSettings("last", PROMPTS, 24)).eval()
+
+    def static(self, mixing: np.ndarray) -> np.ndarray:
+        return warm_start.weighted_mean(self.table, self.weights, self.token_ids) @ mixing
+
+    def attention_output(self) -> np.ndarray:
+        """What the first layer's attention adds at the last token of each text: [N, D]."""
+        caught: list[torch.Tensor] = []
+        attention = self.encoder.backbone.layers[0].self_attn
+        handle = attention.register_forward_hook(lambda module, inputs, output: caught.append(output[0]))
+        with torch.inference_mode():
+            for ids in self.token_ids:
+                self.encoder(**self.encoder.pad([ids]))
+        handle.remove()
+        return torch.stack([output[0, -1] for output in caught]).numpy()
+
+
+@pytest.fixture(scope="module")
+def start(backbones: dict[str, Path], sentences: list[str]) -> Start:
+    return Start(backbones["bert"], sentences)
+
+
+def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return (left * right).sum(axis=1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
+
+
+def test_first_attention_starts_as_the_static_embedder(start: Start) -> None:
+    similar = cosines(start.attention_output(), start.static(start.mixing))
+    print(np.sort(similar)[:10], np.median(similar))
+    assert np.median(similar) > 0.98
+    assert similar.min() > 0.9
+    shuffled = cosines(start.attention_output()[::-1], start.static(start.mixing))
+    assert np.median(shuffled) < 0.9
+
+
+def test_embedding_starts_near_the_static_embedder(start: Start, sentences: list[str]) -> None:
+    embeddings = start.encoder.encode(sentences, "document")
+    similar = cosines(embeddings, start.static(start.mixing))
+    print(np.sort(similar)[:10], np.median(similar))
+    assert np.median(similar) > 0.9
+
+
+def test_projection_start_is_the_ridge_solution_with_an_intercept() -> None:
+    embeddings, teacher = normal(80, 6), normal(80, 4) + 2
+    projection = nn.Linear(6, 4)
+    warm_start.start_projection(projection, embeddings, teacher, penalty=1e-9)
+    expected = np.linalg.lstsq(np.hstack([embeddings, np.ones((80, 1))]), teacher, rcond=None)[0]
+    np.testing.assert_allclose(projection.weight.detach().numpy(), expected[:-1].T, atol=1e-4)
+    np.testing.assert_allclose(projection.bias.detach().numpy(), expected[-1], atol=1e-4)
+    assert projection.weight.requires_grad
+
+
+def test_projection_start_lowers_the_distillation_loss(start: Start, sentences: list[str]) -> None:
+    torch.manual_seed(1)
+    teacher = start.teacher.astype(np.float16)
+    data = Texts(start.token_ids, torch.from_numpy(teacher))
+    projection = nn.Linear(32, 32)
+    objective = Distillation(start.encoder, projection, [8, 16, 32], data)
+    rows = np.arange(len(sentences))
+    with torch.no_grad():
+        random = objective(rows)["distillation"].item()
+        warm_start.start_projection(projection, start.encoder.encode(sentences, "document"), teacher, 1e-3)
+        started = objective(rows)["distillation"].item()
+        projected = F.normalize(projection(torch.from_numpy(start.encoder.encode(sentences, "document"))), dim=-1)
+    assert started < 0.5 * random
+    assert float((projected * torch.from_numpy(start.teacher)).sum(dim=1).mean()) > 0.6

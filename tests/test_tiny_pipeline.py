@@ -1,0 +1,202 @@
+"""The whole pipeline on tests/recipes/tiny.yaml, driven as a user drives it: `dvc repro` in a checkout."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+TASKS = ("retrieval", "text-matching", "clustering", "classification")
+DVC = (sys.executable, "-m", "dvc")
+
+
+def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "STILLHOUSE_"))}
+    # A stage's `python` is this one, whether or not its environment is activated.
+    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}", "DO_NOT_TRACK": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    assert not check or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Stages that a `dvc repro` really ran."""
+    marks = [line for line in done.stdout.splitlines() if line.startswith("Running stage ")]
+    return [line.split("'")[1] for line in marks]
+
+
+def checkout(folder: Path, changes: dict[str, object]) -> Path:
+    """A checkout without git whose params.yaml is the tiny recipe, with values at dotted keys changed."""
+    shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "data/sources").mkdir(parents=True)
+    shutil.copy(ROOT / "data/sources/README.md", folder / "data/sources")
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = true\n", encoding="utf-8")
+    shutil.copy(ROOT / "tests/recipes/tiny.yaml", folder / "params.yaml")
+    set_params(folder, changes)
+    return folder
+
+
+def set_params(folder: Path, changes: dict[str, object]) -> None:
+    yaml = YAML()
+    recipe = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        section = recipe
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
+        yaml.dump(recipe, stream)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = checkout(tmp_path_factory.mktemp("tiny"), {})
+    run(folder, *DVC, "repro")
+    return folder
+
+
+def test_every_stage_leaves_its_outputs(built: Path) -> None:
+    release = built / "data/quantized/stillhouse-tiny"
+    for task in TASKS:
+        assert (release / "adapters" / task / "adapter_model.safetensors").is_file()
+        assert (release / "merged" / task / "modules.json").is_file()
+        assert (release / "openvino" / task / "model.xml").is_file()
+    metrics = json.loads((built / "data/evaluated/metrics.json").read_text(encoding="utf-8"))
+    assert set(metrics["retrieval"]) == {"teacher", "bm25", "static", "base", "continued", "retrieval"}
+    assert 0 < metrics["summary"]["retrieval_retention"] < 1.5
+    report = (built / "data/evaluated/report.html").read_text(encoding="utf-8")
+    assert "<svg" in report
+    assert "http-equiv" in report
+    stages = {path.stem for path in (built / "data/lineage").glob("*.json")}
+    assert stages == {"curate", "embed", "mine", "distill", *(f"adapt@{task}" for task in TASKS)} | {
+        "quantize",
+        "evaluate",
+        "promote",
+    }
+
+
+def test_nothing_released_is_a_pickle(built: Path) -> None:
+    written = [path for path in (built / "data/quantized").rglob("*") if path.is_file()]
+    assert {path.suffix for path in written} <= {".json", ".safetensors", ".txt", ".md", ".xml", ".bin"}
+    for path in written:
+        if path.suffix == ".bin":
+            assert path.name == "model.bin"
+            assert path.with_suffix(".xml").is_file()
+
+
+def test_merged_models_load_elsewhere_and_give_the_adapters_vectors(built: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from stages.modeling.adapters import load_adapter
+    from stages.modeling.encoder import saved_encoder
+
+    release = built / "data/quantized/stillhouse-tiny"
+    texts = ["A hat is a head covering.", "", "Zürich 🎩 北京", "word " * 300]
+    for task in TASKS:
+        encoder = saved_encoder(release / "base", rope_theta=None)
+        load_adapter(encoder, task, release / "adapters" / task)
+        model = SentenceTransformer(str(release / "merged" / task), device="cpu")
+        for side in ("query", "document"):
+            # Every task but retrieval reads queries as documents.
+            own_side = side if task == "retrieval" else "document"
+            np.testing.assert_allclose(
+                model.encode(texts, prompt_name=side), encoder.encode(texts, own_side), atol=1e-5, err_msg=f"{task} {side}"
+            )
+
+
+def test_promoted_model_is_served_by_alias(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.chdir(built)
+    mlflow.set_tracking_uri(f"sqlite:///{built / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model("models:/stillhouse-tiny@champion")
+    vectors = np.asarray(model.predict(["a hat"], params={"task": "clustering", "dimensions": 64}))
+    assert vectors.shape == (1, 64)
+    assert np.linalg.norm(vectors) == pytest.approx(1, abs=1e-5)
+    runs = mlflow.search_runs(experiment_names=["stillhouse-tiny"])
+    assert len(runs) == 12  # a parent, and a child for each stage that works
+    assert set(runs["status"]) == {"FINISHED"}
+
+
+def test_second_build_does_nothing_and_a_changed_value_reruns_its_stages_alone(built: Path) -> None:
+    assert ran(run(built, *DVC, "repro")) == []
+    set_params(built, {"adapt.clustering.training.learning_rate": 0.002})
+    again = run(built, *DVC, "repro")
+    assert ran(again) == ["params", "adapt@clustering", "quantize", "evaluate", "promote"]
+
+
+def test_a_misspelt_key_stops_the_build_before_any_output_is_touched(built: Path) -> None:
+    good = (built / "params.yaml").read_text(encoding="utf-8")
+    before = sorted(path for path in (built / "data").rglob("*") if path.is_file() and "params" not in path.parts)
+    (built / "params.yaml").write_text(good.replace("relative_margin", "relativ_margin"), encoding="utf-8")
+    stopped = run(built, *DVC, "repro", check=False)
+    (built / "params.yaml").write_text(good, encoding="utf-8")
+    assert stopped.returncode != 0
+    assert "mine.relativ_margin: unknown key" in stopped.stdout + stopped.stderr
+    assert sorted(path for path in (built / "data").rglob("*") if path.is_file() and "params" not in path.parts) == before
+
+
+def test_distill_and_adapters_resume_after_sigkill_with_the_same_weights(built: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for name in ("stages", "data", "params.yaml"):
+        source = built / name
+        shutil.copytree(source, killed / name) if source.is_dir() else shutil.copy(source, killed)
+    expected = {stage: _weights(killed, stage) for stage in ("distill", "retrieval")}
+    for stage, module in (("distill", "stages.distill"), ("retrieval", "stages.adapt.retrieval")):
+        _kill_after_checkpoint(killed, module, ".stillhouse/checkpoints")
+        run(killed, sys.executable, "-m", module)
+        assert _weights(killed, stage) == expected[stage], stage
+
+
+def _weights(folder: Path, stage: str) -> bytes:
+    path = {"distill": "data/distilled/student/model.safetensors"}.get(stage, f"data/adapted/{stage}/adapter_model.safetensors")
+    return (folder / path).read_bytes()
+
+
+def _kill_after_checkpoint(folder: Path, module: str, checkpoints: str) -> None:
+    """Start a stage and SIGKILL it as soon as it has written a checkpoint."""
+    import time
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", module], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not list((folder / checkpoints).rglob("checkpoint.safetensors")):
+        assert process.poll() is None, f"{module} ended before its first checkpoint"
+        assert time.monotonic() < deadline, f"{module} wrote no checkpoint in time"
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+
+
+def test_a_pretrained_bert_with_mean_pooling_runs_the_same_way(tmp_path: Path) -> None:
+    shape = {"architecture": "pretrained", "num_attention_heads": None, "intermediate_size": None}
+    changes = {f"distill.backbone.{name}": value for name, value in shape.items()}
+    thetas = {f"adapt.{task}.rope_theta": None for task in TASKS}
+    folder = checkout(
+        tmp_path,
+        {
+            **changes,
+            **thetas,
+            "distill.backbone.max_position_embeddings": None,
+            "distill.pooling": "mean",
+            "distill.rope_theta": None,
+            "quantize.rope_theta": None,
+        },
+    )
+    run(folder, *DVC, "repro", "quantize")
+    settings = json.loads((folder / "data/quantized/stillhouse-tiny/base/encoder.json").read_text(encoding="utf-8"))
+    assert settings["pooling"] == "mean"
+    pooling = folder / "data/quantized/stillhouse-tiny/merged/retrieval/1_Pooling/config.json"
+    assert json.loads(pooling.read_text(encoding="utf-8"))["pooling_mode"] == "mean"

@@ -1,0 +1,435 @@
+"""The training loop over a toy objective, and over a real one in a process that is killed."""
+
+import hashlib
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from stages.corpus.batches import shuffled_batches
+from stages.training import checkpoints
+from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
+from stages.training.curves import read_curve, write_curve
+from stages.training.loop import Curve, Schedule, train, trained
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = 20
+SCHEDULE = Schedule(
+    steps=12,
+    learning_rate=0.05,
+    warmup_ratio=0.25,
+    weight_decay=0.1,
+    max_grad_norm=1.0,
+    evaluate_every=5,
+    checkpoint_every=3,
+)
+
+
+class Toy(nn.Module):
+    """A regression with dropout (so the random state matters), a learned temperature and a frozen weight."""
+
+    def __init__(self, stop_at: int | None = None, nan_at: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.linear = nn.Linear(4, 3)
+        self.temperature = nn.Parameter(torch.tensor(0.5))
+        self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+        self.inputs, self.targets = torch.randn(ROWS, 4), torch.randn(ROWS, 3)
+        self.stop_at, self.nan_at = stop_at, nan_at
+        self.seen: list[list[int]] = []
+
+    def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
+        if self.training:
+            self.seen.append(rows.tolist())
+            if len(self.seen) == self.stop_at:
+                raise KeyboardInterrupt
+        places = torch.as_tensor(rows)
+        hidden = nn.functional.dropout(self.linear(self.inputs[places]), 0.5, self.training) * self.frozen
+        error = (hidden / self.temperature.exp() - self.targets[places]).square().mean()
+        if self.training and len(self.seen) == self.nan_at:
+            error = error * math.nan
+        return {"error": error, "size": 0.01 * self.linear.weight.square().sum()}
+
+
+def epoch_batches(epoch: int) -> list[np.ndarray]:
+    return shuffled_batches([1] * ROWS, 4, seed=1, epoch=epoch)
+
+
+def run(
+    objective: nn.Module,
+    file: Path,
+    schedule: Schedule = SCHEDULE,
+    snapshot_at: int | None = 4,
+    log: Callable[[dict[str, float], int], None] = lambda row, step: None,
+) -> tuple[Curve, dict[str, Tensor]]:
+    def evaluate() -> dict[str, float]:
+        assert not objective.training
+        with torch.no_grad():
+            return {"error": float(objective(np.arange(ROWS))["error"])} if isinstance(objective, Toy) else {}
+
+    return train(
+        objective,
+        epoch_batches,
+        schedule,
+        CheckpointFile(file),
+        name="toy",
+        evaluate=evaluate,
+        log=log,
+        snapshot_at=snapshot_at,
+    )
+
+
+def state(objective: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in objective.named_parameters()}
+
+
+def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    """Bit for bit."""
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+
+
+@pytest.fixture
+def gradient_norms() -> Iterator[list[float]]:
+    """Norm of the gradient that each optimizer step really applied."""
+    norms: list[float] = []
+
+    def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        gradients = [one.grad for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
+        norms.append(float(torch.cat([one.flatten() for one in gradients]).norm()))
+
+    handle = register_optimizer_step_pre_hook(note)
+    yield norms
+    handle.remove()
+
+
+def test_training_lowers_the_loss_and_leaves_the_frozen_alone(tmp_path: Path) -> None:
+    toy = Toy()
+    before = state(toy)
+    curve, _ = run(toy, tmp_path / "checkpoint")
+    assert curve[-1]["dev_error"] < curve[4]["dev_error"]
+    assert set(trained(toy)) == {"linear.weight", "linear.bias", "temperature"}
+    for name, value in state(toy).items():
+        assert torch.equal(value, before[name]) == (name == "frozen"), name
+
+
+def test_curve_has_a_row_a_step_and_every_term_by_name(tmp_path: Path) -> None:
+    logged: list[tuple[int, dict[str, float]]] = []
+    curve, _ = run(Toy(), tmp_path / "checkpoint", log=lambda row, step: logged.append((step, row)))
+    assert [row["step"] for row in curve] == list(range(1, 13))
+    for row in curve:
+        assert row["loss"] == pytest.approx(row["error"] + row["size"], rel=1e-6)
+    assert [row["step"] for row in curve if "dev_error" in row] == [5, 10, 12]
+    assert logged == [(row["step"], {key: row[key] for key in row if key != "step"}) for row in curve]
+
+    write_curve(tmp_path / "curves" / "curve.csv", curve)
+    assert read_curve(tmp_path / "curves" / "curve.csv") == curve
+
+
+def test_learning_rate_warms_up_and_falls_to_zero_as_a_cosine(tmp_path: Path) -> None:
+    curve, _ = run(Toy(), tmp_path / "checkpoint")
+    warmup, steps = 3, 12  # a quarter of the steps
+    expected = [
+        0.05 * (done / warmup if done < warmup else 0.5 * (1 + math.cos(math.pi * (done - warmup) / (steps - warmup))))
+        for done in range(1, steps + 1)
+    ]
+    assert [row["learning_rate"] for row in curve] == pytest.approx(expected, abs=1e-12)
+    assert max(expected) == 0.05
+    assert curve[-1]["learning_rate"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_gradients_are_clipped(tmp_path: Path, gradient_norms: list[float]) -> None:
+    schedule = Schedule(**{**vars(SCHEDULE), "max_grad_norm": 0.1})
+    curve, _ = run(Toy(), tmp_path / "checkpoint", schedule)
+    assert min(row["gradient_norm"] for row in curve) > 0.1, "the curve keeps what it was before clipping"
+    assert gradient_norms == pytest.approx([0.1] * 12, rel=1e-4)
+
+
+def test_small_gradients_are_left_as_they_are(tmp_path: Path, gradient_norms: list[float]) -> None:
+    schedule = Schedule(**{**vars(SCHEDULE), "max_grad_norm": 1000.0})
+    curve, _ = run(Toy(), tmp_path / "checkpoint", schedule)
+    assert gradient_norms == pytest.approx([row["gradient_norm"] for row in curve], rel=1e-5)
+
+
+def test_weight_decay_spares_vectors_and_scalars(tmp_path: Path) -> None:
+    """With no gradient but decay, a matrix shrinks; a bias or a temperature does not."""
+
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix, self.vector = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+
+        def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
+            return {"nothing": 0.0 * (self.matrix.sum() + self.vector.sum())}
+
+    idle = Idle()
+    run(idle, tmp_path / "checkpoint", snapshot_at=None)
+    assert (idle.matrix < 1).all()
+    assert torch.equal(idle.vector, torch.ones(2))
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_names_step_and_rows(tmp_path: Path) -> None:
+    toy = Toy(nan_at=3)
+    with pytest.raises(FloatingPointError, match=r"'error': nan.* at step 3, rows \[\d") as caught:
+        run(toy, tmp_path / "checkpoint")
+    assert str(toy.seen[2]) in str(caught.value)
+    assert not (tmp_path / "checkpoint").exists(), "nothing of a broken run is kept"
+
+
+def test_epochs_follow_each_other(tmp_path: Path) -> None:
+    toy = Toy()
+    run(toy, tmp_path / "checkpoint")
+    batches = [rows.tolist() for epoch in range(3) for rows in epoch_batches(epoch)]
+    assert toy.seen == batches[:12]
+    assert batches[:5] != batches[5:10]
+
+
+@pytest.mark.parametrize("stop_at", [4, 5, 8, 12])
+def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path, stop_at: int) -> None:
+    whole = Toy()
+    curve, snapshot = run(whole, tmp_path / "whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Toy(stop_at=stop_at), tmp_path / "stopped")
+    again = Toy()
+    with torch.no_grad():  # what the new process starts with does not matter
+        again.linear.weight.add_(1)
+    torch.manual_seed(99)
+    logged: list[int] = []
+    again_curve, again_snapshot = run(again, tmp_path / "stopped", log=lambda row, step: logged.append(step))
+    assert again.seen == whole.seen[(stop_at - 1) // 3 * 3 :], "what the checkpoint holds is not done again"
+    assert_same(state(again), state(whole))
+    assert_same(again_snapshot, snapshot)
+    assert again_curve == curve
+    assert logged == list(range(1, 13)), "the curve of a resumed run is complete"
+
+
+def test_the_snapshot_is_the_model_at_its_step(tmp_path: Path) -> None:
+    schedule = Schedule(**{**vars(SCHEDULE), "checkpoint_every": 1})
+    with pytest.raises(KeyboardInterrupt):
+        run(Toy(stop_at=5), tmp_path / "at4", schedule)
+    loaded = CheckpointFile(tmp_path / "at4").load()
+    assert loaded is not None
+    at_four = {key.removeprefix("trained."): value for key, value in loaded[0].items() if key.startswith("trained.")}
+    toy = Toy()
+    _, snapshot = run(toy, tmp_path / "whole", schedule)
+    assert_same(snapshot, at_four)
+    assert not torch.equal(snapshot["linear.weight"], toy.linear.weight)
+    _, none = run(Toy(), tmp_path / "without", snapshot_at=None)
+    assert none == {}
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    toy = Toy()
+    curve, _ = run(toy, tmp_path / "checkpoint")
+    again = Toy()
+    assert run(again, tmp_path / "checkpoint")[0] == curve
+    assert again.seen == []
+    assert_same(state(again), state(toy))
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = checkpoints.save_file, []
+
+    def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half a checkpoint")
+            raise OSError(28, "No space left on device")
+        real(tensors, path, metadata)
+
+    whole = Toy()
+    curve, snapshot = run(whole, tmp_path / "whole")
+    monkeypatch.setattr(checkpoints, "save_file", save_file)
+    with pytest.raises(OSError, match="No space left"):
+        run(Toy(), tmp_path / "checkpoint")
+    loaded = CheckpointFile(tmp_path / "checkpoint").load()
+    assert loaded is not None
+    assert loaded[1]["step"] == 3
+    again = Toy()
+    again_curve, again_snapshot = run(again, tmp_path / "checkpoint")
+    assert_same(state(again), state(whole))
+    assert_same(again_snapshot, snapshot)
+    assert again_curve == curve
+
+
+# Keys and locks
+
+
+def test_key_follows_parameters_inputs_and_code(tmp_path: Path) -> None:
+    inputs, code = tmp_path / "curated", tmp_path / "stages"
+    (inputs / "pairs").mkdir(parents=True)
+    code.mkdir()
+    (inputs / "pairs" / "train.parquet").write_bytes(b"rows")
+    (code / "distill.py").write_text("pass\n")
+    single = tmp_path / "projection.safetensors"
+    single.write_bytes(b"1")
+
+    def key(**params: Any) -> str:
+        return run_key({"seed": 1, **params}, [inputs, single], code)
+
+    first = key()
+    assert key() == first
+    keys = {first, key(seed=2), key(rank=2)}
+    for file, content in [
+        (inputs / "pairs" / "train.parquet", "other rows"),
+        (inputs / "pairs" / "dev.parquet", "new"),
+        (single, "2"),
+        (code / "distill.py", "pass  # other\n"),
+        (code / "adapt.py", ""),
+    ]:
+        file.write_text(content)
+        keys.add(key())
+    assert len(keys) == 8
+
+
+def test_another_key_is_another_checkpoint_and_a_good_end_removes_it(tmp_path: Path) -> None:
+    def stop_after_a_step() -> None:
+        with checkpoint_file("distill", "one", tmp_path) as one:
+            one.save({"weight": torch.ones(2)}, {"step": 1})
+            raise RuntimeError("stop here")
+
+    with pytest.raises(RuntimeError, match="stop here"):
+        stop_after_a_step()
+    with checkpoint_file("distill", "two", tmp_path) as two:
+        assert two.load() is None
+        two.save({"weight": torch.zeros(2)}, {"step": 9})
+    with checkpoint_file("adapt-retrieval", "one", tmp_path) as other:
+        assert other.load() is None
+    with checkpoint_file("distill", "one", tmp_path) as one:
+        loaded = one.load()
+        assert loaded is not None
+        assert torch.equal(loaded[0]["weight"], torch.ones(2))
+        assert loaded[1] == {"step": 1}
+    assert not two.path.exists()
+    assert not one.path.exists()
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from stages.training.checkpoints import checkpoint_file\n"
+        f"with checkpoint_file('distill', 'key', Path({str(tmp_path)!r})):\n"
+        "    print('held', flush=True)\n    sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(RuntimeError, match=r"another process is training distill in .*wait for it or stop it"),
+            checkpoint_file("distill", "key", tmp_path),
+        ):
+            pass
+        with checkpoint_file("distill", "other", tmp_path) as other:
+            assert other.load() is None
+    finally:
+        holder.kill()
+        holder.wait()
+    with checkpoint_file("distill", "key", tmp_path) as file:  # a killed writer holds nothing
+        assert file.load() is None
+
+
+# A real adapter in a process that is killed
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import numpy as np, torch
+from safetensors.torch import save_file
+from stages.corpus.batches import shuffled_batches
+from stages.modeling.adapters import add_adapter
+from stages.modeling.encoder import EncoderSettings, load_encoder
+from stages.objectives.retrieval import Retrieval
+from stages.objectives.texts import texts_of
+from stages.training.checkpoints import checkpoint_file
+from stages.training.loop import Schedule, train, trained
+
+backbone, output = sys.argv[1:]
+torch.manual_seed(5)
+encoder = load_encoder(backbone, EncoderSettings("last", {"query": "", "document": ""}, 16))
+add_adapter(encoder, "retrieval", 4, 4)
+generator = np.random.default_rng(0)
+words = [a + b for a in "bcdf" for b in "aeiou"]
+texts = [" ".join(generator.choice(words, generator.integers(2, 9))) for _ in range(24)]
+teacher = generator.normal(size=(2, 24, 8)).astype(np.float16)
+sides = [texts_of(encoder, texts, side, teacher[i]) for i, side in enumerate(("query", "document"))]
+negatives = np.stack([np.arange(1, 25) % 24, np.arange(2, 26) % 24], axis=1)
+objective = Retrieval(encoder, torch.nn.Linear(32, 8), [16, 32], *sides, negatives,
+                      temperature=0.05, info_nce=1.0, distillation=2.0, spread_out=1.0)
+
+def log(row, step):
+    print("step", step, flush=True)
+    time.sleep(0.02)
+
+with checkpoint_file("adapt-retrieval", "key", Path("checkpoints")) as checkpoint:
+    curve, snapshot = train(
+        objective, lambda epoch: shuffled_batches(sides[1].lengths, 6, 1, epoch),
+        Schedule(30, 1e-2, 0.1, 0.0, 1.0, 10, 4), checkpoint,
+        name="killed", evaluate=lambda: {"first": float(encoder.encode(texts[:2], "query")[0, 0])},
+        log=log, snapshot_at=9)
+    tensors = {f"trained.{name}": value.detach() for name, value in trained(objective).items()}
+    tensors |= {f"snapshot.{name}": value for name, value in snapshot.items()}
+    save_file(tensors, output)
+    Path(output + ".curve").write_text(repr(curve))
+"""
+
+
+def start(backbone: Path, folder: Path) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(backbone), "trained.safetensors"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def test_a_run_killed_at_a_random_step_ends_as_one_that_was_not(backbones: dict[str, Path], tmp_path: Path) -> None:
+    kill_at = random.SystemRandom().randint(5, 28)
+    whole = start(backbones["eurobert"], tmp_path / "whole")
+    killed = start(backbones["eurobert"], tmp_path / "killed")
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if line == f"step {kill_at}\n":
+            killed.send_signal(signal.SIGKILL)
+            break
+    assert killed.wait() == -signal.SIGKILL, f"killed at {kill_at}"
+    assert whole.communicate()[0].count("step") == 30
+    assert whole.returncode == 0
+    assert list((tmp_path / "killed" / "checkpoints").rglob("checkpoint.safetensors"))
+
+    again = start(backbones["eurobert"], tmp_path / "killed")
+    output, _ = again.communicate()
+    assert again.returncode == 0
+    assert output.count("step") == 30, "earlier steps are logged again, from the checkpoint"
+    for name in ("trained.safetensors", "trained.safetensors.curve"):
+        digests = {
+            hashlib.sha256((tmp_path / folder / name).read_bytes()).hexdigest() for folder in ("whole", "killed")
+        }
+        assert len(digests) == 1, f"{name} differs after a kill at step {kill_at}"
+    from safetensors.torch import load_file
+
+    tensors = load_file(tmp_path / "whole" / "trained.safetensors")
+    assert "trained.temperature.logarithm" in tensors
+    assert "snapshot.temperature.logarithm" in tensors
+    assert math.exp(tensors["trained.temperature.logarithm"]) != pytest.approx(0.05, rel=1e-3), "it was learned"
