@@ -99,10 +99,10 @@ def recipe() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def sentences() -> list[str]:
     """200 distinct texts of 1 to 20 syllables."""
-    import random
+    import numpy as np
 
-    generator = random.Random(0)
-    texts = {" ".join(generator.choices(SYLLABLES, k=generator.randint(1, 20))) for _ in range(220)}
+    generator = np.random.default_rng(0)
+    texts = {" ".join(generator.choice(SYLLABLES, size=generator.integers(1, 21))) for _ in range(240)}
     return sorted(texts)[:200]
 
 
@@ -137,9 +137,7 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "qwen3": (Qwen3Model, Qwen3Config(**shape, num_key_value_heads=1, head_dim=16)),
         "modernbert": (
             ModernBertModel,
-            ModernBertConfig(
-                **shape, local_attention=8, initializer_cutoff_factor=2.0, cls_token_id=2, sep_token_id=3
-            ),
+            ModernBertConfig(**shape, local_attention=8, initializer_cutoff_factor=2.0, cls_token_id=2, sep_token_id=3),
         ),
     }
     folders = {}

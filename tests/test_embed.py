@@ -119,7 +119,7 @@ from stages.corpus.vectors import VectorStore
 add = VectorStore.add
 def slow(self, keys, vectors):
     add(self, keys, vectors)
-    time.sleep(0.05)  # a real teacher takes seconds a shard
+    time.sleep(0.1)  # a real teacher takes seconds a shard
 
 VectorStore.add = slow
 embed.WORKING_SHARD_ROWS = 20

@@ -112,9 +112,7 @@ FAULTS: list[tuple[str, Any, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("where", "value", "key", "says"), FAULTS, ids=[f"{one[0]}={one[1]}"[:48] for one in FAULTS]
-)
+@pytest.mark.parametrize(("where", "value", "key", "says"), FAULTS, ids=[f"{one[0]}={one[1]}"[:48] for one in FAULTS])
 def test_a_fault_is_one_line_that_names_its_key(
     recipe: dict[str, Any], tmp_path: Path, where: str, value: Any, key: str, says: str
 ) -> None:

@@ -88,10 +88,7 @@ each_stage = pytest.mark.parametrize("stage", WORKING, ids=lambda stage: stage.n
 def modules(folder: str) -> dict[str, Path]:
     """Modules under a top-level folder by dotted name."""
     files = sorted((ROOT / folder).rglob("*.py"))
-    return {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in files
-    }
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
 
 
 @cache
@@ -153,9 +150,7 @@ def test_every_stage_is_a_module_of_its_own_name() -> None:
 @each_stage
 def test_every_imported_module_is_a_dependency(stage: Stage) -> None:
     known = modules("stages")
-    uncovered = [
-        name for name in transitive(stage.module) if not any(covers(dep, known[name]) for dep in stage.code)
-    ]
+    uncovered = [name for name in transitive(stage.module) if not any(covers(dep, known[name]) for dep in stage.code)]
     assert not uncovered, f"dvc.yaml: {stage.name} imports {sorted(uncovered)} and would not re-run"
 
 
@@ -164,16 +159,9 @@ def test_every_code_dependency_is_imported(stage: Stage) -> None:
     known = modules("stages")
     imported = [known[name] for name in transitive(stage.module)]
     # A file that is shipped, not imported, is named by the code that ships it.
-    shipped = {
-        str(node.value)
-        for path in imported
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.Constant)
-    }
+    shipped = {str(node.value) for path in imported for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
     idle = [
-        dep
-        for dep in stage.code
-        if not any(covers(dep, path) for path in imported) and Path(dep).name not in shipped
+        dep for dep in stage.code if not any(covers(dep, path) for path in imported) and Path(dep).name not in shipped
     ]
     assert not idle, f"dvc.yaml: {stage.name} would re-run for {idle}, which it does not use"
     assert f"{stage.module.replace('.', '/')}.py" in stage.code
@@ -198,9 +186,9 @@ def test_data_that_the_code_names_is_declared(stage: Stage) -> None:
         for node in ast.walk(tree(known[name])):
             if isinstance(node, ast.Constant) and str(node.value).startswith("data/"):
                 place = Path(str(node.value))
-                assert any(
-                    place == one or place in one.parents or one in place.parents for one in declared
-                ), f"{stage.name}: {name} names {place}, dvc.yaml does not"
+                assert any(place == one or place in one.parents or one in place.parents for one in declared), (
+                    f"{stage.name}: {name} names {place}, dvc.yaml does not"
+                )
 
 
 # parameters
@@ -217,8 +205,7 @@ def recipe_variables(module: ast.Module) -> set[str]:
         for function in ast.walk(module)
         if isinstance(function, ast.FunctionDef)
         for argument in function.args.args
-        if argument.annotation is not None
-        and ast.unparse(argument.annotation).strip("'\"").endswith("Params")
+        if argument.annotation is not None and ast.unparse(argument.annotation).strip("'\"").endswith("Params")
     }
     return names | {
         target.id
@@ -288,9 +275,7 @@ def test_every_listed_parameter_exists_and_is_read(stage: Stage) -> None:
     idle = [one for one in stage.params if not any(within(key, one) or within(one, key) for key in keys)]
     if stage.name.startswith("adapt@"):  # one list for four tasks: each reads what its objective needs
         siblings = [modules("stages")[other.module] for other in STAGES if other.name.startswith("adapt@")]
-        idle = [
-            one for one in idle if not any(within(key, one) for path in siblings for key in recipe_keys(path))
-        ]
+        idle = [one for one in idle if not any(within(key, one) for path in siblings for key in recipe_keys(path))]
     assert not idle, f"dvc.yaml: {stage.name} would re-run for {idle}, which it does not read"
 
 
@@ -298,18 +283,14 @@ def test_every_listed_parameter_exists_and_is_read(stage: Stage) -> None:
 
 STAGE_MODULES = {stage.module for stage in STAGES}
 LIBRARY = sorted(
-    name
-    for name, path in modules("stages").items()
-    if name not in STAGE_MODULES and path.name != "__init__.py"
+    name for name, path in modules("stages").items() if name not in STAGE_MODULES and path.name != "__init__.py"
 )
 
 
 def test_every_module_right_under_stages_is_a_stage() -> None:
     """What is listed below as library really is in a folder of its own."""
     assert {
-        name
-        for name in modules("stages")
-        if name.count(".") == 1 and not (ROOT / name.replace(".", "/")).is_dir()
+        name for name in modules("stages") if name.count(".") == 1 and not (ROOT / name.replace(".", "/")).is_dir()
     } == {name for name in STAGE_MODULES if name.count(".") == 1}
 
 
@@ -346,22 +327,13 @@ def test_flows_import_neither_torch_nor_stages(name: str) -> None:
 
 
 def test_only_the_record_keepers_import_mlflow() -> None:
-    using = {
-        name
-        for name, path in modules("stages").items()
-        if "mlflow" in {top(one) for one in imported_names(path)}
-    }
+    using = {name for name, path in modules("stages").items() if "mlflow" in {top(one) for one in imported_names(path)}}
     assert using <= MAY_IMPORT_MLFLOW
     assert "stages.training.recorder" in using  # else this test looks at nothing
 
 
 def test_no_module_is_a_lumber_room() -> None:
-    names = {
-        part
-        for folder in ("stages", "flows", "tests")
-        for name in modules(folder)
-        for part in name.split(".")
-    }
+    names = {part for folder in ("stages", "flows", "tests") for name in modules(folder) for part in name.split(".")}
     assert not names & {"utils", "util", "common", "helpers", "misc"}
     written = [path for folder in ("stages", "flows") for path in (ROOT / folder).rglob("__init__.py")]
     assert not [path for path in written if path.read_text().strip()], "an __init__.py is empty"

@@ -22,9 +22,7 @@ GATES = {"retention": {"min": 0.85}, "binary_retention": {"min": 0.8, "max": 1.0
 
 
 @pytest.fixture
-def project(
-    tmp_path: Path, tiny_release: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+def project(tmp_path: Path, tiny_release: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder as the stages before promote leave it."""
     import mlflow
 
@@ -91,9 +89,7 @@ def test_a_release_that_passes_is_registered_once_signed_off_and_served(
     assert artifacts >= {"report.html", "dvc.lock"}
 
     served = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
-    rows = np.asarray(
-        served.predict(["a copper still", "malt"], params={"task": "clustering", "dimensions": 8})
-    )
+    rows = np.asarray(served.predict(["a copper still", "malt"], params={"task": "clustering", "dimensions": 8}))
     assert rows.shape == (2, 8)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
@@ -158,9 +154,7 @@ def test_a_model_that_gives_no_unit_vectors_is_not_registered(project: Path) -> 
     assert client().search_registered_models() == []
 
 
-def test_the_digest_of_the_lock_file_leaves_promote_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_digest_of_the_lock_file_leaves_promote_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert promote.lock_digest() is None
     Path("dvc.lock").write_text("stages:\n  evaluate: {cmd: e}\n")

@@ -47,6 +47,7 @@ def checkout(folder: Path, changes: dict[str, object]) -> Path:
 
 def set_params(folder: Path, changes: dict[str, object]) -> None:
     yaml = YAML()
+    yaml.preserve_quotes = True
     recipe = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
     for key, value in changes.items():
         *parents, last = key.split(".")
@@ -110,7 +111,10 @@ def test_merged_models_load_elsewhere_and_give_the_adapters_vectors(built: Path)
             # Every task but retrieval reads queries as documents.
             own_side = side if task == "retrieval" else "document"
             np.testing.assert_allclose(
-                model.encode(texts, prompt_name=side), encoder.encode(texts, own_side), atol=1e-5, err_msg=f"{task} {side}"
+                model.encode(texts, prompt_name=side),
+                encoder.encode(texts, own_side),
+                atol=1e-5,
+                err_msg=f"{task} {side}",
             )
 
 
@@ -143,7 +147,9 @@ def test_a_misspelt_key_stops_the_build_before_any_output_is_touched(built: Path
     (built / "params.yaml").write_text(good, encoding="utf-8")
     assert stopped.returncode != 0
     assert "mine.relativ_margin: unknown key" in stopped.stdout + stopped.stderr
-    assert sorted(path for path in (built / "data").rglob("*") if path.is_file() and "params" not in path.parts) == before
+    assert (
+        sorted(path for path in (built / "data").rglob("*") if path.is_file() and "params" not in path.parts) == before
+    )
 
 
 def test_distill_and_adapters_resume_after_sigkill_with_the_same_weights(built: Path, tmp_path: Path) -> None:
@@ -160,7 +166,9 @@ def test_distill_and_adapters_resume_after_sigkill_with_the_same_weights(built: 
 
 
 def _weights(folder: Path, stage: str) -> bytes:
-    path = {"distill": "data/distilled/student/model.safetensors"}.get(stage, f"data/adapted/{stage}/adapter_model.safetensors")
+    path = {"distill": "data/distilled/student/model.safetensors"}.get(
+        stage, f"data/adapted/{stage}/adapter_model.safetensors"
+    )
     return (folder / path).read_bytes()
 
 

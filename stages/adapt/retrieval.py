@@ -41,6 +41,8 @@ def main() -> None:
 
 def build(params: Params, encoder: Any, projection: Any) -> Any:
     """The objective over every training pair with enough hard negatives, and its batches."""
+    import numpy as np
+
     from stages.corpus.batches import shuffled_batches
     from stages.corpus.tables import read_split, read_table
     from stages.corpus.vectors import VectorStore
@@ -59,8 +61,9 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     queries, documents = (
         texts_of(encoder, texts[side], side, store.texts(prompts[side], texts[side])) for side in ("query", "document")
     )
-    trained = (negatives >= 0).all(axis=1).nonzero()[0]
-    lengths = [documents.lengths[row] for row in trained]
+    enough = (negatives >= 0).all(axis=1)
+    sources = np.asarray(pairs["source"].to_pylist())
+    rows_of = {source: np.flatnonzero(enough & (sources == source)) for source in settings.sources}
     objective = Retrieval(
         encoder,
         projection,
@@ -72,8 +75,16 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
         **settings.weights.model_dump(),
     )
 
-    def epoch_batches(epoch: int) -> list["np.ndarray"]:
-        return [trained[rows] for rows in shuffled_batches(lengths, settings.training.batch_size, params.seed, epoch)]
+    def epoch_batches(epoch: int) -> list[np.ndarray]:
+        # A batch holds one source, so that its in-batch negatives are of the same kind as the positive.
+        batches = [
+            rows[batch]
+            for rows in rows_of.values()
+            for batch in shuffled_batches(
+                [documents.lengths[row] for row in rows], settings.training.batch_size, params.seed, epoch
+            )
+        ]
+        return [batches[i] for i in np.random.default_rng([params.seed, epoch]).permutation(len(batches))]
 
     return objective, epoch_batches
 

@@ -9,7 +9,7 @@ GROUP_BATCHES = 32
 
 
 def token_budget_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[np.ndarray]:
-    """Row numbers of each batch, longest first; rows x longest row stays within `batch_tokens` (one row always fits)."""
+    """Row numbers of each batch, longest first; rows x longest row keeps to `batch_tokens` (one row always fits)."""
     order = np.argsort(-np.asarray(lengths), kind="stable")
     yield from _cut(order, np.asarray(lengths), batch_tokens)
 

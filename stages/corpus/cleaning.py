@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stages.corpus.tables import SCHEMAS
+
 Row = dict[str, Any]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -43,7 +45,8 @@ def clean(records: Iterable[Row], origin: Mapping[str, str], limits: Limits) -> 
     cleaned = Cleaned()
     kept: list[Row] = []
     seen: dict[str, set[str]] = {name: set() for name in limits.words}
-    fields = tuple(limits.words)
+    # In the schema's order, not the recipe's: the id of a row must not depend on how a mapping was written.
+    fields = tuple(name for name in SCHEMAS[origin["kind"]].names if name in limits.words)
     columns = {name: origin[name] for name in ("source", "language", "license")}
     for record in records:
         cleaned.num_read += 1

@@ -22,13 +22,18 @@ Expectation = gxe.Expectation
 def suite_for(kind: str, words: Mapping[str, tuple[int, int]], language: str) -> list[Expectation]:
     """What rows of a kind must satisfy; `words` gives each text field's least and most words."""
     columns = ["id", "entity", "source", "license", *words]
-    expected: list[Expectation] = [gxe.ExpectColumnValuesToNotBeNull(column=column) for column in columns]
+    expected: list[Expectation] = [_some_rows()]
+    expected += [gxe.ExpectColumnValuesToNotBeNull(column=column) for column in columns]
     expected.append(gxe.ExpectColumnValuesToBeUnique(column="id"))
     expected.append(gxe.ExpectColumnValuesToBeInSet(column="language", value_set=[language]))
     for name, (least, most) in words.items():
         expected.append(gxe.ExpectColumnValuesToBeBetween(column=f"{name}_words", min_value=least, max_value=most))
         expected.append(gxe.ExpectColumnValuesToNotMatchRegex(column=name, regex=r"[\x00-\x08\x0b\x0c\x0e-\x1f]"))
     return expected + _OF_KIND[kind]()
+
+
+def _some_rows() -> Expectation:
+    return gxe.ExpectTableRowCountToBeBetween(min_value=1)
 
 
 def _pairs() -> list[Expectation]:
@@ -41,6 +46,7 @@ def _pairs() -> list[Expectation]:
 
 def _scored() -> list[Expectation]:
     return [
+        gxe.ExpectColumnValuesToNotBeNull(column="score"),  # the next ones pass over what is null
         gxe.ExpectColumnValuesToBeBetween(column="score", min_value=0.0, max_value=1.0),
         # Scores scaled twice, or of two values only, are not graded.
         gxe.ExpectColumnUniqueValueCountToBeBetween(column="score", min_value=5),
@@ -75,11 +81,14 @@ class Validator:
             {source, kind, rows, success, expectations: [{expectation, column, kwargs, success, observed,
             unexpected_count, unexpected_share, examples, exception}]}.
         """
-        frame = _measured(pd.DataFrame(rows, columns=[*rows[0]] if rows else None), kind, words)
+        frame = _measured(pd.DataFrame(rows), kind, words) if rows else pd.DataFrame()
         asset = self._source.add_dataframe_asset(name)
         batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
-        suite = gx.ExpectationSuite(name=name, expectations=suite_for(kind, words, language))
-        result = batch.validate(suite, result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_EXAMPLES})
+        expected = suite_for(kind, words, language) if rows else [_some_rows()]  # of no rows, the rest says nothing
+        suite = gx.ExpectationSuite(name=name, expectations=expected)
+        result = batch.validate(
+            suite, result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_EXAMPLES}
+        )
         outcomes = list(_outcomes(result.to_json_dict()["results"]))
         return {
             "source": name,

@@ -22,7 +22,12 @@ class Mined:
 
 
 def mine(
-    queries: np.ndarray, documents: np.ndarray, *, num_negatives: int, rank_window: tuple[int, int], relative_margin: float
+    queries: np.ndarray,
+    documents: np.ndarray,
+    *,
+    num_negatives: int,
+    rank_window: tuple[int, int],
+    relative_margin: float,
 ) -> Mined:
     """Take each query's nearest documents that are not too near.
 

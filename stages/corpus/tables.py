@@ -53,4 +53,3 @@ def read_split(folder: Path, kind: str, split: str, sources: Sequence[str] | Non
     if len(table) == 0:
         raise ValueError(f"{folder / kind}: no {split} rows of {list(sources or ['any source'])}; see its counts.json")
     return table
-

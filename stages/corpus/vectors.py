@@ -1,7 +1,7 @@
 """A content-addressed store of teacher vectors: add what is missing, look up by text, never the wrong teacher.
 
-A vector's key is a hash of the teacher's identity, the instruction put before the text, and the text. The side of a pair
-is in the key through its instruction: two sides with the same instruction have the same vector.
+A vector's key is a hash of the teacher's identity, the instruction put before the text, and the text. The side of a
+pair is in the key through its instruction: two sides with the same instruction have the same vector.
 
 Shapes: N texts, T teacher dimension, R rows of a shard.
 """

@@ -27,27 +27,29 @@ def without_adapter(encoder: Encoder) -> Iterator[None]:
 
 
 def average_adapter(encoder: Encoder, earlier: dict[str, Tensor], weight: float) -> None:
-    """Mix an earlier snapshot of the adapter's tensors into the present ones: (1 - weight) * last + weight * earlier."""
+    """Mix a snapshot of the adapter's tensors into the present ones: (1 - weight) * last + weight * earlier."""
     parameters = dict(encoder.named_parameters())
     with torch.no_grad():
         for name, tensor in earlier.items():
-            parameters[name].lerp_(tensor, weight)
+            # A resumed run's snapshot comes from a file, so from the CPU.
+            parameters[name].lerp_(tensor.to(parameters[name].device), weight)
 
 
 def save_adapter(encoder: Encoder, task: str, folder: Path) -> None:
     """Write `folder`/adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        ValueError: the adapter changes nothing, so training did not reach it.
+        ValueError: the adapter changes nothing, so training did not reach it; or the folder has another name.
     """
+    if folder.name != task:
+        raise ValueError(f"adapter {task} is saved under its own name, got folder {folder}")
     assert isinstance(encoder.backbone, PeftModel), "the encoder carries no adapter"
     state = get_peft_model_state_dict(encoder.backbone, adapter_name=task)
     if all(not tensor.any() for name, tensor in state.items() if "lora_B" in name):
         raise ValueError(f"adapter {task} is zero: its training changed nothing; check steps and learning rate")
-    # PEFT saves a named adapter in a folder of that name.
-    encoder.backbone.save_pretrained(folder.parent, selected_adapters=[task], safe_serialization=True)
-    if folder.name != task:
-        raise ValueError(f"adapter {task} is saved under its own name, got folder {folder}")
+    # PEFT saves a named adapter in a folder of that name, and a card of no use beside it.
+    encoder.backbone.save_pretrained(str(folder.parent), selected_adapters=[task], safe_serialization=True)
+    (folder.parent / "README.md").unlink(missing_ok=True)
 
 
 def load_adapter(encoder: Encoder, task: str, folder: Path) -> None:

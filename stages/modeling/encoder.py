@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from stages.corpus.batches import token_budget_batches
 from stages.modeling.identity import local_folder
@@ -48,9 +50,8 @@ class Encoder(nn.Module):
             ensure_end_of_sequence(tokenizer)
         if settings.rope_theta is not None:
             set_rope_theta(backbone, settings.rope_theta)
-        self._read: tuple[Tensor, Tensor] | None = None
-        if settings.pooling != "mean":
-            self._skip_unread_positions()
+        # A tuple, which torch does not take for a submodule.
+        self._narrowed = tuple(_last_mlp_norms(backbone))
 
     @property
     def dimensions(self) -> int:
@@ -59,25 +60,36 @@ class Encoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the backbone's weights are."""
         return next(self.backbone.parameters()).device
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids [B, L] and mask [B, L] -> unit embeddings [B, D]; padding may stand on either side."""
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        self._read = None if self.settings.pooling == "mean" else read_positions(attention_mask, self.settings.pooling)
-        outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions)
+        with self._reading(attention_mask):
+            outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions)
         return F.normalize(pool(outputs.last_hidden_state, attention_mask, self.settings.pooling), dim=-1)
 
-    def _skip_unread_positions(self) -> None:
-        """Have the last layer's MLP work on the one position that pooling reads.
+    @contextmanager
+    def _reading(self, attention_mask: Tensor) -> Iterator[None]:
+        """Inside the block, the last layer's MLP works on the one position that pooling reads.
 
-        It is two thirds of that layer. The narrowed result [B, 1, D] is added to every position of the residual, which is
-        right at the position read, and the others are never looked at. Exact, for pre-norm layers of the Llama family.
+        It is two thirds of that layer. The narrowed result [B, 1, D] is added to every position of the residual, which
+        is right at the position read; the others are never looked at. Exact, for pre-norm layers of the Llama family.
         """
-        layers = getattr(self.backbone, "layers", None)
-        norm = getattr(layers[-1], "post_attention_layernorm", None) if layers is not None else None
-        if norm is not None:
-            norm.register_forward_pre_hook(lambda _module, inputs: (inputs[0][self._read].unsqueeze(1),))
+        if self.settings.pooling == "mean" or not self._narrowed:
+            yield
+            return
+        read = read_positions(attention_mask, self.settings.pooling)
+        hooks = [
+            norm.register_forward_pre_hook(lambda _module, inputs: (inputs[0][read].unsqueeze(1),))
+            for norm in self._narrowed
+        ]
+        try:
+            yield
+        finally:  # the backbone alone, or under another encoder, is whole again
+            for hook in hooks:
+                hook.remove()
 
     def tokenize(self, texts: Sequence[str], side: str) -> list[list[int]]:
         """Token ids of each text behind its side's prompt, cut at `max_tokens`, without padding.
@@ -128,6 +140,13 @@ class Encoder(nn.Module):
         (folder / SETTINGS).write_text(json.dumps(asdict(self.settings), indent=2) + "\n", encoding="utf-8")
 
 
+def _last_mlp_norms(backbone: nn.Module) -> Iterator[nn.Module]:
+    """The norm before the last layer's MLP in a backbone of the Llama family, which names it so; nothing for others."""
+    layers = getattr(backbone, "layers", None)
+    if layers is not None and hasattr(layers[-1], "post_attention_layernorm"):
+        yield layers[-1].post_attention_layernorm
+
+
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     """Reduce hidden states [B, L, D] under mask [B, L] to [B, D]; padding may stand on either side."""
     if pooling == "mean":
@@ -143,6 +162,18 @@ def read_positions(mask: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
     return torch.arange(mask.shape[0], device=mask.device), position
 
 
+def end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Id of the token that ends a text: the separator, else the end of sequence.
+
+    Raises:
+        ValueError: the tokenizer has neither.
+    """
+    end: int | None = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+    if end is None:
+        raise ValueError("last-token pooling needs a tokenizer with an end-of-sequence or separator token; it has none")
+    return end
+
+
 def ensure_end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> None:
     """Have the tokenizer end every text with its end-of-sequence (or separator) token, which last-token pooling reads.
 
@@ -151,10 +182,8 @@ def ensure_end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> None:
     Raises:
         ValueError: the tokenizer has neither token.
     """
-    end = tokenizer.sep_token or tokenizer.eos_token
-    if end is None:
-        raise ValueError("last-token pooling needs a tokenizer with an end-of-sequence or separator token; it has none")
-    end_id = tokenizer.convert_tokens_to_ids(end)
+    end_id = end_of_sequence(tokenizer)
+    end = tokenizer.convert_ids_to_tokens(end_id)
     ids = tokenizer("")["input_ids"]  # nothing but what the tokenizer puts around a text: a start token, if anything
     if not ids or ids[-1] != end_id:
         starts = tokenizer.convert_ids_to_tokens(ids)
@@ -192,6 +221,7 @@ def load_backbone(location: str, num_layers: int | None = None) -> PreTrainedMod
         ValueError: weights are missing from the folder and would be left random, or it has fewer layers.
         FileNotFoundError: there is no such model within reach.
     """
+    transformers_logging.disable_progress_bar()  # of the weights' names; the stages show bars of their own
     backbone, report = AutoModel.from_pretrained(
         local_folder(location),
         trust_remote_code=False,
@@ -228,7 +258,7 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerFast:
     Raises:
         ValueError: the tokenizer has neither token.
     """
-    tokenizer = AutoTokenizer.from_pretrained(local_folder(location), trust_remote_code=False, use_fast=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(local_folder(location), trust_remote_code=False, use_fast=True)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(f"{location}: the tokenizer has neither a padding nor an end-of-sequence token; add one")

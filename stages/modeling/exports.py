@@ -4,6 +4,8 @@ Shapes: B batch, L tokens, D embedding dimension.
 """
 
 import json
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -53,9 +55,13 @@ def save_openvino_int8(encoder: Encoder, folder: Path) -> None:
     Weights alone are quantised, per channel; activations stay float, so the vectors hardly move.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    nncf.set_log_level(logging.WARNING)
     # Two lengths, so that the graph keeps its attention mask.
-    example = encoder.pad(encoder.tokenize(["a", "a longer text of several words"], next(iter(encoder.settings.prompts))))
-    with torch.inference_mode():
+    example = encoder.pad(
+        encoder.tokenize(["a", "a longer text of several words"], next(iter(encoder.settings.prompts)))
+    )
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes that are constant here are constant in use
         model = ov.convert_model(_Graph(encoder.eval()), example_input=example)
     for port, name in zip(model.inputs, ("input_ids", "attention_mask"), strict=True):
         port.get_tensor().set_names({name})

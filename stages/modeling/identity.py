@@ -12,7 +12,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_m
 
 
 def teacher_identity(location: str, pooling: str, max_tokens: int) -> dict[str, str | int | bool]:
-    """Weights and tokenizer digests, pooling, cut, normalisation and precision of a teacher, and one digest over all."""
+    """Digests of a teacher's weights and tokenizer, pooling, cut, normalisation, precision, and one digest over all."""
     folder = local_folder(location)
     weights = sorted(folder.glob("*.safetensors"))
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]

@@ -88,9 +88,7 @@ def checked_texts(model_input: pd.DataFrame) -> list[str]:
     """The texts of a frame whose only column is `text`, or has no name because they came as a plain list."""
     column = model_input.columns[0]
     if column not in (COLUMN, 0):
-        raise refusal(
-            f"got a column named '{column}': expected one named '{COLUMN}', or a plain list of texts"
-        )
+        raise refusal(f"got a column named '{column}': expected one named '{COLUMN}', or a plain list of texts")
     texts: list[str] = model_input[column].tolist()
     if wrong := [row for row, text in enumerate(texts) if not isinstance(text, str)]:
         raise refusal(f"row {wrong[0]} is {texts[wrong[0]]!r}, expected a text ({len(wrong)} such rows)")

@@ -10,19 +10,20 @@ import torch
 from torch import Tensor, nn
 from transformers import BertModel, EuroBertConfig, EuroBertModel, PreTrainedModel, PreTrainedTokenizerFast
 
-from stages.modeling.encoder import Encoder
+from stages.modeling.encoder import Encoder, end_of_sequence
 
 # Queries start small, so that the first layer begins by attending to tokens by their weight alone.
 QUERY_SCALE = 0.1
-# Smooth inverse frequency: a token that makes up a share p of the text weighs a / (a + p) (Arora et al., 2017). Measured
-# on dev nDCG@10 of the static embedder: 57.6 with equal weights; 59.0, 60.4, 61.3, 60.4 with a = 3e-3, 1e-3, 3e-4, 1e-4.
+# Smooth inverse frequency: a token that makes up a share p of the text weighs a / (a + p) (Arora et al., 2017).
+# Measured on dev nDCG@10 of the static embedder: 57.6 with equal weights; 59.0, 60.4, 61.3, 60.4 with a = 3e-3, 1e-3,
+# 3e-4, 1e-4.
 SMOOTHING = 3e-4
 # The end-of-sequence token's own vector is the same for every text: it starts small so as not to drown the mean.
 END_OF_SEQUENCE_SCALE = 0.01
 
 
 def ridge(features: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
-    """Least squares W [D, T] of features [N, D] onto targets [N, T] with an L2 penalty relative to the mean variance."""
+    """Least squares W [D, T] of features [N, D] onto targets [N, T], its L2 penalty relative to the mean variance."""
     gram = features.T @ features
     gram[np.diag_indices_from(gram)] += penalty * np.trace(gram) / len(gram)
     return np.linalg.solve(gram, features.T @ targets)
@@ -89,6 +90,7 @@ def eurobert(
     The first layer attends to each token by its weight [V], passes its row of the table [V, D] as the value, and its
     output map is `mixing` [D, D]. Further layers and every MLP start random and small, as the architecture has it.
     """
+    end = end_of_sequence(tokenizer)
     backbone = EuroBertModel(
         EuroBertConfig(
             vocab_size=table.shape[0],
@@ -100,8 +102,9 @@ def eurobert(
             rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.cls_token_id,
-            eos_token_id=tokenizer.sep_token_id,
-            mask_token_id=tokenizer.mask_token_id,
+            eos_token_id=end,
+            # Nothing here masks tokens, but the config wants an id.
+            mask_token_id=end if tokenizer.mask_token_id is None else tokenizer.mask_token_id,
         )
     )
     attention = backbone.layers[0].self_attn
@@ -109,8 +112,8 @@ def eurobert(
         backbone.embed_tokens.weight.copy_(torch.from_numpy(table))
         nn.init.eye_(attention.v_proj.weight)
         attention.o_proj.weight.copy_(torch.from_numpy(mixing.T.copy()))
-        _attend_by_weight(backbone, weights, tokenizer.sep_token_id)
-        backbone.embed_tokens.weight[tokenizer.sep_token_id] *= END_OF_SEQUENCE_SCALE
+        _attend_by_weight(backbone, weights, end)
+        backbone.embed_tokens.weight[end] *= END_OF_SEQUENCE_SCALE
     return backbone
 
 

@@ -22,6 +22,9 @@ class Classification(nn.Module):
 
     Loss: w_nce * (L_NCE(q->d) + L_NCE(d->q)), eq. (7), + w_relational * eq. (8) against the model without its adapter.
     In-batch candidates that carry the anchor's own label are no negatives: they are left out of its denominator.
+
+    Raises:
+        ValueError: a label has one row, or there are too few rows of other labels.
     """
 
     def __init__(
@@ -41,7 +44,13 @@ class Classification(nn.Module):
         self.encoder = encoder
         self.dims = tuple(dims)
         self.texts = texts
-        _, self.labels = np.unique(np.asarray(labels), return_inverse=True)
+        names, self.labels, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+        if lonely := names[counts == 1].tolist():
+            raise ValueError(f"labels of one row have no positive: {lonely[:5]}; drop them from the source")
+        if (others := len(labels) - int(counts.max())) < num_negatives:
+            raise ValueError(
+                f"{others} rows of other labels cannot give {num_negatives} negatives; lower num_negatives"
+            )
         self.num_negatives, self.temperature, self.seed = num_negatives, temperature, seed
         self.weights = {"info_nce": info_nce, "relational": relational}
 
@@ -61,19 +70,16 @@ class Classification(nn.Module):
     def draw(self, rows: np.ndarray) -> np.ndarray:
         """A positive for each anchor [B], then N negatives for each [B * N], a function of seed and rows alone."""
         generator = np.random.default_rng([self.seed, *rows.tolist()])
-        positives = [self._one(generator, (self.labels == self.labels[row]), row) for row in rows]
+        positives = [self._positive(generator, row) for row in rows]
         negatives = [
             generator.choice(np.flatnonzero(self.labels != self.labels[row]), self.num_negatives, replace=False)
             for row in rows
         ]
         return np.concatenate([np.asarray(positives), *negatives])
 
-    def _one(self, generator: np.random.Generator, same: np.ndarray, row: int) -> int:
-        others = np.flatnonzero(same)
-        others = others[others != row]
-        if len(others) == 0:
-            raise ValueError(f"row {row} is the only one with its label, so it has no positive; drop labels of one row")
-        return int(generator.choice(others))
+    def _positive(self, generator: np.random.Generator, row: int) -> int:
+        same = np.flatnonzero(self.labels == self.labels[row])
+        return int(generator.choice(same[same != row]))
 
     def _both_ways(self, embeddings: Tensor, drawn: np.ndarray) -> Tensor:
         size = len(drawn) // (2 + self.num_negatives)

@@ -27,11 +27,18 @@ class Distillation(nn.Module):
     def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Row numbers [B] -> the distillation term."""
         embeddings = self.texts.embed(self.encoder, rows)
-        return {"distillation": projected_distillation(embeddings, self.texts.targets(rows, embeddings.device), self.projection, self.dims)}
+        return {
+            "distillation": projected_distillation(
+                embeddings, self.texts.targets(rows, embeddings.device), self.projection, self.dims
+            )
+        }
 
 
 def projected_distillation(embeddings: Tensor, teacher: Tensor, projection: nn.Linear, dims: Sequence[int]) -> Tensor:
     """Mean over prefixes of the distance between psi_k(embeddings [B, D]) and the teacher's vectors [B, T]."""
     return mean_over_dims(
-        lambda dim: embedding_distillation(project_prefix(embeddings, projection.weight, projection.bias, dim), teacher), dims
+        lambda dim: embedding_distillation(
+            project_prefix(embeddings, projection.weight, projection.bias, dim), teacher
+        ),
+        dims,
     )

@@ -24,6 +24,8 @@ class TextMatching(nn.Module):
     Loss: eq. (5) on scored batches, else w_nce * L_NCE + w_distillation * L_distill (1 : 2 in the paper).
     """
 
+    scores: Tensor  # of the scored pairs; a buffer, so that it follows the model to its device
+
     def __init__(
         self,
         encoder: Encoder,
@@ -50,8 +52,10 @@ class TextMatching(nn.Module):
 
     def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Row numbers [B] -> the terms of the batch's kind, weighted."""
+        is_scored = rows < len(self.scores)
+        assert is_scored.all() or not is_scored.any(), "a batch holds pairs of one kind"
         left, right = self.left.embed(self.encoder, rows), self.right.embed(self.encoder, rows)
-        terms = self._scored(left, right, rows) if rows[0] < len(self.scores) else self._unscored(left, right, rows)
+        terms = self._scored(left, right, rows) if is_scored.all() else self._unscored(left, right, rows)
         return {name: self.weights[name] * term for name, term in terms.items()}
 
     def _scored(self, left: Tensor, right: Tensor, rows: np.ndarray) -> dict[str, Tensor]:
@@ -68,6 +72,8 @@ class TextMatching(nn.Module):
             "info_nce": mean_over_dims(
                 lambda dim: info_nce(prefix(left, dim), prefix(right, dim), None, self.temperature), self.dims
             ),
-            "distillation": projected_distillation(left, self.left.targets(rows, left.device), self.projection, self.dims)
+            "distillation": projected_distillation(
+                left, self.left.targets(rows, left.device), self.projection, self.dims
+            )
             + projected_distillation(right, self.right.targets(rows, left.device), self.projection, self.dims),
         }

@@ -69,10 +69,10 @@ def adapt(
                     key.removeprefix("encoder."): value for key, value in snapshot.items() if "lora_" in key
                 }
                 average_adapter(encoder, kept, average[1])
+                run.log_metrics({f"averaged_dev_{name}": value for name, value in evaluate(encoder).items()})
             shutil.rmtree(output, ignore_errors=True)
             save_adapter(encoder, task, output)
             write_curve(output / "curve.csv", curve)
-        run.log_metrics({f"final_{name}": value for name, value in evaluate(encoder).items()})
         run.log_artifact(output / "curve.csv")
 
 

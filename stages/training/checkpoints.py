@@ -62,9 +62,7 @@ def checkpoint_file(stage: str, key: str, root: Path = ROOT) -> Iterator[Checkpo
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RuntimeError(
-            f"another process is training {stage} in {folder}; wait for it or stop it"
-        ) from error
+        raise RuntimeError(f"another process is training {stage} in {folder}; wait for it or stop it") from error
     try:
         file = CheckpointFile(folder / "checkpoint.safetensors")
         yield file

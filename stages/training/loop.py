@@ -141,9 +141,7 @@ def _update(
     run.step += 1
     if not torch.isfinite(loss):
         values = {name: value.item() for name, value in losses.items()}
-        raise FloatingPointError(
-            f"loss is {values} at step {run.step}, rows {rows.tolist()}; lower the learning rate"
-        )
+        raise FloatingPointError(f"loss is {values} at step {run.step}, rows {rows.tolist()}; lower the learning rate")
     accelerator.backward(loss)
     norm = accelerator.clip_grad_norm_(list(trained(run.objective).values()), max_grad_norm)
     run.optimizer.step()
@@ -155,15 +153,11 @@ def _update(
 
 
 def _save(run: _Run, checkpoint: CheckpointFile) -> None:
-    tensors: dict[str, Tensor] = {
-        f"trained.{key}": value.detach() for key, value in trained(run.objective).items()
-    }
+    tensors: dict[str, Tensor] = {f"trained.{key}": value.detach() for key, value in trained(run.objective).items()}
     tensors |= {f"snapshot.{key}": value for key, value in run.snapshot.items()}
     for index, moments in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
-    checkpoint.save(
-        tensors | rng_state(), {"step": run.step, "curve": run.curve, "scheduler": _plain(run.scheduler)}
-    )
+    checkpoint.save(tensors | rng_state(), {"step": run.step, "curve": run.curve, "scheduler": _plain(run.scheduler)})
 
 
 def _resume(run: _Run, checkpoint: CheckpointFile, log: Callable[[dict[str, float], int], None]) -> None:

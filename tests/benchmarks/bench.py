@@ -47,7 +47,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="stillhouse-bench-") as folder:
             figures |= whole_build(Path(folder))
     OUTPUT.write_text(json.dumps({name: asdict(figure) for name, figure in figures.items()}, indent=2) + "\n")
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, {platform.processor() or platform.machine()}, {platform.python_version()}")
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, {platform.processor() or platform.machine()}, {platform.python_version()}"
+    )
     for name, figure in figures.items():
         ratio = f"{figure.ratio:.2f} x {figure.peer}" if figure.ratio else ""
         print(f"{name:32} {figure.value:14.4g} {figure.unit:10} {figure.target or '':14} {ratio}")
@@ -59,7 +61,9 @@ def whole_build(folder: Path) -> dict[str, Figure]:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, target, ignore=ignored) if (ROOT / name).is_dir() else shutil.copy(ROOT / name, target)
+        shutil.copytree(ROOT / name, target, ignore=ignored) if (ROOT / name).is_dir() else shutil.copy(
+            ROOT / name, target
+        )
     with (folder / ".dvc/config").open("a", encoding="utf-8") as config:
         config.write("    no_scm = true\n")
     seconds, peak = _run_measured(folder)
@@ -129,7 +133,11 @@ def embedding_speed(num_texts: int = 1500) -> dict[str, Figure]:
         ours_seconds.append(_seconds(lambda: ours.encode(texts, "document", batch_tokens=3072)))
         peer_seconds.append(_seconds(lambda: peer.encode(texts)))
     ratio = sorted(peer_seconds)[1] / sorted(ours_seconds)[1]
-    return {"teacher_tokens_per_second": Figure(tokens / sorted(ours_seconds)[1], "tokens/s", "Sentence Transformers", ratio)}
+    return {
+        "teacher_tokens_per_second": Figure(
+            tokens / sorted(ours_seconds)[1], "tokens/s", "Sentence Transformers", ratio
+        )
+    }
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -147,9 +147,7 @@ def outcomes(api: str) -> list[str]:
     return [line.split(" | ")[1] for line in latest_page(api).splitlines()[4:]]
 
 
-def test_a_rebuild_runs_what_is_stale_and_keeps_good_outputs_when_input_is_refused(
-    project: Path, api: str
-) -> None:
+def test_a_rebuild_runs_what_is_stale_and_keeps_good_outputs_when_input_is_refused(project: Path, api: str) -> None:
     Path("source.txt").write_text("bad\n")
     refused = start()
     assert "There were no earlier outputs of this stage to put back." in finish(refused)
@@ -204,9 +202,7 @@ def test_a_cancel_ends_the_stage_and_its_children(project: Path, api: str) -> No
         os.kill(child, 0)
 
 
-def test_the_page_shows_the_gates_of_a_finished_rebuild(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_shows_the_gates_of_a_finished_rebuild(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data/promoted").mkdir(parents=True)
     Path("data/promoted/version.json").write_text(
@@ -233,10 +229,6 @@ def test_a_stage_finds_this_interpreter_first() -> None:
 
 
 def test_the_flow_imports_nothing_heavy() -> None:
-    source = (
-        "import sys, flows.rebuild; print(sorted({'torch', 'mlflow', 'pandas', 'numpy'} & set(sys.modules)))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    source = "import sys, flows.rebuild; print(sorted({'torch', 'mlflow', 'pandas', 'numpy'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -99,6 +99,37 @@ def test_embeddings_are_those_of_sentence_transformers(
     np.testing.assert_allclose(encoder.encode(sentences[:12], "query"), expected, atol=1e-6)
 
 
+@fitting
+def test_gradients_are_those_of_the_whole_backbone(
+    load: Load, sentences: list[str], backbones: dict[str, Path], architecture: str, pooling: str
+) -> None:
+    """What the encoder leaves out of the last layer, pooling does not read."""
+    encoder = load(architecture, pooling).train()
+    plain = AutoModel.from_pretrained(backbones[architecture]).train()
+    for module in [*encoder.modules(), *plain.modules()]:
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    batch = encoder.pad(encoder.tokenize(sentences[:6], "query"))
+    weights = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+    (encoder(**batch) * weights).sum().backward()
+    states = plain(**batch).last_hidden_state
+    mode: Any = pooling
+    (torch.nn.functional.normalize(pool(states, batch["attention_mask"], mode), dim=-1) * weights).sum().backward()
+    expected = {name: value.grad for name, value in plain.named_parameters() if value.grad is not None}
+    for name, value in encoder.backbone.named_parameters():
+        if value.grad is not None:
+            torch.testing.assert_close(value.grad, expected.pop(name), rtol=1e-3, atol=1e-5)
+    assert not expected, "every parameter that pooling reads has learned"
+
+
+def test_a_backbone_may_be_wrapped_again(load: Load, sentences: list[str]) -> None:
+    first = load("eurobert", "last")
+    expected = first.encode(sentences[:4], "query")
+    second = Encoder(first.backbone, first.tokenizer, first.settings)
+    np.testing.assert_allclose(second.encode(sentences[:4], "query"), expected, atol=1e-6)
+    np.testing.assert_allclose(first.encode(sentences[:4], "query"), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_order_of_texts_is_kept(load: Load, sentences: list[str], architecture: str) -> None:
     encoder = load(architecture)
@@ -138,9 +169,7 @@ def test_first_layers_alone(
     layers = whole.layers if hasattr(whole, "layers") else whole.encoder.layer
     layers[1].register_forward_hook(lambda module, inputs, output: whole_states.append(output))
     cut_states = []
-    layers = (
-        encoder.backbone.layers if hasattr(encoder.backbone, "layers") else encoder.backbone.encoder.layer
-    )
+    layers = encoder.backbone.layers if hasattr(encoder.backbone, "layers") else encoder.backbone.encoder.layer
     assert len(layers) == 2
     layers[-1].register_forward_hook(lambda module, inputs, output: cut_states.append(output))
     batch = encoder.pad(encoder.tokenize(sentences[:3], "query"))
@@ -154,9 +183,7 @@ def test_first_layers_alone(
     encoder.save(tmp_path)
     again = saved_encoder(tmp_path, None)
     assert again.backbone.config.num_hidden_layers == 2
-    np.testing.assert_allclose(
-        again.encode(sentences[:3], "query"), encoder.encode(sentences[:3], "query"), atol=1e-6
-    )
+    np.testing.assert_allclose(again.encode(sentences[:3], "query"), encoder.encode(sentences[:3], "query"), atol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -179,9 +206,7 @@ def test_weights_that_would_be_random_are_refused(
     assert lost in str(caught.value)
 
 
-def test_a_missing_pooler_is_no_fault(
-    backbones: dict[str, Path], tmp_path: Path, sentences: list[str]
-) -> None:
+def test_a_missing_pooler_is_no_fault(backbones: dict[str, Path], tmp_path: Path, sentences: list[str]) -> None:
     """Nothing reads BERT's pooler; sentence encoders are often released without its weights."""
     shutil.copytree(backbones["bert"], tmp_path / "bert")
     file = tmp_path / "bert" / "model.safetensors"
@@ -246,9 +271,7 @@ def test_last_token_pooling_without_an_end_token_is_refused(backbones: dict[str,
         Encoder(load_backbone(str(backbones["qwen3"])), tokenizer, EncoderSettings("last", PROMPTS, 32))
 
 
-def test_a_tokenizer_without_padding_token_pads_with_its_end_token(
-    backbones: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_tokenizer_without_padding_token_pads_with_its_end_token(backbones: dict[str, Path], tmp_path: Path) -> None:
     backend = AutoTokenizer.from_pretrained(backbones["qwen3"]).backend_tokenizer
     PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>").save_pretrained(tmp_path / "end")
     assert load_tokenizer(str(tmp_path / "end")).pad_token == "<|end|>"
@@ -322,9 +345,7 @@ def test_a_model_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:
-    with pytest.raises(
-        ModuleNotFoundError, match=r"'no_such_package' is not installed.*pip install no-such-package"
-    ):
+    with pytest.raises(ModuleNotFoundError, match=r"'no_such_package' is not installed.*pip install no-such-package"):
         load_backbone("package:no_such_package/model")
 
 
@@ -332,9 +353,7 @@ def test_identity_follows_all_that_decides_a_vector(backbones: dict[str, Path], 
     folder = tmp_path / "teacher"
     shutil.copytree(backbones["bert"], folder)
     first = teacher_identity(str(folder), "mean", 32)
-    assert teacher_identity(str(backbones["bert"]), "mean", 32) == first, (
-        "the place of a folder does not matter"
-    )
+    assert teacher_identity(str(backbones["bert"]), "mean", 32) == first, "the place of a folder does not matter"
     digests = {
         first["digest"],
         *(teacher_identity(str(folder), *how)["digest"] for how in [("cls", 32), ("mean", 16)]),

@@ -96,9 +96,7 @@ def test_a_wrong_input_is_explained(model: PyFuncModel) -> None:
         model.predict(pd.DataFrame({"text": ["a still", None]}))
 
 
-def test_a_model_is_loaded_at_its_first_use_and_once(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_is_loaded_at_its_first_use_and_once(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
     import sentence_transformers
 
@@ -126,9 +124,7 @@ def server(model_folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model_folder)]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     # The model must not lean on this repository: it runs from another folder.
-    process = subprocess.Popen(
-        command, cwd=model_folder.parent, env=served_environment(), start_new_session=True
-    )
+    process = subprocess.Popen(command, cwd=model_folder.parent, env=served_environment(), start_new_session=True)
     try:
         wait_until_up(f"http://127.0.0.1:{port}/ping", process)
         yield f"http://127.0.0.1:{port}/invocations"

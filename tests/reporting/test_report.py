@@ -55,9 +55,7 @@ def _metrics() -> dict[str, Any]:
 
 def _curves() -> dict[str, list[dict[str, Any]]]:
     def rows(*terms: str) -> list[dict[str, Any]]:
-        made = [
-            {"step": step, "loss": 9 / step, **dict.fromkeys(terms, 4 / step)} for step in range(10, 200, 10)
-        ]
+        made = [{"step": step, "loss": 9 / step, **dict.fromkeys(terms, 4 / step)} for step in range(10, 200, 10)]
         return [{**row, "dev": 0.3} if row["step"] % 50 == 0 else row for row in made]
 
     return {"distill": rows("distillation"), "adapt@retrieval": rows("info_nce", "spread_out")}
@@ -75,9 +73,7 @@ def _about() -> dict[str, Any]:
             {"name": "retrieval_retention", "value": 0.87, "min": 0.85, "max": None, "passed": True},
             {"name": "binary_retention", "value": 0.7996, "min": 0.8, "max": None, "passed": False},
         ],
-        "sources": [
-            {"name": "wikipedia", "kind": "pairs", "language": "en", "license": "CC BY-SA 4.0", "train": 1234}
-        ],
+        "sources": [{"name": "wikipedia", "kind": "pairs", "language": "en", "license": "CC BY-SA 4.0", "train": 1234}],
         "notes": ["The teacher takes no instructions."],
     }
 
@@ -259,9 +255,7 @@ def test_over_base_plot_draws_differences_and_intervals() -> None:
 
 
 def test_training_curves_name_the_terms_and_average_many_points() -> None:
-    rows = [
-        {"step": step, "loss": 2.0 / step, "info_nce": 1.0, "learning_rate": 1e-4} for step in range(1, 1001)
-    ]
+    rows = [{"step": step, "loss": 2.0 / step, "info_nce": 1.0, "learning_rate": 1e-4} for step in range(1, 1001)]
     rows[-1]["dev"] = 0.5
     figure = figures.training_curves("adapt@retrieval", rows)
     for text in ("Adapter: retrieval", "Total", "InfoNCE", "loss (log scale)", "dev metric", "step"):

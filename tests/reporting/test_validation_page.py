@@ -62,9 +62,7 @@ def html() -> str:
 
 
 def test_verdict_names_the_expectation_and_counts_its_rows(html: str) -> None:
-    verdict = (
-        "1 of 3 expectations not met: wikipedia, query: column value lengths to be between (1,037 rows)."
-    )
+    verdict = "1 of 3 expectations not met: wikipedia, query: column value lengths to be between (1,037 rows)."
     assert verdict in html
     assert html.index(verdict) < html.index('id="failures"') < html.index('id="suites"')
     assert "<strong>1,037 (25.0%)</strong> of 4,148 rows" in html

@@ -91,9 +91,7 @@ def test_a_figure_that_mlflow_refuses_fails_the_stage(project: Path) -> None:
     assert not Path("data/lineage").exists()
 
 
-def test_a_failed_stage_is_mended_and_a_later_build_names_it(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_stage_is_mended_and_a_later_build_names_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="loss is nan"), stage_run("distill", RECIPE, []) as run:
         raise ValueError("loss is nan at http://user:secret@host")
     assert not Path("data/lineage/distill.json").exists()

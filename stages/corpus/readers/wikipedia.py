@@ -9,7 +9,9 @@ from typing import Any
 Record = dict[str, Any]
 
 # A sentence ends at . ! or ? before white space and a capital, unless a one-letter initial or "c." stands before it.
-_SENTENCE_END = re.compile(r"(?<![A-Z]\.)(?<!\b[A-Z])(?<!\bc)(?<!\bSt)(?<!\bDr)(?<!\bMr)[.!?][\"')\]]?\s+(?=[\"'(\[]?[A-Z0-9])")
+_SENTENCE_END = re.compile(
+    r"(?<![A-Z]\.)(?<!\b[A-Z])(?<!\bc)(?<!\bSt)(?<!\bDr)(?<!\bMr)[.!?][\"')\]]?\s+(?=[\"'(\[]?[A-Z0-9])"
+)
 _UNLABELLED = "Uncategorized"
 MASK = "it"
 
@@ -42,14 +44,15 @@ def split_first_sentence(text: str) -> tuple[str, str]:
     end = _SENTENCE_END.search(text)
     if end is None:
         return text.strip(), ""
-    return text[: end.start() + 1].strip(), text[end.end() :].strip()
+    return text[: end.end()].strip(), text[end.end() :].strip()
 
 
 def mask_title(text: str, title: str) -> str:
     """Replace an article's title, and the words of a multi-word title that are its own, by a pronoun."""
     plain = re.sub(r"\s*\([^)]*\)$", "", title)
-    masked = re.sub(rf"\b{re.escape(plain)}\b", MASK, text, flags=re.IGNORECASE)
-    own_words = [word for word in plain.split() if len(word) > 3 and word[0].isupper()]
+    # Not \b: a title may end in a sign (C++, Washington, D.C.).
+    masked = re.sub(rf"(?<!\w){re.escape(plain)}(?!\w)", MASK, text, flags=re.IGNORECASE)
+    own_words = [word for word in re.findall(r"\w[\w'’-]*", plain) if len(word) > 3 and word[0].isupper()]
     for word in own_words:
         masked = re.sub(rf"\b{re.escape(word)}\b", MASK, masked)
     return masked

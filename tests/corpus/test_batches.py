@@ -1,0 +1,101 @@
+"""Batches: every row once, within the budget, the same for the same seed and epoch."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from stages.corpus.batches import GROUP_BATCHES, mixed_batches, shuffled_batches, shuffled_token_batches
+from stages.corpus.batches import token_budget_batches as budget_batches
+
+LENGTHS = np.random.default_rng(0).integers(1, 120, size=1000).tolist()
+Shuffled = Callable[[int, int], list[np.ndarray]]
+SHUFFLED: dict[str, Shuffled] = {
+    "tokens": lambda seed, epoch: shuffled_token_batches(LENGTHS, 256, seed, epoch),
+    "rows": lambda seed, epoch: shuffled_batches(LENGTHS, 8, seed, epoch),
+}
+each = pytest.mark.parametrize("make", SHUFFLED.values(), ids=list(SHUFFLED))
+
+
+def flat(batches: list[np.ndarray]) -> list[int]:
+    return np.concatenate(batches).tolist()
+
+
+def padding(batches: list[np.ndarray]) -> float:
+    """Share of a batch's cells that hold no token."""
+    cells = sum(len(rows) * max(LENGTHS[row] for row in rows) for rows in batches)
+    return 1 - sum(LENGTHS[row] for rows in batches for row in rows) / cells
+
+
+def test_budget_batches_hold_every_row_once_longest_first() -> None:
+    batches = list(budget_batches(LENGTHS, 256))
+    assert sorted(flat(batches)) == list(range(1000))
+    assert [LENGTHS[row] for row in flat(batches)] == sorted(LENGTHS, reverse=True)
+    assert max(len(rows) * max(LENGTHS[row] for row in rows) for rows in batches) <= 256
+    assert padding(batches) < 0.05
+
+
+def test_a_row_longer_than_the_budget_stands_alone() -> None:
+    assert [rows.tolist() for rows in budget_batches([5, 300, 2, 280], 10)] == [[1], [3], [0, 2]]
+    assert list(budget_batches([], 10)) == []
+
+
+@each
+def test_every_row_once_an_epoch(make: Shuffled) -> None:
+    rows = flat(make(1, 0))
+    assert sorted(rows) == list(range(1000))
+    assert rows != sorted(rows)
+
+
+@each
+def test_seed_and_epoch_decide(make: Shuffled) -> None:
+    first = flat(make(1, 0))
+    assert flat(make(1, 0)) == first
+    assert flat(make(1, 1)) != first
+    assert flat(make(2, 0)) != first
+    assert flat(make(0, 1)) != flat(make(1, 0))
+
+
+@each
+def test_like_lengths_together_and_batches_in_no_order(make: Shuffled) -> None:
+    batches = make(1, 0)
+    assert padding(batches) < 0.2
+    mean = [np.mean([LENGTHS[row] for row in rows]) for rows in batches]
+    assert abs(np.corrcoef(mean, np.arange(len(mean)))[0, 1]) < 0.5
+
+
+def test_shuffled_token_batches_keep_their_budget() -> None:
+    batches = SHUFFLED["tokens"](1, 0)
+    assert max(len(rows) * max(LENGTHS[row] for row in rows) for rows in batches) <= 256
+
+
+def test_shuffled_batches_are_of_one_size_and_leave_a_remainder_out() -> None:
+    batches = shuffled_batches([1] * 1003, 8, 1, 0)
+    assert {len(rows) for rows in batches} == {8}
+    assert len(batches) == 125
+    assert len(set(flat(batches))) == 1000
+    assert GROUP_BATCHES * 8 < 1003, "more than one group is tested here"
+    left_out = {
+        frozenset(set(range(1003)) - set(flat(shuffled_batches([1] * 1003, 8, 1, epoch)))) for epoch in range(4)
+    }
+    assert len(left_out) == 4, "another epoch leaves others out"
+
+
+def test_fewer_rows_than_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="a batch holds 8 rows but there are only 7; lower batch_size"):
+        shuffled_batches([1] * 7, 8, 0, 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.9, 1.0])
+def test_mixed_batches_keep_the_share_and_each_lists_order(share: float) -> None:
+    left, right = [np.array([n]) for n in range(40)], [np.array([100 + n]) for n in range(600)]
+    mixed = mixed_batches(left, right, share, 3, 0)
+    assert len(mixed) == 640
+    numbers = flat(mixed)
+    from_left, from_right = [n for n in numbers if n < 100], [n for n in numbers if n >= 100]
+    assert len(from_left) / 640 == pytest.approx(share, abs=0.06)
+    assert from_left == [n % 40 for n in range(len(from_left))], "a list that runs out begins again"
+    assert from_right == [100 + n % 600 for n in range(len(from_right))]
+    if 0 < share < 1:
+        assert flat(mixed_batches(left, right, share, 3, 0)) == numbers
+        assert flat(mixed_batches(left, right, share, 3, 1)) != numbers

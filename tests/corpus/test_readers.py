@@ -1,0 +1,249 @@
+"""Readers of text sources, each over a small file of its own format."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.corpus.cleaning import Limits, clean
+from stages.corpus.locations import check_versions, files_digest, matching_files, resolve
+from stages.corpus.readers import botocore, docstrings, human_scores, wikipedia
+from stages.corpus.sources import READERS, read_records, source_files
+
+# Wikipedia
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "rest"),
+    [
+        ("A hat is worn. It is warm.", "A hat is worn.", "It is warm."),
+        ("One sentence only.", "One sentence only.", ""),
+        ("J. R. Smith was born. He died.", "J. R. Smith was born.", "He died."),
+        ("The U.S. Army fought. It won.", "The U.S. Army fought.", "It won."),
+        ("Dr. Who met St. Paul. They spoke.", "Dr. Who met St. Paul.", "They spoke."),
+        ("Plato (c. 428 BC) taught. He wrote.", "Plato (c. 428 BC) taught.", "He wrote."),
+        ("It costs 3.5 Euro. That is much.", "It costs 3.5 Euro.", "That is much."),
+        ('She said "Go." They went.', 'She said "Go."', "They went."),
+        ("Really? Yes! So be it.", "Really?", "Yes! So be it."),
+        ("", "", ""),
+    ],
+)
+def test_first_sentence(text: str, first: str, rest: str) -> None:
+    assert wikipedia.split_first_sentence(text) == (first, rest)
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "masked"),
+    [
+        ("The hat is a hat. Hats are many.", "Hat", "The it is a it. Hats are many."),
+        ("Newton and Isaac Newton wrote.", "Isaac Newton", "it and it wrote."),
+        ("Mercury is near. The planet turns.", "Mercury (planet)", "it is near. The planet turns."),
+        ("Today C++ is used; C is not.", "C++", "Today it is used; C is not."),
+        ("In Washington, D.C. or Washington.", "Washington, D.C.", "In it or it."),
+        ("A new deal for New York.", "New York", "A new deal for it."),
+        ("Theory of mind, and of Mind.", "Theory of Mind", "it, and of it."),
+        ("Cats chatter.", "Cat", "Cats chatter."),
+    ],
+)
+def test_titles_are_masked(text: str, title: str, masked: str) -> None:
+    assert wikipedia.mask_title(text, title) == masked
+
+
+@pytest.fixture
+def articles(tmp_path: Path) -> Path:
+    entries = [
+        ("Hat", "A hat is worn. Each hat warms.", "Head covering", "Everyday life"),
+        ("Mercury (planet)", "Mercury is small. Mercury is near.", "First planet", "Uncategorized"),
+        ("Nothing", "No more.", None, "Philosophy"),
+    ]
+    values = {
+        title: {"title": title, "extract": extract, "description": description, "topic": topic}
+        for title, extract, description, topic in entries
+    }
+    file = tmp_path / "articles.json"
+    file.write_text(json.dumps(values))
+    return file
+
+
+def test_wikipedia_records(articles: Path) -> None:
+    assert list(wikipedia.leads([articles])) == [
+        {"entity": "Hat", "query": "A hat is worn.", "document": "Each it warms."},
+        {"entity": "Mercury (planet)", "query": "Mercury is small.", "document": "it is near."},
+        {"entity": "Nothing", "query": "No more.", "document": ""},
+    ]
+    assert list(wikipedia.descriptions([articles])) == [
+        {"entity": "Hat", "query": "Head covering", "document": "Hat"},
+        {"entity": "Mercury (planet)", "query": "First planet", "document": "Mercury"},
+        {"entity": "Nothing", "query": "", "document": "Nothing"},
+    ]
+    assert list(wikipedia.topics([articles])) == [
+        {"entity": "Hat", "text": "Each it warms.", "label": "Everyday life"},
+        {"entity": "Nothing", "text": "", "label": "Philosophy"},
+    ]
+
+
+# Docstrings
+
+MODULE = '''"""Of the module."""
+
+def boil(wort):
+    """Boil the wort.
+
+    It takes
+    an hour.
+
+    Examples
+    --------
+    >>> boil(wort)
+    >>> for one in wort:
+    ...     boil(one)
+    """
+    def inner():
+        """Not public."""
+
+def _cool(wort):
+    """Not public."""
+
+def silent(wort):
+    return wort
+
+class Still:
+    """A still, of
+    copper."""
+
+    async def run(self):
+        """Run it.
+
+        Slowly.
+        """
+
+    def _stop(self):
+        """Not public."""
+'''
+
+
+def test_docstrings_give_summary_and_body(tmp_path: Path) -> None:
+    file = tmp_path / "site-packages" / "distillery" / "copper.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(MODULE)
+    hidden = tmp_path / "site-packages" / "distillery" / "tests" / "test_copper.py"
+    hidden.parent.mkdir()
+    hidden.write_text(MODULE)
+    entity = "distillery.copper"
+    assert list(docstrings.pairs([file, hidden])) == [
+        {"entity": entity, "query": "Boil the wort.", "document": "It takes an hour. Examples"},
+        {"entity": entity, "query": "A still, of copper.", "document": ""},
+        {"entity": entity, "query": "Run it.", "document": "Slowly."},
+    ]
+    assert [record["label"] for record in docstrings.packages([file])] == ["distillery"] * 3
+
+
+# Botocore
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_botocore_operations(tmp_path: Path, compressed: bool) -> None:
+    model = {
+        "metadata": {"serviceId": "Still"},
+        "operations": {
+            "Run": {"documentation": "<p>Runs a <b>still</b>. It&apos;s  hot &amp; <i>slow</i>.</p><p>Ends.</p>"},
+            "Stop": {"documentation": "<p>Stops it.</p>"},
+            "List": {},
+        },
+    }
+    file = tmp_path / ("service-2.json.gz" if compressed else "service-2.json")
+    content = json.dumps(model).encode()
+    file.write_bytes(gzip.compress(content) if compressed else content)
+    assert list(botocore.operations([file])) == [
+        {"entity": "Still", "query": "Runs a still .", "document": "It's hot & slow . Ends."},
+        {"entity": "Still", "query": "Stops it.", "document": ""},
+        {"entity": "Still", "query": "", "document": ""},
+    ]
+
+
+# Scores by people
+
+
+def test_word_pairs_that_share_a_word_share_a_split(tmp_path: Path) -> None:
+    file = tmp_path / "words.tsv"
+    chains = [f"word{chain}x{link}\tWord{chain}x{link + 1}\t{link}.5\n" for chain in range(30) for link in range(4)]
+    file.write_text("# word\tword\tscore\n\n" + "".join(chains[::2] + chains[1::2]))
+    records = list(human_scores.word_pairs([file], scale=10.0))
+    assert len(records) == 120
+    assert records[0] == {"entity": "word0x0", "text_a": "word0x0", "text_b": "Word0x1", "score": 0.05}
+    assert len({record["entity"] for record in records}) == 30
+
+    limits = Limits({"text_a": (1, 2), "text_b": (1, 2)}, dev=0.2, test=0.3, max_rows=None, seed=1)
+    origin = {"source": "words", "kind": "scored", "language": "en", "license": "MIT"}
+    splits = clean(records, origin, limits).splits
+    words = {
+        name: {row[field].lower() for row in rows for field in ("text_a", "text_b")} for name, rows in splits.items()
+    }
+    assert min(map(len, words.values())) > 0
+    assert not words["train"] & words["dev"]
+    assert not words["train"] & words["test"]
+    assert not words["dev"] & words["test"]
+
+
+def test_document_matrix_reads_the_upper_triangle(tmp_path: Path) -> None:
+    (tmp_path / "three.cor").write_bytes("one caf\xe9\ntwo\nthree\n".encode("latin-1"))
+    (tmp_path / "similarities.txt").write_text("1.0\t0.2\t0.4\n9 1.0 0.6\n9 9 1.0\n")
+    files = [tmp_path / "similarities.txt", tmp_path / "three.cor"]
+    expected = [("one caf\xe9", "two", 0.1), ("one caf\xe9", "three", 0.2), ("two", "three", 0.3)]
+    for order in (files, files[::-1]):
+        records = list(human_scores.document_matrix(order, scale=2.0, encoding="latin-1"))
+        assert [(record["text_a"], record["text_b"], record["score"]) for record in records] == expected
+        assert {record["entity"] for record in records} == {"three"}
+
+
+# By name, and where files are
+
+
+def test_readers_by_name(articles: Path) -> None:
+    assert list(read_records("wikipedia.leads", [articles], {})) == list(wikipedia.leads([articles]))
+    with pytest.raises(ValueError, match=r"unknown reader 'wikipedia\.lead'; the readers are wikipedia\.leads, "):
+        read_records("wikipedia.lead", [articles], {})
+    assert set(READERS) >= {"docstrings.pairs", "botocore.operations"}
+
+
+@pytest.mark.parametrize("options", [{"scael": 10.0}, {}])
+def test_options_that_a_reader_does_not_take_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(
+        ValueError, match=r"reader human_scores\.word_pairs: .*scale|scael.*correct the source's options"
+    ):
+        read_records("human_scores.word_pairs", [tmp_path / "words.tsv"], options)
+
+
+def test_files_are_found_sorted_or_the_pattern_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sources" / "deep").mkdir(parents=True)
+    for name in ("b.txt", "a.txt", "deep/c.txt", "d.md"):
+        (tmp_path / "sources" / name).write_text(name)
+    found = matching_files(f"{tmp_path}/sources/**/*.txt")
+    assert [path.name for path in found] == ["a.txt", "b.txt", "c.txt"]
+    monkeypatch.chdir(tmp_path)
+    assert matching_files("sources/*.md") == [Path("sources/d.md")]
+    with pytest.raises(FileNotFoundError, match=r"no file matches 'sources/\*\.json'"):
+        matching_files("sources/*.json")
+    assert files_digest(found) != files_digest(found[::-1])
+
+
+def test_package_locations(tmp_path: Path) -> None:
+    import sklearn
+
+    assert resolve("package:sklearn/utils") == str(Path(sklearn.__file__).parent / "utils")
+    assert resolve("some/folder") == "some/folder"
+    assert len(matching_files("package:sklearn/utils/_m*.py")) > 1
+    with pytest.raises(ModuleNotFoundError, match=r"'no_such' is not installed.*pip install no-such"):
+        resolve("package:no_such/file")
+
+
+def test_a_package_in_another_version_is_refused() -> None:
+    import sklearn
+
+    check_versions({"scikit-learn": sklearn.__version__})
+    with pytest.raises(ValueError, match=r"scikit-learn: got version .*, the recipe declares 0\.0\.1; install it"):
+        source_files(("package:sklearn/__init__.py",), {"scikit-learn": "0.0.1"})
+    with pytest.raises(ModuleNotFoundError, match="no-such-package is missing; install it: pip install"):
+        check_versions({"no-such-package": "1"})

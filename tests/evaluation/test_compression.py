@@ -1,0 +1,51 @@
+"""Precisions and dimensions: what is stored, and what retrieval keeps of it."""
+
+import numpy as np
+import pytest
+
+from stages.evaluation.compression import compression, stored
+from stages.evaluation.tasks import ranking_score
+from stages.metrics.lexical import bm25_rank
+
+
+@pytest.fixture
+def vectors() -> np.ndarray:
+    drawn = np.random.default_rng(3).normal(size=(40, 16)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+def test_a_cut_is_renormalised(vectors: np.ndarray) -> None:
+    cut = stored(vectors, 4, "float32", 1.0)
+    assert cut.shape == (40, 4)
+    np.testing.assert_allclose(np.linalg.norm(cut, axis=1), 1, atol=1e-6)
+
+
+def test_binary_is_the_sign_also_where_the_bits_do_not_fill_a_byte(vectors: np.ndarray) -> None:
+    np.testing.assert_array_equal(stored(vectors, 13, "binary", 1.0), np.where(vectors[:, :13] > 0, 1, -1))
+
+
+def test_int8_is_within_a_step_and_clips_at_the_limit(vectors: np.ndarray) -> None:
+    codes = stored(vectors, 16, "int8", 0.5)
+    assert codes.dtype == np.int8
+    step = 1.0 / 255
+    inside = np.abs(vectors) < 0.5
+    np.testing.assert_allclose(((codes.astype(float) + 128) * step - 0.5)[inside], vectors[inside], atol=1.01 * step)
+    assert set(codes[vectors > 0.5]) <= {127}
+
+
+def test_identical_sides_are_found_at_every_precision(vectors: np.ndarray) -> None:
+    table = compression([(vectors, vectors)], [8, 16], {"8": 1.0, "16": 1.0})
+    assert table["float32"] == {"8": 1.0, "16": 1.0}
+    assert table["int8"]["16"] == pytest.approx(1.0)
+    assert table["binary"]["8"] < table["binary"]["16"] <= 1.0  # 40 texts share 8 bits more often than 16
+
+
+def test_ranking_score_counts_document_i_for_query_i() -> None:
+    score = ranking_score(np.array([[0, 1, 2], [2, 1, 0], [0, 1, 2]]))
+    np.testing.assert_allclose(score.rows, [1, 1 / np.log2(3), 1 / np.log2(4)])
+    assert score.figures["recall_at_100"] == 1.0
+
+
+def test_bm25_ranks_the_document_with_the_rare_word_first() -> None:
+    documents = ["the cat sat on the mat", "a dog ran over the road", "stock markets fell sharply"]
+    assert bm25_rank(["why did markets fall", "dog"], documents, 3, k1=1.5, b=0.75)[:, 0].tolist() == [2, 1]

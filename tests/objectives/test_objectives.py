@@ -1,0 +1,330 @@
+"""The objectives on a tiny encoder: what learns, what is left out, and the values their terms must have."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stages.corpus.batches import mixed_batches, shuffled_batches
+from stages.losses.contrastive import info_nce
+from stages.losses.distillation import embedding_distillation, relational_distillation
+from stages.losses.ranking import cosent
+from stages.losses.regularization import spread_out
+from stages.modeling.adapters import add_adapter, without_adapter
+from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
+from stages.objectives.classification import Classification
+from stages.objectives.distillation import Distillation
+from stages.objectives.retrieval import TEMPERATURE_BOUNDS, Retrieval, Temperature
+from stages.objectives.text_matching import TextMatching
+from stages.objectives.texts import Texts, texts_of
+
+DIMS = (8, 32)
+TEACHER = 12
+PROMPTS = {"query": "query : ", "document": ""}
+ROWS = np.array([3, 0, 5, 9])
+
+Side = Callable[[str], Texts]
+
+
+@pytest.fixture
+def student(backbones: dict[str, Path]) -> Encoder:
+    return load_encoder(str(backbones["eurobert"]), EncoderSettings("last", PROMPTS, 24))
+
+
+@pytest.fixture
+def adapted(student: Encoder) -> Encoder:
+    """With an adapter whose delta is not zero, so that it differs from its base."""
+    torch.manual_seed(0)
+    add_adapter(student, "task", 4, 4)
+    with torch.no_grad():
+        for name, value in student.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=0.2)
+    return student
+
+
+def side(encoder: Encoder, texts: Sequence[str], name: str, seed: int = 0) -> Texts:
+    teacher = np.random.default_rng(seed).normal(size=(len(texts), TEACHER)).astype(np.float16)
+    return texts_of(encoder, texts, name, teacher)
+
+
+def projection() -> nn.Linear:
+    torch.manual_seed(4)
+    return nn.Linear(32, TEACHER)
+
+
+def learning(objective: nn.Module, terms: dict[str, Tensor]) -> set[str]:
+    """Names of the parameters that a gradient reaches; none has one that is not wanted."""
+    torch.stack(list(terms.values())).sum().backward()
+    reached = {name for name, value in objective.named_parameters() if value.grad is not None and value.grad.any()}
+    for name, value in objective.named_parameters():
+        assert value.requires_grad or value.grad is None, name
+    return reached
+
+
+def adapter_parts(objective: nn.Module) -> set[str]:
+    return {name for name, _ in objective.named_parameters() if "lora_" in name}
+
+
+def projected(embeddings: Tensor, teacher: Tensor, psi: nn.Linear) -> Tensor:
+    """Mean over prefixes of the distance to the teacher, written out."""
+    return torch.stack(
+        [
+            embedding_distillation(embeddings[:, :dim] @ psi.weight[:, :dim].T + psi.bias, teacher.float())
+            for dim in DIMS
+        ]
+    ).mean()
+
+
+# Texts
+
+
+def test_texts_carry_the_sides_prompt_and_their_own_targets(student: Encoder, sentences: list[str]) -> None:
+    data = side(student, sentences[:10], "query")
+    expected = torch.from_numpy(student.eval().encode([sentences[row] for row in ROWS], "query"))
+    torch.testing.assert_close(data.embed(student, ROWS).detach(), expected, atol=1e-6, rtol=0)
+    assert data.teacher is not None
+    assert torch.equal(data.targets(ROWS, torch.device("cpu")), data.teacher[[3, 0, 5, 9]].float())
+    assert data.lengths == [len(ids) for ids in data.token_ids]
+    with pytest.raises(AssertionError, match="carry no teacher vectors"):
+        texts_of(student, sentences[:2], "query").targets([0], torch.device("cpu"))
+
+
+# Stage 1
+
+
+def test_distillation_teaches_the_student_and_its_projection(student: Encoder, sentences: list[str]) -> None:
+    data, psi = side(student, sentences[:10], "query"), projection()
+    objective = Distillation(student, psi, DIMS, data)
+    terms = objective(ROWS)
+    assert data.teacher is not None
+    expected = projected(data.embed(student, ROWS), data.teacher[ROWS], psi)
+    torch.testing.assert_close(terms["distillation"], expected)
+    reached = learning(objective, terms)
+    assert {"projection.weight", "projection.bias"} <= reached
+    assert {name for name, value in objective.named_parameters() if value.requires_grad} == reached
+    assert "encoder.backbone.embed_tokens.weight" in reached
+
+
+def test_distillation_leaves_frozen_token_embeddings_and_projection_alone(
+    student: Encoder, sentences: list[str]
+) -> None:
+    student.backbone.get_input_embeddings().requires_grad_(False)
+    objective = Distillation(student, projection().requires_grad_(False), DIMS, side(student, sentences[:10], "query"))
+    reached = learning(objective, objective(ROWS))
+    assert "encoder.backbone.embed_tokens.weight" not in reached
+    assert not [name for name in reached if name.startswith("projection")]
+    assert "encoder.backbone.layers.0.self_attn.q_proj.weight" in reached
+
+
+# Retrieval
+
+
+@pytest.fixture
+def retrieval(adapted: Encoder, sentences: list[str]) -> Retrieval:
+    queries, documents = side(adapted, sentences[:12], "query", 1), side(adapted, sentences[20:32], "document", 2)
+    negatives = np.stack([(np.arange(12) + 5) % 12, (np.arange(12) + 7) % 12], axis=1)
+    return Retrieval(
+        adapted,
+        projection(),
+        DIMS,
+        queries,
+        documents,
+        negatives,
+        temperature=0.05,
+        info_nce=1.0,
+        distillation=2.0,
+        spread_out=3.0,
+    )
+
+
+def test_retrieval_terms_are_those_of_the_paper(retrieval: Retrieval) -> None:
+    terms = retrieval(ROWS)
+    queries = retrieval.queries.embed(retrieval.encoder, ROWS)
+    positives = retrieval.documents.embed(retrieval.encoder, ROWS)
+    negatives = retrieval.documents.embed(retrieval.encoder, retrieval.negatives[ROWS].ravel()).view(4, 2, 32)
+    nce = [info_nce(queries[:, :d], positives[:, :d], negatives[..., :d], 0.05) for d in DIMS]
+    torch.testing.assert_close(terms["info_nce"], torch.stack(nce).mean(), rtol=1e-4, atol=1e-5)
+    assert retrieval.queries.teacher is not None
+    assert retrieval.documents.teacher is not None
+    distilled = projected(queries, retrieval.queries.teacher[ROWS], retrieval.projection) + projected(
+        positives, retrieval.documents.teacher[ROWS], retrieval.projection
+    )
+    torch.testing.assert_close(terms["distillation"], 2.0 * distilled, rtol=1e-4, atol=1e-5)
+    spread = spread_out(queries) + spread_out(positives)
+    torch.testing.assert_close(terms["spread_out"], 3.0 * spread, rtol=1e-4, atol=1e-5)
+    assert set(terms) == {"info_nce", "distillation", "spread_out"}
+
+
+def test_retrieval_teaches_the_adapter_and_the_temperature_alone(retrieval: Retrieval) -> None:
+    reached = learning(retrieval, retrieval(ROWS))
+    assert reached == adapter_parts(retrieval) | {"temperature.logarithm"}
+    assert retrieval.queries.teacher is not None
+    assert not retrieval.queries.teacher.requires_grad
+
+
+def test_temperature_stays_within_its_bounds() -> None:
+    assert Temperature(0.02)().item() == pytest.approx(0.02)
+    least, most = TEMPERATURE_BOUNDS
+    for start, expected in ((0.0001, least), (3.0, most)):
+        temperature = Temperature(start)
+        assert temperature().item() == pytest.approx(expected)
+    inside = Temperature(0.05)
+    inside().backward()
+    assert inside.logarithm.grad == pytest.approx(0.05)
+
+
+# Text matching
+
+
+@pytest.fixture
+def matching(adapted: Encoder, sentences: list[str]) -> TextMatching:
+    """Six scored pairs, then six without scores."""
+    return TextMatching(
+        adapted,
+        projection(),
+        DIMS,
+        side(adapted, sentences[:12], "document", 1),
+        side(adapted, sentences[20:32], "document", 2),
+        np.array([0.9, 0.1, 0.5, 0.3, 0.7, 0.2]),
+        temperature=0.05,
+        cosent_temperature=0.1,
+        cosent=1.5,
+        info_nce=2.5,
+        distillation=3.5,
+    )
+
+
+def test_scored_batches_are_ranked(matching: TextMatching) -> None:
+    rows = np.array([4, 1, 2])
+    terms = matching(rows)
+    assert set(terms) == {"cosent"}
+    left, right = matching.left.embed(matching.encoder, rows), matching.right.embed(matching.encoder, rows)
+    expected = [
+        cosent(F.cosine_similarity(left[:, :d], right[:, :d]), torch.tensor([0.7, 0.1, 0.5]), 0.1) for d in DIMS
+    ]
+    torch.testing.assert_close(terms["cosent"], 1.5 * torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+    assert learning(matching, terms) == adapter_parts(matching)
+
+
+def test_unscored_batches_are_contrasted_and_distilled(matching: TextMatching) -> None:
+    rows = np.array([6, 11, 8])
+    terms = matching(rows)
+    assert set(terms) == {"info_nce", "distillation"}
+    left, right = matching.left.embed(matching.encoder, rows), matching.right.embed(matching.encoder, rows)
+    nce = torch.stack([info_nce(left[:, :d], right[:, :d], None, 0.05) for d in DIMS]).mean()
+    torch.testing.assert_close(terms["info_nce"], 2.5 * nce, rtol=1e-4, atol=1e-5)
+    assert matching.left.teacher is not None
+    assert matching.right.teacher is not None
+    distilled = projected(left, matching.left.teacher[rows], matching.projection) + projected(
+        right, matching.right.teacher[rows], matching.projection
+    )
+    torch.testing.assert_close(terms["distillation"], 3.5 * distilled, rtol=1e-4, atol=1e-5)
+    assert learning(matching, terms) == adapter_parts(matching)
+
+
+def test_batches_hold_pairs_of_one_kind(matching: TextMatching) -> None:
+    """As the stage mixes them: each batch lies wholly below or wholly above the number of scores."""
+    scored = shuffled_batches(matching.left.lengths[:6], 2, 0, 0)
+    unscored = [rows + 6 for rows in shuffled_batches(matching.left.lengths[6:], 2, 0, 0)]
+    kinds = set()
+    for rows in mixed_batches(scored, unscored, 0.5, 0, 0):
+        assert len({int(row) < 6 for row in rows}) == 1
+        kinds.add(frozenset(matching(rows)))
+    assert kinds == {frozenset({"cosent"}), frozenset({"info_nce", "distillation"})}
+
+
+def test_a_batch_of_both_kinds_is_refused(matching: TextMatching) -> None:
+    for rows in ([0, 6], [6, 0]):
+        with pytest.raises(AssertionError, match="one kind"):
+            matching(np.array(rows))
+
+
+# Classification
+
+
+def classifier(encoder: Encoder, sentences: list[str], labels: list[str], **others: Any) -> Classification:
+    settings = {"num_negatives": 2, "temperature": 0.05, "info_nce": 1.0, "relational": 2.0, "seed": 7} | others
+    texts = texts_of(encoder, sentences[: len(labels)], "document")
+    return Classification(encoder, DIMS, texts, labels, **settings)
+
+
+LABELS = [*"aaabbbcccddd"]
+
+
+def test_draws_never_take_a_negative_of_the_same_label(adapted: Encoder, sentences: list[str]) -> None:
+    objective = classifier(adapted, sentences, LABELS, num_negatives=4)
+    seen = set()
+    for start in range(8):
+        rows = np.array([start, (start + 5) % 12, 3, 8])
+        drawn = objective.draw(rows)
+        assert len(drawn) == 4 + 4 * 4
+        for place, row in enumerate(rows):
+            positive, negatives = drawn[place], drawn[4 + 4 * place : 8 + 4 * place]
+            assert LABELS[positive] == LABELS[row]
+            assert positive != row
+            assert len(set(negatives.tolist())) == 4
+            assert LABELS[row] not in {LABELS[negative] for negative in negatives}
+        seen.add(tuple(drawn.tolist()))
+    assert len(seen) == 8
+
+
+def test_draws_depend_on_seed_and_rows_alone(adapted: Encoder, sentences: list[str]) -> None:
+    objective = classifier(adapted, sentences, LABELS)
+    first = objective.draw(ROWS)
+    np.random.default_rng(0).random()
+    torch.manual_seed(1)
+    objective.draw(np.array([1, 2]))
+    np.testing.assert_array_equal(objective.draw(ROWS), first)
+    assert (classifier(adapted, sentences, LABELS, seed=8).draw(ROWS) != first).any()
+
+
+def test_a_label_of_one_row_or_too_few_negatives_are_refused(adapted: Encoder, sentences: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"labels of one row have no positive: \['b'\]"):
+        classifier(adapted, sentences, [*"aabccc"])
+    with pytest.raises(ValueError, match="2 rows of other labels cannot give 3 negatives; lower num_negatives"):
+        classifier(adapted, sentences, [*"aaabb"], num_negatives=3)
+
+
+def test_classification_terms_are_those_of_the_paper(adapted: Encoder, sentences: list[str]) -> None:
+    """By a loop over anchors; in-batch texts of an anchor's own label count neither way."""
+    objective = classifier(adapted, sentences, LABELS)
+    rows = np.array([0, 1, 4])  # two anchors share a label
+    terms = objective(rows)
+    drawn = np.concatenate([rows, objective.draw(rows)])
+    batch = adapted.pad([objective.texts.token_ids[row] for row in drawn])
+    embeddings = adapted(**batch)
+    with torch.no_grad(), without_adapter(adapted):
+        base = adapted(**batch)
+    expected = 0.0
+    for dim in DIMS:
+        unit = F.normalize(embeddings[:, :dim], dim=-1)
+        anchors, candidates = unit[:3], unit[3:]
+        for i in range(3):
+            allowed = [j for j in range(len(candidates)) if j == i or LABELS[drawn[3 + j]] != LABELS[rows[i]]]
+            logits = (anchors[i] @ candidates[allowed].T) / 0.05
+            expected -= F.log_softmax(logits, dim=0)[allowed.index(i)]
+            back = [j for j in range(3) if j == i or LABELS[rows[j]] != LABELS[rows[i]]]
+            logits = (candidates[i] @ anchors[back].T) / 0.05
+            expected -= F.log_softmax(logits, dim=0)[back.index(i)]
+    torch.testing.assert_close(terms["info_nce"], torch.as_tensor(expected) / 3 / len(DIMS), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        terms["relational"], 2.0 * relational_distillation(embeddings, base), rtol=1e-4, atol=1e-5
+    )
+    assert terms["relational"] > 1e-4, "the adapter differs from its base here"
+
+
+def test_classification_teaches_the_adapter_alone(adapted: Encoder, sentences: list[str]) -> None:
+    objective = classifier(adapted, sentences, LABELS)
+    assert learning(objective, objective(ROWS)) == adapter_parts(objective)
+
+
+def test_the_relational_term_is_nothing_before_the_adapter_learns(student: Encoder, sentences: list[str]) -> None:
+    add_adapter(student, "task", 4, 4)
+    terms = classifier(student, sentences, LABELS)(ROWS)
+    assert terms["relational"].item() == pytest.approx(0.0, abs=1e-10)

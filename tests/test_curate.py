@@ -1,0 +1,245 @@
+"""The curate stage on local files: what it writes, what it refuses, and what it leaves alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import params
+from stages.corpus.tables import SCHEMAS, SPLITS, read_table
+from stages.curate import REFUSED, curate
+
+ROOT = Path(__file__).resolve().parents[1]
+CURATED, VALIDATED = Path("data/curated"), Path("data/validated")
+SPLIT = {"dev": 0.2, "test": 0.3}
+
+
+def source(name: str, kind: str, reader: str, file: str, words: dict[str, list[int]], **others: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": kind,
+        "reader": reader,
+        "files": [f"data/sources/{file}"],
+        "packages": {},
+        "options": {},
+        "language": "en",
+        "license": "MIT",
+        "splits": SPLIT,
+        "words": words,
+        "max_rows": None,
+        "max_rejected_share": 0.2,
+        **others,
+    }
+
+
+SOURCES = [
+    source("wikipedia", "pairs", "wikipedia.leads", "articles.json", {"query": [2, 40], "document": [2, 40]}),
+    source("wikipedia-topics", "labelled", "wikipedia.topics", "articles.json", {"text": [2, 40]}),
+    source(
+        "simlex",
+        "scored",
+        "human_scores.word_pairs",
+        "words.tsv",
+        {"text_a": [1, 2], "text_b": [1, 2]},
+        options={"scale": 10.0},
+    ),
+]
+
+
+def article(number: int) -> dict[str, str]:
+    extract = f"Thing {number} is a thing of kind {number}. People of town {number} made thing {number} long ago."
+    return {
+        "title": f"Thing {number}",
+        "extract": extract,
+        "description": f"A thing {number}",
+        "topic": "AB"[number % 2],
+    }
+
+
+def write_sources(num_articles: int = 60) -> None:
+    folder = Path("data/sources")
+    folder.mkdir(parents=True, exist_ok=True)
+    articles = {str(number): article(number) for number in range(num_articles)}
+    articles["empty"] = article(0) | {"title": "Empty", "extract": "Only one sentence here."}
+    (folder / "articles.json").write_text(json.dumps(articles))
+    pairs = "".join(f"left{number}\tright{number}\t{number % 11}\n" for number in range(60))
+    (folder / "words.tsv").write_text("# word word score\n" + pairs)
+
+
+@pytest.fixture
+def recipe_here(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A recipe of three local sources, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    recipe["curate"]["sources"] = [json.loads(json.dumps(one)) for one in SOURCES]
+    recipe["mine"]["sources"] = recipe["distill"]["sources"] = ["wikipedia"]
+    for task, key, name in [
+        ("retrieval", "sources", "wikipedia"),
+        ("text-matching", "scored_sources", "simlex"),
+        ("text-matching", "pair_sources", "wikipedia"),
+        ("clustering", "sources", "wikipedia"),
+        ("classification", "sources", "wikipedia-topics"),
+    ]:
+        recipe["adapt"][task][key] = [name]
+    if "sources" in recipe["evaluate"]:
+        names = {"retrieval": "wikipedia", "text-matching": "simlex"}
+        recipe["evaluate"]["sources"] = {
+            task: [names.get(task, "wikipedia-topics")] for task in recipe["evaluate"]["sources"]
+        }
+    write_sources()
+    return recipe
+
+
+def run(recipe: dict[str, Any]) -> dict[str, dict[str, int]]:
+    YAML(typ="safe").dump(recipe, Path("params.yaml"))
+    return curate(params.read(Path("params.yaml")), CURATED, VALIDATED)
+
+
+def refused(recipe: dict[str, Any]) -> list[str]:
+    with pytest.raises(SystemExit) as stop:
+        run(recipe)
+    assert isinstance(stop.value.code, str), "a message, so the exit status is 1"
+    return stop.value.code.splitlines()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_clean_sources_become_tables_of_three_splits(recipe_here: dict[str, Any]) -> None:
+    counts = run(recipe_here)
+    assert counts["wikipedia"] | {"train": 0, "dev": 0, "test": 0} == {
+        "train": 0,
+        "dev": 0,
+        "test": 0,
+        "read": 61,
+        "rejected": 1,
+    }
+    assert json.loads((CURATED / "counts.json").read_text()) == counts
+    entities: dict[str, set[str]] = {}
+    for kind, name in [("pairs", "wikipedia"), ("labelled", "wikipedia-topics"), ("scored", "simlex")]:
+        for split in SPLITS:
+            table = read_table(CURATED / kind / f"{split}.parquet")
+            assert table.schema.equals(SCHEMAS[kind])
+            assert len(table) == counts[name][split] > 0
+            if kind != "scored":
+                entities.setdefault(split, set()).update(table["entity"].to_pylist())
+        assert sum(counts[name][split] for split in SPLITS) + counts[name]["rejected"] == counts[name]["read"]
+    assert not entities["train"] & entities["test"], "an article is in one split, whatever source reads it"
+    assert not entities["train"] & entities["dev"]
+    rejected = read_table(CURATED / "rejected.parquet").to_pylist()
+    assert {(row["source"], row["reason"], row["entity"]) for row in rejected} == {
+        ("wikipedia", "document: empty", "Empty"),
+        ("wikipedia-topics", "text: empty", "Empty"),
+    }
+    result = json.loads((VALIDATED / "validation.json").read_text())
+    assert result["success"] is True
+    assert [suite["source"] for suite in result["suites"]] == ["wikipedia", "wikipedia-topics", "simlex"]
+    assert "wikipedia-topics" in (VALIDATED / "validation.html").read_text()
+    assert not REFUSED.exists()
+
+
+def test_the_same_input_gives_the_same_tables(recipe_here: dict[str, Any]) -> None:
+    run(recipe_here)
+    first = files(CURATED)
+    shutil.rmtree(CURATED)
+    run(recipe_here)
+    assert files(CURATED) == first
+
+
+def test_too_many_rejected_rows_are_refused(recipe_here: dict[str, Any]) -> None:
+    recipe_here["curate"]["sources"][0]["words"]["document"] = [2, 5]
+    lines = refused(recipe_here)
+    assert lines[0] == "error: curated rows were refused"
+    assert lines[1].startswith("  wikipedia: 100.0% of 61 rows rejected, max_rejected_share is 20.0%")
+    assert "wikipedia: expect_table_row_count_to_be_between: observed 0" in lines[2]
+    assert lines[-1].startswith(f"  rows and results: {REFUSED}")
+    rejected = read_table(REFUSED / "curated" / "rejected.parquet").to_pylist()
+    assert [row["reason"] for row in rejected if row["source"] == "wikipedia"][:60] == ["document: over 5 words"] * 60
+    assert rejected[0]["texts"] == ["Thing 0 is a thing of kind 0.", "People of town 0 made it long ago."]
+
+
+def test_refused_rows_are_named_and_readable_and_good_outputs_stay(recipe_here: dict[str, Any]) -> None:
+    run(recipe_here)
+    good = files(Path("data"))
+    recipe_here["curate"]["sources"][2]["options"]["scale"] = 1000.0  # scaled once too often
+    recipe_here["curate"]["sources"][1]["language"] = "de"
+    lines = refused(recipe_here)
+    assert [line.strip().partition(": observed")[0] for line in lines[1:-1]] == [
+        "simlex: expect_column_stdev_to_be_between(score)"
+    ]
+    result = json.loads((REFUSED / "validated" / "validation.json").read_text())
+    assert result["success"] is False
+    assert "Failed" in (REFUSED / "validated" / "validation.html").read_text()
+    scores = read_table(REFUSED / "curated" / "scored" / "train.parquet")["score"].to_pylist()
+    assert 0 < max(scores) <= 0.01
+    assert files(Path("data")) == good, "data/curated is as it was"
+
+
+def test_an_expectation_names_its_rows(recipe_here: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that cleaning lets through by mistake are still caught."""
+    from stages.corpus import cleaning
+
+    def lenient(row: dict[str, Any], words: Any) -> str | None:
+        return None
+
+    monkeypatch.setattr(cleaning, "_fault", lenient)
+    recipe_here["curate"]["sources"][0]["words"]["query"] = [2, 9]
+    file = Path("data/sources/articles.json")
+    articles = json.loads(file.read_text())
+    articles["3"]["extract"] = "This first sentence is far too long for the limit of nine. The rest is short."
+    del articles["empty"]
+    file.write_text(json.dumps(articles))
+    lines = refused(recipe_here)
+    assert lines[1:-1] == ["  wikipedia: expect_column_values_to_be_between(query_words): 1 of 60 rows, such as [12]"]
+
+
+def test_a_missing_file_or_reader_is_said_and_nothing_is_written(recipe_here: dict[str, Any]) -> None:
+    recipe_here["curate"]["sources"][0]["files"] = ["data/sources/nothing-*.json"]
+    with pytest.raises(FileNotFoundError, match=r"no file matches 'data/sources/nothing-\*\.json'"):
+        run(recipe_here)
+    recipe_here["curate"]["sources"][0] |= {"files": ["data/sources/articles.json"], "reader": "wikipedia.lead"}
+    with pytest.raises(ValueError, match=r"unknown reader 'wikipedia\.lead'"):
+        run(recipe_here)
+    assert not CURATED.exists()
+    assert not VALIDATED.exists()
+
+
+def test_max_rows_keeps_its_choice_when_rows_are_added(recipe_here: dict[str, Any]) -> None:
+    recipe_here["curate"]["sources"][0]["max_rows"] = 20
+
+    def chosen() -> set[str]:
+        run(recipe_here)
+        tables = [read_table(CURATED / "pairs" / f"{split}.parquet") for split in SPLITS]
+        return {name for table in tables for name in table["id"].to_pylist()}
+
+    first = chosen()
+    write_sources(66)
+    again = chosen()
+    assert len(first) == len(again) == 20
+    assert len(first & again) >= 14
+
+
+def test_the_stage_ends_with_the_message_alone(recipe_here: dict[str, Any], empty_store: Path) -> None:
+    recipe_here["curate"]["sources"][2]["options"]["scale"] = 1000.0
+    YAML(typ="safe").dump(recipe_here, Path("params.yaml"))
+    shutil.copy(empty_store, "mlflow.db")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
+    process = subprocess.run(
+        [sys.executable, "-m", "stages.curate"],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert process.returncode == 1
+    assert "simlex: expect_column_stdev_to_be_between(score)" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not CURATED.exists()
+    assert (REFUSED / "curated" / "scored" / "train.parquet").is_file()

@@ -1,0 +1,106 @@
+"""The mine stage, and how the retrieval adapter reads what it mined."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from stages import params
+from stages.adapt.retrieval import hard_negatives
+from stages.corpus.tables import SCHEMAS, read_table, write_table
+from stages.corpus.vectors import VectorStore
+from stages.mine import mine_all
+
+SOURCES = ("wikipedia", "docstrings")
+
+
+def write_pairs(folder: Path) -> None:
+    for split, number in (("train", 30), ("dev", 10), ("test", 10)):
+        rows = [
+            {
+                "id": f"{source}/{split}{n}",
+                "query": f"{source} {split} query {n}",
+                "document": f"{source} {split} document {n}",
+                "entity": f"e{n}",
+                "source": source,
+                "language": "en",
+                "license": "MIT",
+            }
+            for source in (*SOURCES, "botocore")
+            for n in range(number)
+        ]
+        write_table(folder / "pairs" / f"{split}.parquet", rows, SCHEMAS["pairs"])
+
+
+def write_vectors(folder: Path, curated: Path, prompts: dict[str, str]) -> None:
+    """A document's vector is near its query's; the whole lies near one direction, so all score well."""
+    store = VectorStore(folder, {"weights": "w"})
+    generator = np.random.default_rng(0)
+    for split in ("train", "dev", "test"):
+        table = read_table(curated / "pairs" / f"{split}.parquet")
+        queries = generator.normal(size=(len(table), 8)) + 2
+        documents = queries + 0.3 * generator.normal(size=queries.shape)
+        for side, vectors in (("query", queries), ("document", documents)):
+            keys = [store.key(prompts[side], text) for text in table[side].to_pylist()]
+            store.add(keys, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+@pytest.fixture
+def mined(recipe: dict[str, Any], tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    recipe["mine"] |= {"sources": [*SOURCES], "num_negatives": 3, "rank_window": [1, 12], "num_examples": 4}
+    recipe["mine"]["relative_margin"] = 0.05
+    recipe["adapt"]["retrieval"] |= {"sources": [*SOURCES], "num_negatives": 2}
+    recipe["embed"]["prompts"] = {"query": "q: ", "document": "d: ", "clustering": ""}
+    YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
+    write_pairs(tmp_path / "curated")
+    write_vectors(tmp_path / "embedded", tmp_path / "curated", recipe["embed"]["prompts"])
+    checked = params.read(tmp_path / "params.yaml")
+    return tmp_path, mine_all(checked, tmp_path / "curated", tmp_path / "embedded", tmp_path / "mined")
+
+
+def test_negatives_come_from_the_same_source_and_the_train_split(mined: tuple[Path, dict[str, Any]]) -> None:
+    rows = read_table(mined[0] / "mined" / "negatives.parquet").to_pylist()
+    assert [row["id"] for row in rows] == [f"{source}/train{n}" for source in SOURCES for n in range(30)]
+    found = 0
+    for row in rows:
+        place, _, _ = row["id"].partition("/")
+        assert row["id"] not in row["negatives"]
+        assert all(name.startswith(f"{place}/train") for name in row["negatives"])
+        assert len(row["negatives"]) == len(row["scores"]) <= 3
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+        found += len(row["negatives"])
+    assert found > 60
+
+
+def test_audit_counts_what_happened(mined: tuple[Path, dict[str, Any]]) -> None:
+    folder, audit = mined
+    assert json.loads((folder / "mined" / "audit.json").read_text()) == audit
+    assert set(audit) == set(SOURCES)
+    rows = read_table(folder / "mined" / "negatives.parquet").to_pylist()
+    for source in SOURCES:
+        figures = audit[source]
+        of_source = [row for row in rows if row["id"].startswith(f"{source}/")]
+        few = sum(len(row["negatives"]) < 3 for row in of_source) / 30
+        assert (figures["pairs"], figures["candidates"]) == (30, 30 * 12)
+        assert figures["with_too_few_negatives"] == few
+        assert 0 < figures["removed_by_margin"] < 1
+        assert figures["mean_negative_score"] < figures["mean_positive_score"] * 0.95
+        assert len(figures["examples"]) == 4
+        for example in figures["examples"]:
+            assert example["document"] not in example["negatives"]
+            assert all(score <= 0.95 * example["score"] + 1e-6 for score in example["negative_scores"])
+
+
+def test_mining_twice_gives_the_same_bytes(mined: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = mined
+    mine_all(params.read(folder / "params.yaml"), folder / "curated", folder / "embedded", folder / "again")
+    for name in ("negatives.parquet", "audit.json"):
+        assert (folder / "again" / name).read_bytes() == (folder / "mined" / name).read_bytes()
+
+
+def test_hard_negatives_are_rows_and_too_few_are_marked() -> None:
+    mined = {"a": ["c", "b", "d"], "b": ["a"], "c": [], "d": ["b", "c"]}
+    assert hard_negatives(["a", "b", "c", "d"], mined, 2).tolist() == [[2, 1], [0, -1], [-1, -1], [1, 2]]
