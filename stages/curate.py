@@ -55,7 +55,8 @@ def curate(params: Params, curated: Path, validated: Path) -> dict[str, dict[str
     _write_validation(cleaned, suites, folders[1])
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
-        sys.exit(f"error: curated rows were refused\n{listed}\n  rows and results: {REFUSED} (open validated/validation.html)")
+        where = f"rows and results: {REFUSED} (open its validated/validation.html)"
+        sys.exit(f"error: curated rows were refused\n{listed}\n  {where}")
     return _counts(cleaned)
 
 
@@ -103,7 +104,9 @@ def _write_tables(params: Params, cleaned: dict[str, Any], folder: Path) -> None
     for kind, schema in SCHEMAS.items():
         of_kind = [cleaned[source.name] for source in params.curate.sources if source.kind == kind]
         for split in SPLITS:
-            write_table(folder / kind / f"{split}.parquet", [row for one in of_kind for row in one.splits[split]], schema)
+            write_table(
+                folder / kind / f"{split}.parquet", [row for one in of_kind for row in one.splits[split]], schema
+            )
     write_table(folder / "rejected.parquet", [row for one in cleaned.values() for row in one.rejected], REJECTED)
     _write_json(folder / "counts.json", _counts(cleaned))
 
@@ -147,7 +150,9 @@ def _flat(counts: dict[str, dict[str, int]]) -> list[tuple[str, str, int]]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -76,7 +76,10 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
         encoder.save(output / name)
         return curve
 
-    with checkpoint_file("distill", f"{key}-student") as first, checkpoint_file("distill", f"{key}-continued") as second:
+    with (
+        checkpoint_file("distill", f"{key}-student") as first,
+        checkpoint_file("distill", f"{key}-continued") as second,
+    ):
         curve = train_phase(schedule, first, "student", params.seed)
         save_file(dict(projection.state_dict()), output / "projection.safetensors")
         write_curve(output / "curve.csv", curve)
@@ -107,7 +110,7 @@ def _training_texts(params: Params) -> tuple[list[str], list[str], "np.ndarray"]
 def _student(
     params: Params, texts: list[str], sides: list[str], teacher: "np.ndarray"
 ) -> tuple["Encoder", dict[str, "np.ndarray"], "Texts"]:
-    """The student before training, the static closed-form embedder (table and token weights), and the texts tokenised."""
+    """The student before training, the static closed-form embedder (table, token weights), and the tokenised texts."""
     import numpy as np
 
     from stages.modeling import warm_start
@@ -122,9 +125,12 @@ def _student(
     token_ids = data.token_ids
     weights = warm_start.token_weights(token_ids, len(table))
     targets = teacher.astype(np.float32)
-    mapping = warm_start.ridge(
-        warm_start.weighted_mean(table, weights, token_ids), targets, settings.warm_start.ridge_penalty
-    ) @ warm_start.principal_axes(targets)[:, : table.shape[1]]
+    mapping = (
+        warm_start.ridge(
+            warm_start.weighted_mean(table, weights, token_ids), targets, settings.warm_start.ridge_penalty
+        )
+        @ warm_start.principal_axes(targets)[:, : table.shape[1]]
+    )
     static = {"table": (table @ mapping).astype(np.float16), "weights": weights.astype(np.float32)}
     if shape.architecture == "pretrained":
         return load_encoder(shape.path, how, shape.num_layers), static, data
@@ -149,7 +155,9 @@ def _tokenised(encoder: "Encoder", texts: list[str], sides: list[str], teacher: 
 
     token_ids: list[list[int]] = []
     for side in dict.fromkeys(sides):
-        token_ids += encoder.tokenize([text for text, its_side in zip(texts, sides, strict=True) if its_side == side], side)
+        token_ids += encoder.tokenize(
+            [text for text, its_side in zip(texts, sides, strict=True) if its_side == side], side
+        )
     return Texts(token_ids, torch.from_numpy(teacher))
 
 

@@ -59,7 +59,11 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
     identity = teacher_identity(settings.teacher, settings.pooling, settings.max_tokens)
     store = VectorStore(working / str(identity["digest"]), identity)
     texts = wanted_texts(params, curated)
-    keys = {store.key(settings.prompts[side], text): (side, text) for side, side_texts in texts.items() for text in side_texts}
+    keys = {
+        store.key(settings.prompts[side], text): (side, text)
+        for side, side_texts in texts.items()
+        for text in side_texts
+    }
     missing = [(key, side, text) for key, (side, text) in keys.items() if key not in store]
     _embed_missing(teacher, store, missing, settings.batch_tokens)
     if uncovered := sum(key not in store for key in keys):

@@ -127,7 +127,9 @@ def _over_base(params: Params, task: str, scores: dict[str, dict[str, "Score"]])
     elif all(left is not None and right is not None for left, right in pairs):
         # Rows are weighted so that each source counts the same, as in the mean over sources.
         weights = [sum(len(left) for left, _ in pairs) / len(pairs) / len(left) for left, _ in pairs]
-        left, right = (np.concatenate([one[side] * w for one, w in zip(pairs, weights, strict=True)]) for side in (0, 1))
+        left, right = (
+            np.concatenate([one[side] * w for one, w in zip(pairs, weights, strict=True)]) for side in (0, 1)
+        )
         _, low, high = paired_difference(left, right, params.seed, params.evaluate.num_resamples)
     return {"difference": float(np.mean(differences)), "low": low, "high": high}
 
@@ -185,7 +187,9 @@ def _write(params: Params, contenders: "Contenders", metrics: dict[str, Any], ou
     output.mkdir(parents=True, exist_ok=True)
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     kept = metrics["compression"]
-    rows = [{"dimensions": dim, **{name: kept[name][str(dim)] for name in kept}} for dim in params.evaluate.truncate_dims]
+    rows = [
+        {"dimensions": dim, **{name: kept[name][str(dim)] for name in kept}} for dim in params.evaluate.truncate_dims
+    ]
     write_curve(output / "truncation.csv", rows)
     curves = {"distill": read_curve(DISTILLED / "curve.csv")}
     curves |= {f"adapt@{task}": read_curve(ADAPTED / task / "curve.csv") for task in TASKS}
@@ -200,7 +204,11 @@ def _about(params: Params, contenders: "Contenders", metrics: dict[str, Any]) ->
     gates = {name: (gate.min, gate.max) for name, gate in params.promote.gates.items()}
     lineage = json.loads((QUANTIZED / params.name / "lineage.json").read_text(encoding="utf-8"))
     silent = len(set(params.embed.prompts.values())) == 1
-    notes = ["The teacher takes no instructions, so the clustering adapter distils the same vectors as stage 1."] if silent else []
+    notes = (
+        ["The teacher takes no instructions, so the clustering adapter distils the same vectors as stage 1."]
+        if silent
+        else []
+    )
     return {
         "name": params.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -22,7 +22,9 @@ def main() -> None:
     with stage_run(stage="mine", params=params.model_dump(include={"name", "mine"}), inputs=[CURATED, EMBEDDED]) as run:
         audit = mine_all(params, CURATED, EMBEDDED, OUTPUT)
         for source, figures in audit.items():
-            run.log_metrics({f"{source}.{name}": value for name, value in figures.items() if isinstance(value, int | float)})
+            run.log_metrics(
+                {f"{source}.{name}": value for name, value in figures.items() if isinstance(value, int | float)}
+            )
         run.log_artifact(OUTPUT / "audit.json")
 
 
@@ -47,7 +49,9 @@ def mine_all(params: Params, curated: Path, embedded: Path, output: Path) -> dic
     return audit
 
 
-def _mine_source(params: Params, store: Any, pairs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _mine_source(
+    params: Params, store: Any, pairs: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     import numpy as np
 
     from stages.corpus.mining import mine
@@ -65,7 +69,9 @@ def _mine_source(params: Params, store: Any, pairs: list[dict[str, Any]]) -> tup
         for pair, negatives, scores in zip(pairs, mined.negatives, mined.scores, strict=True)
     ]
     few = [index for index, negatives in enumerate(mined.negatives) if len(negatives) < settings.num_negatives]
-    examples = np.random.default_rng(params.seed).choice(len(pairs), min(settings.num_examples, len(pairs)), replace=False)
+    examples = np.random.default_rng(params.seed).choice(
+        len(pairs), min(settings.num_examples, len(pairs)), replace=False
+    )
     return rows, {
         "pairs": len(pairs),
         "candidates": mined.num_candidates,

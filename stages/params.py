@@ -4,6 +4,7 @@
 """
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -36,7 +37,7 @@ def _range(bounds: tuple[int, int]) -> tuple[int, int]:
 
 
 def _increasing(dims: tuple[int, ...]) -> tuple[int, ...]:
-    if not dims or min(dims) < 1 or any(left >= right for left, right in zip(dims, dims[1:], strict=False)):
+    if not dims or min(dims) < 1 or any(left >= right for left, right in itertools.pairwise(dims)):
         raise ValueError(f"expected increasing positive dimensions, got {list(dims)}")
     return dims
 

@@ -116,9 +116,7 @@ def find_version(client: "MlflowClient", name: str, release_digest: str) -> "Mod
     return max(found, key=lambda one: int(one.version), default=None)
 
 
-def register(
-    client: "MlflowClient", name: str, release: Path, run_id: str, tags: Mapping[str, str]
-) -> "ModelVersion":
+def register(client: "MlflowClient", name: str, release: Path, run_id: str, tags: Mapping[str, str]) -> "ModelVersion":
     """Log the release as a pyfunc model, load it back, ask it for vectors; only then make it a version."""
     import mlflow
     import pandas as pd
@@ -227,7 +225,7 @@ def main() -> None:
 
     recipe = params.load()
     release = Path("data/quantized") / recipe.name
-    recorded = {"name": recipe.name, "seed": recipe.seed, "promote": recipe.promote.model_dump(mode="json")}
+    recorded = {"name": recipe.name, "promote": recipe.promote.model_dump(mode="json")}
     with stage_run("promote", recorded, [release, METRICS, REPORT]) as run:
         summary = json.loads(METRICS.read_text(encoding="utf-8"))["summary"]
         gates = {name: (gate.min, gate.max) for name, gate in recipe.promote.gates.items()}

@@ -1,8 +1,8 @@
 """Quantize: the release, as other people's tools load it, without this project and without remote code.
 
 Writes data/quantized/<name>: base/, adapters/<task>/ (PEFT), merged/<task>/ (Sentence Transformers), openvino/<task>/
-(int8 weights), calibration.json (int8 ranges of embeddings), lineage.json and README.md; and data/quantized/weights.json,
-what int8 weights cost and save.
+(int8 weights), calibration.json (int8 ranges of embeddings), lineage.json and README.md; and beside it weights.json, what
+int8 weights cost and save.
 """
 
 import json
@@ -56,7 +56,7 @@ def quantize(params: Params, output: Path) -> dict[str, dict[str, float]]:
     calibration: dict[str, dict[str, float]] = {}
     weights: dict[str, dict[str, float]] = {}
     for task in tqdm(TASKS, desc="quantize", unit="adapter"):
-        shutil.copytree(ADAPTED / task, release / "adapters" / task, ignore=shutil.ignore_patterns("curve.csv"))
+        _copy_adapter(ADAPTED / task, release / "adapters" / task, params.name)
         encoder = saved_encoder(DISTILLED / "student", theta)
         load_adapter(encoder, task, ADAPTED / task)
         merge_adapter(encoder)
@@ -69,6 +69,14 @@ def quantize(params: Params, output: Path) -> dict[str, dict[str, float]]:
     write_json(output / "weights.json", weights)
     _write_cards(params, release, weights)
     return weights
+
+
+def _copy_adapter(source: Path, target: Path, base: str) -> None:
+    """Copy an adapter without its curve, naming the release as its base instead of a folder of this machine."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("curve.csv"))
+    config = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
+    text = json.dumps(config | {"base_model_name_or_path": base}, indent=2) + "\n"
+    (target / "adapter_config.json").write_text(text, encoding="utf-8")
 
 
 def prompts_of(encoder: "Encoder", task: Task) -> dict[str, str]:

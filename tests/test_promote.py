@@ -141,7 +141,7 @@ def test_a_model_that_gives_no_unit_vectors_is_not_registered(project: Path) -> 
     broken = {name: torch.full_like(tensor, torch.nan) for name, tensor in load_file(weights).items()}
     save_file(broken, weights, metadata={"format": "pt"})
     run = client().create_run("0")
-    with pytest.raises(RuntimeError, match="clustering of .* gives vectors of length"):
+    with pytest.raises(RuntimeError, match=r"clustering of .* gives vectors of length"):
         promote.promote(
             registered_model=MODEL,
             signoff="automatic",

@@ -45,7 +45,9 @@ def build(params: Params, encoder: Any) -> Any:
     settings = params.adapt.classification
     rows = read_split(CURATED, "labelled", "train", settings.sources)
     texts = texts_of(encoder, rows["text"].to_pylist(), "document")
-    labels = [f"{source}/{label}" for source, label in zip(rows["source"].to_pylist(), rows["label"].to_pylist(), strict=True)]
+    labels = [
+        f"{source}/{label}" for source, label in zip(rows["source"].to_pylist(), rows["label"].to_pylist(), strict=True)
+    ]
     objective = Classification(
         encoder,
         params.distill.matryoshka_dims,

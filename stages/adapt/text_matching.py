@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from stages.params import Params, load
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")

@@ -24,7 +24,11 @@ def compression(
     """
     return {
         precision: {
-            str(dim): float(np.mean([_ndcg(*(stored(side, dim, precision, int8_limits[str(dim)]) for side in pair)) for pair in pairs]))
+            str(dim): float(
+                np.mean(
+                    [_ndcg(*(stored(side, dim, precision, int8_limits[str(dim)]) for side in pair)) for pair in pairs]
+                )
+            )
             for dim in dims
         }
         for precision in PRECISIONS
@@ -32,7 +36,7 @@ def compression(
 
 
 def stored(embeddings: np.ndarray, dim: int, precision: str, int8_limit: float) -> np.ndarray:
-    """Cut to `dim`, renormalise, and round as `quantize_embeddings` of Sentence Transformers does; binary as -1 and 1."""
+    """Cut to `dim`, renormalise, round as `quantize_embeddings` of Sentence Transformers does; binary as -1 and 1."""
     cut = embeddings[:, :dim] / np.linalg.norm(embeddings[:, :dim], axis=1, keepdims=True)
     if precision == "float32":
         return cut

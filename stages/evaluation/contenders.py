@@ -17,7 +17,6 @@ from stages.modeling.warm_start import StaticEmbedder
 Embed = Callable[[Sequence[str], str], np.ndarray]
 
 
-
 class Contenders:
     """Embeds each text once per contender and side, however many tasks read it."""
 

@@ -26,8 +26,7 @@ def paired_difference(
     """
     if a.shape != b.shape:
         raise ValueError(
-            f"got {list(a.shape)} and {list(b.shape)} scores, expected the same [n]: "
-            "score both models on the same rows"
+            f"got {list(a.shape)} and {list(b.shape)} scores, expected the same [n]: score both models on the same rows"
         )
     differences = a - b
     rows = np.random.default_rng(seed).integers(len(differences), size=(num_resamples, len(differences)))

@@ -60,8 +60,6 @@ def table(verdicts: Sequence[Verdict]) -> str:
     rows = [("gate", "figure", "limit", "verdict")]
     rows += [(one.metric, f"{one.figure:.4f}", one.limit, one.word) for one in verdicts]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "".join(f"| {cell.ljust(width)} " for cell, width in zip(row, widths, strict=True)) for row in rows
-    ]
+    lines = ["".join(f"| {cell.ljust(width)} " for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "".join(f"|{'-' * (width + 2)}" for width in widths))
     return "\n".join(line + "|" for line in lines)

@@ -75,9 +75,7 @@ def _gate(gate: Mapping[str, Any]) -> Gate:
     bounds = [bound for bound in (gate.get("min"), gate.get("max")) if bound is not None]
     decimals = 1
     if not passed:  # 79.96% against 80.00%, not 80.0% against 80.0%
-        while decimals < 4 and any(
-            _shown(name, value, decimals) == _shown(name, b, decimals) for b in bounds
-        ):
+        while decimals < 4 and any(_shown(name, value, decimals) == _shown(name, b, decimals) for b in bounds):
             decimals += 1
     return Gate(formats.words(name), _shown(name, value, decimals), _limit(gate, decimals), passed)
 

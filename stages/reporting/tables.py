@@ -106,7 +106,7 @@ def main_score(metrics: Mapping[str, Any], task: Task, model: str) -> float | No
 
 
 def ratio(value: float | None, whole: float | None) -> float | None:
-    """value / whole, or None where either is missing or the whole is zero."""
+    """Value / whole, or None where either is missing or the whole is zero."""
     return value / whole if value is not None and whole else None
 
 

@@ -65,9 +65,7 @@ def adapt(
                 snapshot_at=snapshot_at,
             )
             if average is not None:
-                kept = {
-                    key.removeprefix("encoder."): value for key, value in snapshot.items() if "lora_" in key
-                }
+                kept = {key.removeprefix("encoder."): value for key, value in snapshot.items() if "lora_" in key}
                 average_adapter(encoder, kept, average[1])
                 run.log_metrics({f"averaged_dev_{name}": value for name, value in evaluate(encoder).items()})
             shutil.rmtree(output, ignore_errors=True)

@@ -176,9 +176,7 @@ def find_or_create_experiment(client: "MlflowClient", name: str) -> str:
     return str(client.create_experiment(name, artifact_location=local and f"{local}/{name}"))
 
 
-def find_or_create_parent(
-    client: "MlflowClient", experiment_id: str, build: str, tags: Mapping[str, Any]
-) -> str:
+def find_or_create_parent(client: "MlflowClient", experiment_id: str, build: str, tags: Mapping[str, Any]) -> str:
     """Id of the build's run, set to running again when an earlier stage had ended it."""
     found = client.search_runs(
         [experiment_id],
@@ -273,7 +271,7 @@ def main() -> None:
     threading.Thread(target=read_messages, args=(sys.stdin, messages), daemon=True).start()
     try:
         record(messages, replies)
-    except Exception as error:  # noqa: BLE001  (whatever it is, the stage must hear of it)
+    except Exception as error:
         reply(replies, {"error": redacted(f"{type(error).__name__}: {error}")})
         sys.exit(1)
 

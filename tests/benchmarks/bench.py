@@ -1,7 +1,7 @@
 """`make bench`: the figures of this machine, printed as a table and written to bench.json.
 
-A whole build of the default recipe in a fresh folder (time, peak memory of all its processes), a build that has nothing to do,
-the quality it reached, and the teacher's embedding speed beside Sentence Transformers on the same texts in the same run.
+A whole build of the default recipe in a fresh folder (time, peak memory of all its processes), a build that has nothing
+to do, the quality it reached, and the teacher's embedding speed beside Sentence Transformers, same texts, same run.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
             figures |= whole_build(Path(folder))
     OUTPUT.write_text(json.dumps({name: asdict(figure) for name, figure in figures.items()}, indent=2) + "\n")
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, {platform.processor() or platform.machine()}, {platform.python_version()}"
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"
     )
     for name, figure in figures.items():
         ratio = f"{figure.ratio:.2f} x {figure.peer}" if figure.ratio else ""
