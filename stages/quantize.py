@@ -1,8 +1,8 @@
 """Quantize: the release, as other people's tools load it, without this project and without remote code.
 
 Writes data/quantized/<name>: base/, adapters/<task>/ (PEFT), merged/<task>/ (Sentence Transformers), openvino/<task>/
-(int8 weights), calibration.json (int8 ranges of embeddings), lineage.json and README.md; and beside it weights.json, what
-int8 weights cost and save.
+(int8 weights), calibration.json (int8 ranges of embeddings), lineage.json and README.md; and beside it weights.json,
+what int8 weights cost and save.
 """
 
 import json
