@@ -32,6 +32,7 @@ clean:  ## remove what builds made (the vector store, checkpoints, data, history
 	@find data -mindepth 1 -maxdepth 1 ! -name sources ! -name README.md -exec rm -rf {} +
 	@rm -rf .stillhouse .dvc/cache .dvc/tmp mlruns mlflow.db bench.json
 
+# The lock names every package, so nothing is left to resolve (older pip cannot, with hashes and extras).
 # Bytecode is compiled at installation: without it every stage's imports take 2 to 4 times as long.
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -42,6 +43,6 @@ $(READY): requirements.lock
 	  uv pip sync --quiet --python .venv/bin/python --require-hashes --compile-bytecode requirements.lock; \
 	else \
 	  $(PYTHON) -m venv .venv && \
-	  .venv/bin/python -m pip install --quiet --disable-pip-version-check --compile --require-hashes -r requirements.lock; \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check --compile --no-deps --require-hashes -r requirements.lock; \
 	fi
 	@touch $@
