@@ -17,21 +17,15 @@ def main() -> None:
     params = load()
     from stages.training.adaptation import adapt
     from stages.training.dev import clustering_on_dev
-    from stages.training.loop import Schedule
 
     settings = params.adapt.classification
     adapt(
         "classification",
-        {"name": params.name, "seed": params.seed, "threads": params.threads, **settings.model_dump()},
+        params.model_dump(include={"name", "seed", "threads"}),
+        settings,
         lambda encoder, projection: build(params, encoder),
         lambda encoder: clustering_on_dev(encoder, CURATED, settings.sources, params.seed),
         inputs=INPUTS,
-        seed=params.seed,
-        threads=params.threads,
-        rank=settings.lora.rank,
-        alpha=settings.lora.alpha,
-        rope_theta=settings.rope_theta,
-        schedule=Schedule(**settings.training.model_dump(exclude={"batch_size"})),
     )
 
 

@@ -18,21 +18,15 @@ def main() -> None:
     params = load()
     from stages.training.adaptation import adapt
     from stages.training.dev import similarity_on_dev
-    from stages.training.loop import Schedule
 
     settings = params.adapt.text_matching
     adapt(
         "text-matching",
-        {"name": params.name, "seed": params.seed, "threads": params.threads, **settings.model_dump()},
+        params.model_dump(include={"name", "seed", "threads"}),
+        settings,
         lambda encoder, projection: build(params, encoder, projection),
         lambda encoder: similarity_on_dev(encoder, CURATED, settings.scored_sources),
         inputs=INPUTS,
-        seed=params.seed,
-        threads=params.threads,
-        rank=settings.lora.rank,
-        alpha=settings.lora.alpha,
-        rope_theta=settings.rope_theta,
-        schedule=Schedule(**settings.training.model_dump(exclude={"batch_size"})),
     )
 
 

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file
@@ -22,36 +22,45 @@ ADAPTED = Path("data/adapted")
 Build = Callable[[Encoder, nn.Linear], tuple[nn.Module, EpochBatches]]
 
 
+class AdapterSettings(Protocol):
+    """What every task's section of a recipe has: `lora`, `rope_theta` and `training`."""
+
+    lora: Any
+    rope_theta: float | None
+    training: Any
+
+    def model_dump(self) -> dict[str, Any]:
+        """The section as plain data."""
+
+
 def adapt(
     task: str,
-    section: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    settings: AdapterSettings,
     build: Build,
     evaluate: Callable[[Encoder], dict[str, float]],
     *,
     inputs: Sequence[Path],
-    seed: int,
-    threads: int,
-    rank: int,
-    alpha: int,
-    rope_theta: float | None,
-    schedule: Schedule,
     average: tuple[float, float] | None = None,
 ) -> None:
     """Train and save one adapter as data/adapted/<task>/, with its curve.csv beside the PEFT files.
 
     Args:
-        section: the task's parameters, recorded and part of the checkpoint's key.
+        recipe: name, seed and threads of the recipe.
+        settings: the task's section; with the recipe's it is recorded and part of the checkpoint's key.
         build: makes the objective and its batches from the encoder, its new adapter on, and the projection of stage 1.
         evaluate: dev metrics of the encoder.
         average: (share of the steps at which to keep a snapshot, its weight in the final mean).
     """
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
+    torch.set_num_threads(recipe["threads"])
+    torch.manual_seed(recipe["seed"])
+    section = {**recipe, **settings.model_dump()}
+    schedule = Schedule(**settings.training.model_dump(exclude={"batch_size"}))
     output = ADAPTED / task
     snapshot_at = None if average is None else max(1, round(average[0] * schedule.steps))
-    with stage_run(stage=f"adapt@{task}", params=dict(section), inputs=inputs) as run:
-        encoder = saved_encoder(DISTILLED / "student", rope_theta)
-        add_adapter(encoder, task, rank, alpha)
+    with stage_run(stage=f"adapt@{task}", params=section, inputs=inputs) as run:
+        encoder = saved_encoder(DISTILLED / "student", settings.rope_theta)
+        add_adapter(encoder, task, settings.lora.rank, settings.lora.alpha)
         objective, epoch_batches = build(encoder, _projection(DISTILLED / "projection.safetensors"))
         with checkpoint_file(f"adapt-{task}", run_key(section, inputs)) as checkpoint:
             curve, snapshot = train(
