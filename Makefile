@@ -32,17 +32,15 @@ clean:  ## remove what builds made (the vector store, checkpoints, data, history
 	@find data -mindepth 1 -maxdepth 1 ! -name sources ! -name README.md -exec rm -rf {} +
 	@rm -rf .stillhouse .dvc/cache .dvc/tmp mlruns mlflow.db bench.json
 
-# The lock names every package, so nothing is left to resolve (older pip cannot, with hashes and extras).
-# Bytecode is compiled at installation: without it every stage's imports take 2 to 4 times as long.
+# The lock names every package, so nothing is left to resolve (older pip cannot, with hashes and extras). uv takes a third of
+# pip's time; where it cannot be had, or sees no index, pip does the same. Bytecode is compiled at installation: without it
+# every stage's imports take 2 to 4 times as long.
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is another: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "setting up .venv (several GB, minutes)"
-	@if command -v uv > /dev/null; then \
-	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
-	  uv pip sync --quiet --python .venv/bin/python --require-hashes --compile-bytecode requirements.lock; \
-	else \
-	  $(PYTHON) -m venv .venv && \
-	  .venv/bin/python -m pip install --quiet --disable-pip-version-check --compile --no-deps --require-hashes -r requirements.lock; \
-	fi
+	@$(PYTHON) -m venv .venv
+	@command -v uv > /dev/null || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv || true
+	@uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --compile-bytecode -r requirements.lock || \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@touch $@
