@@ -134,16 +134,14 @@ def _student(
     static = {"table": (table @ mapping).astype(np.float16), "weights": weights.astype(np.float32)}
     if shape.architecture == "pretrained":
         return load_encoder(shape.path, how, shape.num_layers), static, data
+    assert how.rope_theta is not None, "checked with the recipe"
     backbone = warm_start.eurobert(
         table,
         weights,
         mapping,
         tokenizer,
-        num_layers=shape.num_layers,
-        num_attention_heads=shape.num_attention_heads,
-        intermediate_size=shape.intermediate_size,
-        max_position_embeddings=shape.max_position_embeddings,
-        rope_theta=settings.rope_theta,
+        **shape.model_dump(exclude={"path", "architecture"}),
+        rope_theta=how.rope_theta,
     )
     return Encoder(backbone, tokenizer, how), static, data
 

@@ -120,11 +120,10 @@ def _over_base(params: Params, task: str, scores: dict[str, dict[str, "Score"]])
 
     adapter, base = scores[task], scores["base"]
     differences = [adapter[one].figures[MAIN_FIGURE[task]] - base[one].figures[MAIN_FIGURE[task]] for one in adapter]
-    pairs = [(adapter[one].rows, base[one].rows) for one in adapter]
+    rows = ((adapter[one].rows, base[one].rows) for one in adapter)
+    pairs = [(left, right) for left, right in rows if left is not None and right is not None]
     low = high = None
-    if all(left is not None and right is not None for left, right in pairs) and len(pairs) == 1:
-        _, low, high = paired_difference(*pairs[0], params.seed, params.evaluate.num_resamples)
-    elif all(left is not None and right is not None for left, right in pairs):
+    if len(pairs) == len(adapter):
         # Rows are weighted so that each source counts the same, as in the mean over sources.
         weights = [sum(len(left) for left, _ in pairs) / len(pairs) / len(left) for left, _ in pairs]
         left, right = (
@@ -141,8 +140,10 @@ def _compression(params: Params, contenders: "Contenders", release: Path) -> dic
     vectors = []
     for source in params.evaluate.sources.retrieval:
         pairs = read_split(CURATED, "pairs", "test", [source])
-        sides = (contenders.embed("retrieval", pairs[side].to_pylist(), side) for side in ("query", "document"))
-        vectors.append(tuple(sides))
+        queries, documents = (
+            contenders.embed("retrieval", pairs[side].to_pylist(), side) for side in ("query", "document")
+        )
+        vectors.append((queries, documents))
     limits = json.loads((release / "calibration.json").read_text(encoding="utf-8"))["int8_limit"]["retrieval"]
     return compression(vectors, params.evaluate.truncate_dims, limits)
 

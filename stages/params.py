@@ -103,14 +103,17 @@ class Embed(Section):
     license: str
     pooling: Literal["last", "mean", "cls"]
     max_tokens: Annotated[int, Field(ge=4)]
-    prompts: dict[Literal["query", "document", "clustering"], str]
+    prompts: dict[str, str]
     batch_tokens: Count
 
     @model_validator(mode="after")
     def _name_every_prompt(self) -> Self:
-        missing = sorted({"query", "document", "clustering"} - set(self.prompts))
-        if missing:
-            raise ValueError(f'prompts: missing {missing}; write "" where the teacher takes no instruction')
+        expected = ["clustering", "document", "query"]
+        if sorted(self.prompts) != expected:
+            raise ValueError(
+                f"prompts: expected {expected}, got {sorted(self.prompts)}; "
+                'write "" where the teacher takes no instruction'
+            )
         return self
 
 
@@ -171,7 +174,7 @@ class Distill(Section):
     sources: Names
     backbone: Backbone
     pooling: Literal["last", "mean", "cls"]
-    prompts: dict[Literal["query", "document"], str]
+    prompts: dict[str, str]
     max_tokens: Annotated[int, Field(ge=4)]
     rope_theta: Positive | None
     freeze_token_embeddings: bool
@@ -181,10 +184,12 @@ class Distill(Section):
     continued_steps: Count
 
     @model_validator(mode="after")
-    def _name_both_sides(self) -> Self:
-        missing = sorted({"query", "document"} - set(self.prompts))
-        if missing:
-            raise ValueError(f"prompts: missing {missing}")
+    def _complete(self) -> Self:
+        expected = ["document", "query"]
+        if sorted(self.prompts) != expected:
+            raise ValueError(f"prompts: expected {expected}, got {sorted(self.prompts)}")
+        if self.backbone.architecture == "eurobert" and self.rope_theta is None:
+            raise ValueError("rope_theta: architecture eurobert needs one, got null")
         return self
 
 

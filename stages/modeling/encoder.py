@@ -43,7 +43,7 @@ class Encoder(nn.Module):
 
     def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerFast, settings: EncoderSettings) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.tokenizer = tokenizer
         self.settings = settings
         if settings.pooling == "last":
@@ -194,7 +194,7 @@ def ensure_end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> None:
         )
 
 
-def set_rope_theta(backbone: nn.Module, theta: float) -> None:
+def set_rope_theta(backbone: Any, theta: float) -> None:
     """Declare a backbone's RoPE base, in its config and in its rotary frequencies.
 
     Raises:
@@ -203,7 +203,7 @@ def set_rope_theta(backbone: nn.Module, theta: float) -> None:
     rotary = getattr(backbone, "rotary_emb", None)
     parameters = getattr(backbone.config, "rope_parameters", None)
     plain = parameters is not None and "rope_theta" in parameters and parameters.get("rope_type") == "default"
-    if rotary is None or not plain:
+    if rotary is None or parameters is None or not plain:
         raise ValueError(
             f"rope_theta is {theta} but backbone {backbone.config.model_type!r} has no single, unscaled RoPE base; "
             "set it to null"

@@ -4,11 +4,12 @@ Shapes: N texts, V vocabulary, D student dimension, T teacher dimension.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import BertModel, EuroBertConfig, EuroBertModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import BertModel, EuroBertConfig, EuroBertModel, PreTrainedTokenizerFast
 
 from stages.modeling.encoder import Encoder, end_of_sequence
 
@@ -29,7 +30,7 @@ def ridge(features: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarr
     return np.linalg.solve(gram, features.T @ targets)
 
 
-def token_table(backbone: PreTrainedModel) -> np.ndarray:
+def token_table(backbone: Any) -> np.ndarray:
     """A backbone's input embeddings without position, normalised to unit root mean square: [V, D]."""
     with torch.inference_mode():
         table = backbone.get_input_embeddings().weight
@@ -107,7 +108,7 @@ def eurobert(
             mask_token_id=end if tokenizer.mask_token_id is None else tokenizer.mask_token_id,
         )
     )
-    attention = backbone.layers[0].self_attn
+    attention: Any = backbone.layers[0].self_attn
     with torch.no_grad():
         backbone.embed_tokens.weight.copy_(torch.from_numpy(table))
         nn.init.eye_(attention.v_proj.weight)
@@ -117,7 +118,7 @@ def eurobert(
     return backbone
 
 
-def _attend_by_weight(backbone: EuroBertModel, weights: np.ndarray, end_of_sequence: int) -> None:
+def _attend_by_weight(backbone: Any, weights: np.ndarray, end_of_sequence: int) -> None:
     """Have the last token of a text attend to token i in proportion to weights[i], in every head of the first layer.
 
     The coordinate of the table that varies least gives way to the log weight. Keys read it into the pair of coordinates

@@ -147,7 +147,7 @@ def _update(
     run.optimizer.step()
     run.scheduler.step()
     run.optimizer.zero_grad()
-    learning_rate = run.scheduler.get_last_lr()[0]
+    learning_rate = float(run.scheduler.get_last_lr()[0])
     values = {name: value.item() for name, value in losses.items()}
     return {"loss": loss.item(), **values, "learning_rate": learning_rate, "gradient_norm": float(norm)}
 
