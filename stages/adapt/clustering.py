@@ -22,7 +22,7 @@ def main() -> None:
     settings = params.adapt.clustering
     adapt(
         "clustering",
-        params.model_dump(include={"name", "seed", "threads"}),
+        {"name": params.name, "seed": params.seed, "threads": params.threads},
         settings,
         lambda encoder, projection: build(params, encoder, projection),
         lambda encoder: clustering_on_dev(encoder, CURATED, params.adapt.classification.sources, params.seed),

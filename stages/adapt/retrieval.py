@@ -24,7 +24,7 @@ def main() -> None:
     settings = params.adapt.retrieval
     adapt(
         "retrieval",
-        params.model_dump(include={"name", "seed", "threads"}),
+        {"name": params.name, "seed": params.seed, "threads": params.threads},
         settings,
         lambda encoder, projection: build(params, encoder, projection),
         lambda encoder: retrieval_on_dev(encoder, CURATED, settings.sources),

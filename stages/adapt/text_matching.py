@@ -22,7 +22,7 @@ def main() -> None:
     settings = params.adapt.text_matching
     adapt(
         "text-matching",
-        params.model_dump(include={"name", "seed", "threads"}),
+        {"name": params.name, "seed": params.seed, "threads": params.threads},
         settings,
         lambda encoder, projection: build(params, encoder, projection),
         lambda encoder: similarity_on_dev(encoder, CURATED, settings.scored_sources),
