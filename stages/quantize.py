@@ -173,7 +173,8 @@ def _write_cards(params: Params, release: Path, weights: dict[str, dict[str, flo
         "license": params.quantize.license,
         "teacher": params.embed.teacher,
         "dims": params.evaluate.truncate_dims,
-        "sources": [source.model_dump() for source in params.curate.sources],
+        # The card says what the weights were trained on: not what is only tested on.
+        "sources": [one.model_dump() for one in params.curate.sources if one.splits.dev + one.splits.test < 1],
         "weights": weights,
     }
     (release / "README.md").write_text(render_card(about, task=None), encoding="utf-8")
