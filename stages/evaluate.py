@@ -215,8 +215,8 @@ def _about(params: Params, contenders: "Contenders", metrics: dict[str, Any]) ->
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_sha": git_state()[0] or "",
         "recipe": params.model_dump(mode="json", by_alias=True),
-        "teacher": _teacher(params, contenders),
-        "student": _student(params, contenders),
+        "teacher": _teacher(params.embed.teacher),
+        "student": _student(contenders),
         "gates": [
             {"name": one.metric, "value": one.figure, "min": one.min, "max": one.max, "passed": one.passed}
             for one in judge(metrics["summary"], gates)
@@ -226,18 +226,18 @@ def _about(params: Params, contenders: "Contenders", metrics: dict[str, Any]) ->
     }
 
 
-def _teacher(params: Params, contenders: "Contenders") -> dict[str, Any]:
+def _teacher(location: str) -> dict[str, Any]:
     from stages.modeling.encoder import load_backbone
 
-    backbone = load_backbone(params.embed.teacher)
+    backbone = load_backbone(location)
     return {
-        "name": params.embed.teacher,
+        "name": location,
         "dimensions": backbone.config.hidden_size,
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
     }
 
 
-def _student(params: Params, contenders: "Contenders") -> dict[str, Any]:
+def _student(contenders: "Contenders") -> dict[str, Any]:
     base, adapted = contenders.encoder("base"), contenders.encoder("retrieval")
     sizes = [sum(parameter.numel() for parameter in encoder.parameters()) for encoder in (base, adapted)]
     return {
