@@ -29,7 +29,7 @@ def main() -> None:
     params = load()
     from stages.training.tracking import stage_run
 
-    section = params.model_dump(include={"name", "seed", "threads", "distill"})
+    section = params.model_dump(include={"name", "seed", "engine", "distill"})
     with stage_run(stage="distill", params=section, inputs=INPUTS) as run:
         distill(params, section, OUTPUT, run)
         run.log_artifact(OUTPUT / "curve.csv")
@@ -49,7 +49,7 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
     from stages.training.loop import Curve, Schedule, train
 
     settings = params.distill
-    torch.set_num_threads(params.threads)
+    torch.set_num_threads(params.engine.threads)
     torch.manual_seed(params.seed)
     texts, sides, teacher = _training_texts(params)
     encoder, static, data = _student(params, texts, sides, teacher)

@@ -51,7 +51,7 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
     from stages.modeling.encoder import EncoderSettings, load_encoder
     from stages.modeling.identity import teacher_identity
 
-    torch.set_num_threads(params.threads)
+    torch.set_num_threads(params.engine.threads)
     settings = params.embed
     teacher = load_encoder(
         settings.teacher, EncoderSettings(settings.pooling, dict(settings.prompts), settings.max_tokens)

@@ -37,7 +37,7 @@ def main() -> None:
     params = load()
     from stages.training.tracking import stage_run
 
-    section = params.model_dump(include={"name", "seed", "threads", "evaluate"})
+    section = params.model_dump(include={"name", "seed", "engine", "evaluate"})
     with stage_run(stage="evaluate", params=section, inputs=[CURATED, EMBEDDED, DISTILLED, QUANTIZED]) as run:
         metrics = evaluate(params, OUTPUT)
         run.log_metrics(metrics["summary"])
@@ -54,7 +54,7 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
 
     from stages.evaluation.contenders import Contenders
 
-    torch.set_num_threads(params.threads)
+    torch.set_num_threads(params.engine.threads)
     release = QUANTIZED / params.name
     contenders = Contenders(DISTILLED, release, EMBEDDED, params.embed.prompts)
     scores = _score_all(params, contenders)

@@ -22,11 +22,12 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Task = Literal["retrieval", "text-matching", "clustering", "classification"]
 TASKS: tuple[Task, ...] = ("retrieval", "text-matching", "clustering", "classification")
-Kind = Literal["pairs", "scored", "labelled"]
+Kind = Literal["pairs", "scored", "labelled", "documents"]
 TEXT_FIELDS: dict[Kind, tuple[str, ...]] = {
     "pairs": ("query", "document"),
     "scored": ("text_a", "text_b"),
     "labelled": ("text",),
+    "documents": ("text",),
 }
 
 
@@ -34,6 +35,10 @@ def _range(bounds: tuple[int, int]) -> tuple[int, int]:
     if not 1 <= bounds[0] <= bounds[1]:
         raise ValueError(f"expected [least, most] with 1 <= least <= most, got {list(bounds)}")
     return bounds
+
+
+def _given(name: str | None) -> tuple[str, ...]:
+    return () if name is None else (name,)
 
 
 def _increasing(dims: tuple[int, ...]) -> tuple[int, ...]:
@@ -45,12 +50,25 @@ def _increasing(dims: tuple[int, ...]) -> tuple[int, ...]:
 Range = Annotated[tuple[int, int], AfterValidator(_range)]
 Dims = Annotated[tuple[int, ...], AfterValidator(_increasing)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+Tokens = Annotated[int, Field(ge=4)]
+BatchSize = Annotated[int, Field(ge=2)]
 
 
 class Section(BaseModel):
     """A part of a recipe: every key required, none unknown, nothing changed after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Engine(Section):
+    threads: Count
+    processes: Count
+    precision: Literal["float32", "bfloat16"]
+    micro_batch_tokens: Count
+    packing: bool
+    gradient_checkpointing: bool
+    compile: bool
+    shard: bool
 
 
 class Splits(Section):
@@ -98,11 +116,19 @@ class Curate(Section):
         return self
 
 
+class LongTexts(Section):
+    sources: tuple[Name, ...]
+    max_tokens: Tokens
+    window_tokens: Tokens
+
+
 class Embed(Section):
     teacher: str
     license: str
     pooling: Literal["last", "mean", "cls"]
-    max_tokens: Annotated[int, Field(ge=4)]
+    max_tokens: Tokens
+    max_truncated_share: Share
+    long: LongTexts
     prompts: dict[str, str]
     batch_tokens: Count
 
@@ -162,12 +188,24 @@ class Training(Section):
     checkpoint_every: Count
 
 
-class TokenTraining(Training):
-    batch_tokens: Count
+class DistillTraining(Training):
+    batch_tokens: Count | None
+    batch_size: BatchSize | None
+
+    @model_validator(mode="after")
+    def _fill_a_batch_one_way(self) -> Self:
+        if (self.batch_tokens is None) == (self.batch_size is None):
+            raise ValueError("give batch_tokens or batch_size and set the other to null")
+        return self
 
 
 class RowTraining(Training):
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: BatchSize
+
+
+class Projection(Section):
+    side: Literal["student", "teacher"]
+    trained: bool
 
 
 class Distill(Section):
@@ -175,12 +213,16 @@ class Distill(Section):
     backbone: Backbone
     pooling: Literal["last", "mean", "cls"]
     prompts: dict[str, str]
-    max_tokens: Annotated[int, Field(ge=4)]
+    max_tokens: Tokens
+    max_truncated_share: Share
     rope_theta: Positive | None
     freeze_token_embeddings: bool
     matryoshka_dims: Dims
     warm_start: WarmStart
-    training: TokenTraining
+    objective: Literal["embedding_distillation", "score_distillation", "info_nce"]
+    projection: Projection
+    temperature: Positive
+    training: DistillTraining
     continued_steps: Count
 
     @model_validator(mode="after")
@@ -193,6 +235,30 @@ class Distill(Section):
         return self
 
 
+class Draw(Section):
+    source: Name
+    weight: Positive
+    max_tokens: Tokens
+    batch_size: BatchSize
+
+
+class ExtendTraining(Training):
+    steps: Annotated[int, Field(ge=0)]
+
+
+class Extend(Section):
+    mixture: tuple[Draw, ...]
+    max_truncated_share: Share
+    rope_theta: Positive | None
+    training: ExtendTraining
+
+    @model_validator(mode="after")
+    def _draw_from_something(self) -> Self:
+        if self.training.steps and not self.mixture:
+            raise ValueError("mixture: name a source to draw from, or set training.steps to 0 to leave this phase out")
+        return self
+
+
 class Lora(Section):
     rank: Count
     alpha: Count
@@ -200,7 +266,12 @@ class Lora(Section):
 
 class Adapter(Section):
     lora: Lora
+    max_truncated_share: Share
     rope_theta: Positive | None
+
+
+class FixedLengthAdapter(Adapter):
+    max_tokens: Tokens
     training: RowTraining
 
 
@@ -216,7 +287,8 @@ class Average(Section):
 
 
 class Retrieval(Adapter):
-    sources: Names
+    mixture: Annotated[tuple[Draw, ...], Field(min_length=1)]
+    training: Training
     num_negatives: Count
     temperature: Positive
     weights: RetrievalWeights
@@ -229,7 +301,7 @@ class TextMatchingWeights(Section):
     distillation: NotNegative
 
 
-class TextMatching(Adapter):
+class TextMatching(FixedLengthAdapter):
     scored_sources: Names
     pair_sources: Names
     scored_share: Share
@@ -238,7 +310,7 @@ class TextMatching(Adapter):
     weights: TextMatchingWeights
 
 
-class Clustering(Adapter):
+class Clustering(FixedLengthAdapter):
     sources: Names
 
 
@@ -247,7 +319,7 @@ class ClassificationWeights(Section):
     relational: NotNegative
 
 
-class Classification(Adapter):
+class Classification(FixedLengthAdapter):
     sources: Names
     num_negatives: Count
     temperature: Positive
@@ -263,6 +335,7 @@ class Adapt(Section):
 
 class Quantize(Section):
     license: str
+    max_tokens: Tokens
     rope_theta: Positive | None
     num_calibration_texts: Count
     num_parity_texts: Count
@@ -276,13 +349,23 @@ class Bm25(Section):
 
 class EvaluateSources(Section):
     retrieval: Names
+    unseen: tuple[Name, ...]
     text_matching: Annotated[Names, Field(alias="text-matching")]
     clustering: Names
     classification: Names
 
 
+class EvaluateLong(Section):
+    haystacks: Name | None
+    articles: Name | None
+    lengths: Dims
+    num_documents: BatchSize
+    rope_thetas: tuple[Positive, ...]
+
+
 class Evaluate(Section):
     sources: EvaluateSources
+    long: EvaluateLong
     truncate_dims: Dims
     bm25: Bm25
     num_resamples: Count
@@ -310,11 +393,12 @@ class Params(Section):
 
     name: Name
     seed: Annotated[int, Field(ge=0)]
-    threads: Count
+    engine: Engine
     curate: Curate
     embed: Embed
     mine: Mine
     distill: Distill
+    extend: Extend
     adapt: Adapt
     quantize: Quantize
     evaluate: Evaluate
@@ -326,12 +410,17 @@ class Params(Section):
         uses: dict[str, tuple[Kind, tuple[str, ...]]] = {
             "mine.sources": ("pairs", self.mine.sources),
             "distill.sources": ("pairs", self.distill.sources),
-            "adapt.retrieval.sources": ("pairs", self.adapt.retrieval.sources),
+            "embed.long.sources": ("pairs", self.embed.long.sources),
+            "extend.mixture": ("pairs", tuple(draw.source for draw in self.extend.mixture)),
+            "adapt.retrieval.mixture": ("pairs", tuple(draw.source for draw in self.adapt.retrieval.mixture)),
             "adapt.text-matching.scored_sources": ("scored", self.adapt.text_matching.scored_sources),
             "adapt.text-matching.pair_sources": ("pairs", self.adapt.text_matching.pair_sources),
             "adapt.clustering.sources": ("pairs", self.adapt.clustering.sources),
             "adapt.classification.sources": ("labelled", self.adapt.classification.sources),
             "evaluate.sources.retrieval": ("pairs", self.evaluate.sources.retrieval),
+            "evaluate.sources.unseen": ("pairs", self.evaluate.sources.unseen),
+            "evaluate.long.haystacks": ("documents", _given(self.evaluate.long.haystacks)),
+            "evaluate.long.articles": ("pairs", _given(self.evaluate.long.articles)),
             "evaluate.sources.text-matching": ("scored", self.evaluate.sources.text_matching),
             "evaluate.sources.clustering": ("labelled", self.evaluate.sources.clustering),
             "evaluate.sources.classification": ("labelled", self.evaluate.sources.classification),
@@ -345,9 +434,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _mine_what_retrieval_trains_on(self) -> Self:
-        unmined = sorted(set(self.adapt.retrieval.sources) - set(self.mine.sources))
+        unmined = sorted({draw.source for draw in self.adapt.retrieval.mixture} - set(self.mine.sources))
         if unmined:
-            raise ValueError(f"adapt.retrieval.sources: {unmined} have no mined negatives; add them to mine.sources")
+            raise ValueError(f"adapt.retrieval.mixture: {unmined} have no mined negatives; add them to mine.sources")
         if self.adapt.retrieval.num_negatives > self.mine.num_negatives:
             raise ValueError(
                 f"adapt.retrieval.num_negatives: {self.adapt.retrieval.num_negatives} asked, "

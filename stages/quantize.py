@@ -27,7 +27,7 @@ def main() -> None:
     params = load()
     from stages.training.tracking import stage_run
 
-    section = params.model_dump(include={"name", "seed", "threads", "quantize"})
+    section = params.model_dump(include={"name", "seed", "engine", "quantize"})
     with stage_run(stage="quantize", params=section, inputs=[CURATED, DISTILLED, ADAPTED]) as run:
         weights = quantize(params, OUTPUT)
         for task, figures in weights.items():
@@ -47,7 +47,7 @@ def quantize(params: Params, output: Path) -> dict[str, dict[str, float]]:
     from stages.modeling.encoder import saved_encoder
     from stages.modeling.exports import save_openvino_int8, save_sentence_transformer, write_json
 
-    torch.set_num_threads(params.threads)
+    torch.set_num_threads(params.engine.threads)
     shutil.rmtree(output, ignore_errors=True)
     release = output / params.name
     theta = params.quantize.rope_theta
@@ -110,7 +110,7 @@ def _compare(params: Params, encoder: "Encoder", release: Path, task: Task, text
     from stages.modeling.exports import OpenVINOEncoder
 
     batch = encoder.pad(encoder.tokenize(texts, "document"))
-    graph = OpenVINOEncoder(release / "openvino" / task, params.threads)
+    graph = OpenVINOEncoder(release / "openvino" / task, params.engine.threads)
     with torch.inference_mode():
         expected, float_seconds = _timed(lambda: encoder(**batch).numpy())
     got, int8_seconds = _timed(lambda: graph.embed(batch))

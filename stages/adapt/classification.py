@@ -21,7 +21,7 @@ def main() -> None:
     settings = params.adapt.classification
     adapt(
         "classification",
-        {"name": params.name, "seed": params.seed, "threads": params.threads},
+        {"name": params.name, "seed": params.seed, "engine": params.engine.model_dump()},
         settings,
         lambda encoder, projection: build(params, encoder),
         lambda encoder: clustering_on_dev(encoder, CURATED, settings.sources, params.seed),

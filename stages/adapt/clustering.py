@@ -22,7 +22,7 @@ def main() -> None:
     settings = params.adapt.clustering
     adapt(
         "clustering",
-        {"name": params.name, "seed": params.seed, "threads": params.threads},
+        {"name": params.name, "seed": params.seed, "engine": params.engine.model_dump()},
         settings,
         lambda encoder, projection: build(params, encoder, projection),
         lambda encoder: clustering_on_dev(encoder, CURATED, params.adapt.classification.sources, params.seed),

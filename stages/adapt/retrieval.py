@@ -24,7 +24,7 @@ def main() -> None:
     settings = params.adapt.retrieval
     adapt(
         "retrieval",
-        {"name": params.name, "seed": params.seed, "threads": params.threads},
+        {"name": params.name, "seed": params.seed, "engine": params.engine.model_dump()},
         settings,
         lambda encoder, projection: build(params, encoder, projection),
         lambda encoder: retrieval_on_dev(encoder, CURATED, settings.sources),

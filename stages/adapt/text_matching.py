@@ -22,7 +22,7 @@ def main() -> None:
     settings = params.adapt.text_matching
     adapt(
         "text-matching",
-        {"name": params.name, "seed": params.seed, "threads": params.threads},
+        {"name": params.name, "seed": params.seed, "engine": params.engine.model_dump()},
         settings,
         lambda encoder, projection: build(params, encoder, projection),
         lambda encoder: similarity_on_dev(encoder, CURATED, settings.scored_sources),

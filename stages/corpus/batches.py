@@ -57,15 +57,18 @@ def _cut(order: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> Iterator[
 
 
 def mixed_batches(
-    left: list[np.ndarray], right: list[np.ndarray], left_share: float, seed: int, epoch: int
+    parts: Sequence[Sequence[np.ndarray]], weights: Sequence[float], seed: int, epoch: int
 ) -> list[np.ndarray]:
-    """As many batches as both lists hold, each drawn from `left` with probability `left_share`; each list in its order.
+    """As many batches as all parts hold, each drawn from a part in proportion to its weight; each part in its order.
 
-    A list that runs out begins again, so the share holds however unequal the lists are.
+    A part that runs out begins again, so the shares hold however unequal the parts are. Batches of different parts may
+    differ in size and length: each part is cut as its own source wants.
     """
-    from_left = np.random.default_rng([seed, epoch]).random(len(left) + len(right)) < left_share
-    position = np.where(from_left, np.cumsum(from_left), np.cumsum(~from_left)) - 1
-    return [
-        left[at % len(left)] if is_left else right[at % len(right)]
-        for is_left, at in zip(from_left.tolist(), position.tolist(), strict=True)
-    ]
+    share = np.asarray(weights) / np.sum(weights)
+    drawn = np.random.default_rng([seed, epoch]).choice(len(parts), size=sum(map(len, parts)), p=share)
+    position = [0] * len(parts)
+    batches = []
+    for part in drawn.tolist():
+        batches.append(parts[part][position[part] % len(parts[part])])
+        position[part] += 1
+    return batches

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stages.losses.contrastive import info_nce
 from stages.losses.distillation import relational_distillation
 from stages.losses.matryoshka import mean_over_dims, prefix
-from stages.modeling.adapters import without_adapter
 from stages.modeling.encoder import Encoder
+from stages.objectives.objective import Objective
 from stages.objectives.texts import Texts
 
 
-class Classification(nn.Module):
+class Classification(Objective):
     """Rows are anchors; each draws a positive of its label and N negatives of other labels at random.
 
     Loss: w_nce * (L_NCE(q->d) + L_NCE(d->q)), eq. (7), + w_relational * eq. (8) against the model without its adapter.
@@ -27,11 +27,13 @@ class Classification(nn.Module):
         ValueError: a label has one row, or there are too few rows of other labels.
     """
 
+    needs_base = True
+
     def __init__(
         self,
         encoder: Encoder,
         dims: Sequence[int],
-        texts: Texts,
+        data: Texts,
         labels: Sequence[str],
         *,
         num_negatives: int,
@@ -40,10 +42,9 @@ class Classification(nn.Module):
         relational: float,
         seed: int,
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.dims = tuple(dims)
-        self.texts = texts
+        self.data = data
         names, self.labels, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
         if lonely := names[counts == 1].tolist():
             raise ValueError(f"labels of one row have no positive: {lonely[:5]}; drop them from the source")
@@ -54,13 +55,14 @@ class Classification(nn.Module):
         self.num_negatives, self.temperature, self.seed = num_negatives, temperature, seed
         self.weights = {"info_nce": info_nce, "relational": relational}
 
-    def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """Row numbers [B] -> the two weighted terms."""
-        drawn = np.concatenate([rows, self.draw(rows)])  # anchors [B], positives [B], negatives [B * N]
-        batch = self.encoder.pad([self.texts.token_ids[row] for row in drawn])
-        embeddings: Tensor = self.encoder(**batch)
-        with torch.no_grad(), without_adapter(self.encoder):
-            base: Tensor = self.encoder(**batch)
+    def texts(self, rows: np.ndarray) -> list[list[int]]:
+        """Anchors [B], positives [B], negatives [B * N]."""
+        return self.data[self.draw(rows)]
+
+    def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None) -> dict[str, Tensor]:
+        """Row numbers [B] and embeddings [M, D], with and without the adapter -> the two weighted terms."""
+        assert base is not None, "the relational regulariser reads the base's embeddings"
+        drawn = self.draw(rows)
         terms = {
             "info_nce": mean_over_dims(lambda dim: self._both_ways(prefix(embeddings, dim), drawn), self.dims),
             "relational": relational_distillation(embeddings, base),
@@ -68,14 +70,14 @@ class Classification(nn.Module):
         return {name: self.weights[name] * term for name, term in terms.items()}
 
     def draw(self, rows: np.ndarray) -> np.ndarray:
-        """A positive for each anchor [B], then N negatives for each [B * N], a function of seed and rows alone."""
+        """Rows of anchors [B], a positive for each [B], then N negatives for each [B * N]: of seed and rows alone."""
         generator = np.random.default_rng([self.seed, *rows.tolist()])
         positives = [self._positive(generator, row) for row in rows]
         negatives = [
             generator.choice(np.flatnonzero(self.labels != self.labels[row]), self.num_negatives, replace=False)
             for row in rows
         ]
-        return np.concatenate([np.asarray(positives), *negatives])
+        return np.concatenate([rows, np.asarray(positives), *negatives])
 
     def _positive(self, generator: np.random.Generator, row: int) -> int:
         same = np.flatnonzero(self.labels == self.labels[row])

@@ -11,25 +11,30 @@ from torch import Tensor, nn
 from stages.losses.distillation import embedding_distillation
 from stages.losses.matryoshka import mean_over_dims, project_prefix
 from stages.modeling.encoder import Encoder
+from stages.objectives.objective import Objective
 from stages.objectives.texts import Texts
 
 
-class Distillation(nn.Module):
+class Distillation(Objective):
     """Rows are texts of either side, whichever prompt they stand behind."""
 
-    def __init__(self, encoder: Encoder, projection: nn.Linear, dims: Sequence[int], texts: Texts) -> None:
-        super().__init__()
-        self.encoder = encoder
+    separable = True
+
+    def __init__(self, encoder: Encoder, projection: nn.Linear, dims: Sequence[int], data: Texts) -> None:
+        super().__init__(encoder)
         self.projection = projection
         self.dims = tuple(dims)
-        self.texts = texts
+        self.data = data
 
-    def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """Row numbers [B] -> the distillation term."""
-        embeddings = self.texts.embed(self.encoder, rows)
+    def texts(self, rows: np.ndarray) -> list[list[int]]:
+        """The rows themselves."""
+        return self.data[rows]
+
+    def forward(self, rows: np.ndarray, embeddings: Tensor, base: None = None) -> dict[str, Tensor]:
+        """Row numbers [B] and embeddings [B, D] -> the distillation term."""
         return {
             "distillation": projected_distillation(
-                embeddings, self.texts.targets(rows, embeddings.device), self.projection, self.dims
+                embeddings, self.data.targets(rows, embeddings.device), self.projection, self.dims
             )
         }
 

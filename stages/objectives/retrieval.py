@@ -15,6 +15,7 @@ from stages.losses.matryoshka import mean_over_dims, prefix
 from stages.losses.regularization import spread_out
 from stages.modeling.encoder import Encoder
 from stages.objectives.distillation import projected_distillation
+from stages.objectives.objective import Objective
 from stages.objectives.texts import Texts
 
 # A learned temperature stays within these bounds, so that neither loss nor gradient runs away.
@@ -33,7 +34,7 @@ class Temperature(nn.Module):
         return self.logarithm.exp().clamp(*TEMPERATURE_BOUNDS)
 
 
-class Retrieval(nn.Module):
+class Retrieval(Objective):
     """Rows are pairs; `negatives` [pairs, N] names documents that are hard negatives of each query.
 
     Loss: w_nce * L_NCE(q->d), eq. (2), + w_distillation * eq. (1) on both sides + w_spread_out * eq. (3).
@@ -53,20 +54,22 @@ class Retrieval(nn.Module):
         distillation: float,
         spread_out: float,
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.projection = projection.requires_grad_(False)
         self.temperature = Temperature(temperature)
         self.dims = tuple(dims)
         self.queries, self.documents, self.negatives = queries, documents, negatives
         self.weights = {"info_nce": info_nce, "distillation": distillation, "spread_out": spread_out}
 
-    def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """Row numbers [B] -> the three weighted terms."""
+    def texts(self, rows: np.ndarray) -> list[list[int]]:
+        """Queries [B], positives [B], then the hard negatives [B * N]."""
+        return self.queries[rows] + self.documents[np.concatenate([rows, self.negatives[rows].ravel()])]
+
+    def forward(self, rows: np.ndarray, embeddings: Tensor, base: None = None) -> dict[str, Tensor]:
+        """Row numbers [B] and embeddings [B * (2 + N), D] -> the three weighted terms."""
         hard = self.negatives[rows]  # [B, N]
-        queries = self.queries.embed(self.encoder, rows)
-        candidates = self.documents.embed(self.encoder, np.concatenate([rows, hard.ravel()]))
-        positives, negatives = candidates[: len(rows)], candidates[len(rows) :].view(*hard.shape, -1)
+        queries, positives, rest = embeddings.split([len(rows), len(rows), hard.size])
+        negatives = rest.view(*hard.shape, -1)
         targets = [side.targets(rows, queries.device) for side in (self.queries, self.documents)]
         temperature = self.temperature()
         terms = {

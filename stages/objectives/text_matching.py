@@ -15,10 +15,11 @@ from stages.losses.matryoshka import mean_over_dims, prefix
 from stages.losses.ranking import cosent
 from stages.modeling.encoder import Encoder
 from stages.objectives.distillation import projected_distillation
+from stages.objectives.objective import Objective
 from stages.objectives.texts import Texts
 
 
-class TextMatching(nn.Module):
+class TextMatching(Objective):
     """Rows below `len(scores)` are scored pairs, the others pairs without scores; a batch holds one of both kinds.
 
     Loss: eq. (5) on scored batches, else w_nce * L_NCE + w_distillation * L_distill (1 : 2 in the paper).
@@ -41,8 +42,7 @@ class TextMatching(nn.Module):
         info_nce: float,
         distillation: float,
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.projection = projection.requires_grad_(False)
         self.dims = tuple(dims)
         self.left, self.right = left, right
@@ -50,11 +50,15 @@ class TextMatching(nn.Module):
         self.temperature, self.cosent_temperature = temperature, cosent_temperature
         self.weights = {"cosent": cosent, "info_nce": info_nce, "distillation": distillation}
 
-    def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """Row numbers [B] -> the terms of the batch's kind, weighted."""
+    def texts(self, rows: np.ndarray) -> list[list[int]]:
+        """Left texts [B], then right texts [B]."""
+        return self.left[rows] + self.right[rows]
+
+    def forward(self, rows: np.ndarray, embeddings: Tensor, base: None = None) -> dict[str, Tensor]:
+        """Row numbers [B] and embeddings [2 * B, D] -> the terms of the batch's kind, weighted."""
         is_scored = rows < len(self.scores)
         assert is_scored.all() or not is_scored.any(), "a batch holds pairs of one kind"
-        left, right = self.left.embed(self.encoder, rows), self.right.embed(self.encoder, rows)
+        left, right = embeddings.split(len(rows))
         terms = self._scored(left, right, rows) if is_scored.all() else self._unscored(left, right, rows)
         return {name: self.weights[name] * term for name, term in terms.items()}
 

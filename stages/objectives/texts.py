@@ -25,10 +25,9 @@ class Texts:
         """Tokens of each text."""
         return [len(ids) for ids in self.token_ids]
 
-    def embed(self, encoder: Encoder, rows: Sequence[int] | np.ndarray) -> Tensor:
-        """Student embeddings [len(rows), D] of some texts, with gradients."""
-        embeddings: Tensor = encoder(**encoder.pad([self.token_ids[row] for row in rows]))
-        return embeddings
+    def __getitem__(self, rows: Sequence[int] | np.ndarray) -> list[list[int]]:
+        """Token ids of some texts."""
+        return [self.token_ids[row] for row in rows]
 
     def targets(self, rows: Sequence[int] | np.ndarray, device: torch.device) -> Tensor:
         """Teacher vectors [len(rows), T] float32 of some texts."""

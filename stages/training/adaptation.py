@@ -46,13 +46,13 @@ def adapt(
     """Train and save one adapter as data/adapted/<task>/, with its curve.csv beside the PEFT files.
 
     Args:
-        recipe: name, seed and threads of the recipe.
+        recipe: name, seed and engine of the recipe.
         settings: the task's section; with the recipe's it is recorded and part of the checkpoint's key.
         build: makes the objective and its batches from the encoder, its new adapter on, and the projection of stage 1.
         evaluate: dev metrics of the encoder.
         average: (share of the steps at which to keep a snapshot, its weight in the final mean).
     """
-    torch.set_num_threads(recipe["threads"])
+    torch.set_num_threads(recipe["engine"]["threads"])
     torch.manual_seed(recipe["seed"])
     section = {**recipe, **settings.model_dump()}
     schedule = Schedule(**settings.training.model_dump(exclude={"batch_size"}))
