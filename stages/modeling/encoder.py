@@ -91,8 +91,8 @@ class Encoder(nn.Module):
             for hook in hooks:
                 hook.remove()
 
-    def tokenize(self, texts: Sequence[str], side: str) -> list[list[int]]:
-        """Token ids of each text behind its side's prompt, cut at `max_tokens`, without padding.
+    def tokenize(self, texts: Sequence[str], side: str, max_tokens: int | None = None) -> list[list[int]]:
+        """Token ids of each text behind its side's prompt, cut at `max_tokens` (None: the encoder's), without padding.
 
         Raises:
             KeyError: the side has no prompt.
@@ -101,7 +101,10 @@ class Encoder(nn.Module):
             raise KeyError(f"unknown side {side!r}; this encoder has {', '.join(sorted(self.settings.prompts))}")
         prompt = self.settings.prompts[side]
         encoded = self.tokenizer(
-            [prompt + text for text in texts], truncation=True, max_length=self.settings.max_tokens, padding=False
+            [prompt + text for text in texts],
+            truncation=True,
+            max_length=max_tokens or self.settings.max_tokens,
+            padding=False,
         )
         return encoded["input_ids"]
 

@@ -35,6 +35,8 @@ class Texts:
         return self.teacher[torch.as_tensor(rows)].float().to(device)
 
 
-def texts_of(encoder: Encoder, texts: Sequence[str], side: str, teacher: np.ndarray | None = None) -> Texts:
-    """Tokenise texts for a side of the encoder."""
-    return Texts(encoder.tokenize(texts, side), None if teacher is None else torch.from_numpy(teacher))
+def texts_of(
+    encoder: Encoder, texts: Sequence[str], side: str, max_tokens: int, teacher: np.ndarray | None = None
+) -> Texts:
+    """Tokenise texts for a side of the encoder, cut at `max_tokens`."""
+    return Texts(encoder.tokenize(texts, side, max_tokens), None if teacher is None else torch.from_numpy(teacher))

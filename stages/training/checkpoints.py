@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,16 +29,20 @@ class CheckpointFile:
     path: Path
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Write beside, flush to disk, rename; the earlier checkpoint stands until then."""
+        """Write beside, flush to disk, rename; the earlier checkpoint stands until then.
+
+        Raises:
+            OSError: it could not be written, for example because the disk is full; nothing is left of the attempt.
+        """
         partial = self.path.with_suffix(".partial")
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            partial,
-            {"state": json.dumps(state)},
-        )
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(self.path)
+        try:
+            save_file({name: one.contiguous() for name, one in tensors.items()}, partial, {"state": json.dumps(state)})
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(self.path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(f"checkpoint {self.path} was not written: {error}") from error
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and state of the last checkpoint, or None where there is none yet."""
@@ -50,13 +54,19 @@ class CheckpointFile:
 
 
 @contextmanager
-def checkpoint_file(stage: str, key: str, root: Path = ROOT) -> Iterator[CheckpointFile]:
+def checkpoint_file(stage: str, key: str, *, writer: bool = True, root: Path = ROOT) -> Iterator[CheckpointFile]:
     """Hold the only right to write a run's checkpoint; the checkpoint is removed when the block ends well.
+
+    Args:
+        writer: false for the other processes of a run, which only read it.
 
     Raises:
         RuntimeError: another process trains the same run, for example one that outlived a killed pipeline.
     """
     folder = root / stage / key
+    if not writer:
+        yield CheckpointFile(folder / "checkpoint.safetensors")
+        return
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "writer.lock")
     try:

@@ -1,60 +1,58 @@
 """The training loop, the same for every phase: it knows steps and named loss terms, no model and no loss.
 
-An objective is a module whose forward takes row numbers and returns named, weighted loss terms; whatever of it requires
-a gradient is trained: the student, a projection, a temperature.
+An objective says which texts a batch needs and maps their embeddings to named, weighted loss terms; whatever of it
+requires a gradient is trained: the student, a projection, a temperature.
 """
 
+import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
-from transformers import get_cosine_schedule_with_warmup
 
-from stages.training.checkpoints import CheckpointFile, restore_rng, rng_state
+from stages.objectives.objective import Objective
+from stages.training.checkpoints import CheckpointFile
+from stages.training.meter import Meter, gemm_peak
+from stages.training.pieces import Batch, backward, prepare
+from stages.training.processes import Processes, unshard, whole
+from stages.training.state import Curve, Run, Schedule, resume, save, start, trained
 
-Curve = list[dict[str, float]]
 EpochBatches = Callable[[int], list[np.ndarray]]
+
+# Steps made ready ahead of the one that runs.
+PREPARED_STEPS = 2
+# A loss this many times the largest of the first steps has exploded: it starts high and falls, or stays where it is.
+EXPLOSION, FIRST_STEPS = 5.0, 20
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train; steps are optimizer updates."""
+class EngineSettings:
+    """How a phase runs; none of it changes what is learned but for rounding."""
 
-    steps: int
-    learning_rate: float
-    warmup_ratio: float
-    weight_decay: float
-    max_grad_norm: float
-    evaluate_every: int
-    checkpoint_every: int
-
-
-@dataclass
-class _Run:
-    """A run's moving parts, saved and restored together."""
-
-    objective: nn.Module
-    optimizer: AdamW
-    scheduler: LambdaLR
-    step: int
-    curve: Curve
-    snapshot: dict[str, Tensor]
+    threads: int
+    processes: int
+    precision: str
+    micro_batch_tokens: int
+    packing: bool
+    gradient_checkpointing: bool
+    compile: bool
+    shard: bool
 
 
 def train(
-    objective: nn.Module,
+    objective: Objective,
     epoch_batches: EpochBatches,
     schedule: Schedule,
     checkpoint: CheckpointFile,
     *,
+    engine: EngineSettings,
+    ids: Sequence[str],
     name: str,
     evaluate: Callable[[], dict[str, float]],
     log: Callable[[dict[str, float], int], None],
@@ -63,60 +61,76 @@ def train(
     """Train an objective in place, from its last checkpoint if there is one.
 
     Args:
-        objective: maps row numbers [B] to named loss terms; their sum is minimised.
-        epoch_batches: batches of row numbers of an epoch, the same whenever the epoch is asked for.
+        epoch_batches: batches of row numbers of an epoch, of all processes, the same whenever the epoch is asked for.
+        ids: name of each row, to say which ones a loss failed on.
         evaluate: dev metrics of the model as it stands, called every `evaluate_every` steps and at the end.
-        log: takes a row of the curve and its step.
+        log: takes a step's figures: a row of the curve, and how fast it went.
         snapshot_at: step at which to keep a copy of the trained tensors, for averaging.
 
     Returns:
         The curve, and the snapshot by parameter name (empty without `snapshot_at`).
 
     Raises:
-        FloatingPointError: the loss is not finite; names the step and the rows.
+        FloatingPointError: the loss or its gradient is not finite, or exploded; the rows are kept in stopped.json.
     """
-    accelerator = Accelerator()
-    run = _start(objective, schedule)
-    _resume(run, checkpoint, log)
-    prepared = accelerator.prepare(run.objective)
-    run.optimizer = accelerator.prepare(run.optimizer)
-    terms: dict[str, float] = {}
-    with tqdm(total=schedule.steps, initial=run.step, desc=name, unit="step") as bar:
-        for rows in _from_step(epoch_batches, run.step, schedule.steps):
-            terms = _update(accelerator, prepared, run, rows, schedule.max_grad_norm)
+    processes = Processes(engine.processes)
+    meter = _set_up(objective, engine, processes)
+    run = start(objective, schedule)
+    resume(run, checkpoint, log)
+    batches = _ahead(
+        _from_step(epoch_batches, run.step, schedule.steps),
+        lambda rows: prepare(objective, rows, engine.micro_batch_tokens, processes, objective.encoder.collate),
+    )
+    with tqdm(total=schedule.steps, initial=run.step, desc=name, unit="step", disable=processes.rank > 0) as bar:
+        for batch in batches:
+            meter.start()
+            terms = _update(run, batch, processes, schedule.max_grad_norm)
+            if fault := _fault(terms, run.curve):
+                raise FloatingPointError(f"{fault}; its rows are kept in {_keep(checkpoint, run, batch, ids)}")
+            speed = meter.stop(batch, objective.encoder.training_flops(batch.lengths))
             bar.update()
             if run.step == snapshot_at:
-                run.snapshot = {key: value.detach().clone() for key, value in trained(objective).items()}
+                run.snapshot = {key: whole(value.detach()).clone() for key, value in trained(objective).items()}
             if run.step % schedule.evaluate_every == 0 or run.step == schedule.steps:
-                prepared.eval()
+                objective.eval()
                 terms |= {f"dev_{key}": value for key, value in evaluate().items()}
-                bar.set_postfix(
-                    {key: f"{value:.3f}" for key, value in terms.items() if key.startswith(("loss", "dev"))}
-                )
+            bar.set_postfix(_shown(terms | speed), refresh=False)
             run.curve.append({"step": run.step, **terms})
-            log(terms, run.step)
+            log(terms | speed, run.step)
             if run.step % schedule.checkpoint_every == 0 or run.step == schedule.steps:
-                _save(run, checkpoint)
+                save(run, checkpoint, writes=processes.rank == 0)
+    unshard(objective.encoder)
     return run.curve, run.snapshot
 
 
-def trained(objective: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that learn, by name."""
-    return {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
+def _set_up(objective: Objective, engine: EngineSettings, processes: Processes) -> Meter:
+    """Bring the objective to its device and arrange the backbone as the engine's settings say."""
+    objective.to(processes.device)
+    encoder = objective.encoder
+    encoder.arrange(engine.precision, engine.packing)
+    if engine.gradient_checkpointing:
+        encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    if engine.shard:
+        processes.shard(encoder)
+    if engine.compile:
+        encoder.backbone.compile(dynamic=True)
+    return Meter(processes.device, gemm_peak(processes.device, encoder.precision), processes.count)
 
 
-def _start(objective: nn.Module, schedule: Schedule) -> _Run:
-    parameters = trained(objective)
-    decayed = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
-    others = [parameter for parameter in parameters.values() if parameter.ndim < 2]
-    optimizer = AdamW(
-        [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=schedule.learning_rate,
-        fused=True,
-    )
-    warmup = math.ceil(schedule.warmup_ratio * schedule.steps)
-    scheduler = get_cosine_schedule_with_warmup(optimizer, warmup, schedule.steps)
-    return _Run(objective, optimizer, scheduler, step=0, curve=[], snapshot={})
+def _ahead(rows: Iterator[np.ndarray], prepared: Callable[[np.ndarray], Batch]) -> Iterator[Batch]:
+    """Batches made ready in a thread while earlier ones train."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        waiting = [thread.submit(prepared, one) for one, _ in zip(rows, range(PREPARED_STEPS), strict=False)]
+        while waiting:
+            batch = waiting.pop(0).result()
+            waiting += [thread.submit(prepared, one) for one in [next(rows, None)] if one is not None]
+            yield batch
+
+
+def _shown(figures: dict[str, float]) -> dict[str, str]:
+    """What stands on the progress bar."""
+    shown = {key: f"{value:.3f}" for key, value in figures.items() if key.startswith(("loss", "dev"))}
+    return shown | {"tokens/s": f"{figures['tokens_per_second']:.0f}", "mfu": f"{figures['mfu']:.2f}"}
 
 
 def _from_step(epoch_batches: EpochBatches, done: int, steps: int) -> Iterator[np.ndarray]:
@@ -132,68 +146,48 @@ def _from_step(epoch_batches: EpochBatches, done: int, steps: int) -> Iterator[n
         epoch += 1
 
 
-def _update(
-    accelerator: Accelerator, prepared: nn.Module, run: _Run, rows: np.ndarray, max_grad_norm: float
-) -> dict[str, float]:
-    prepared.train()
-    losses: dict[str, Tensor] = prepared(rows)
-    loss = torch.stack(list(losses.values())).sum()
+def _update(run: Run, batch: Batch, processes: Processes, max_grad_norm: float) -> dict[str, float]:
+    """One optimizer step, unless its loss or gradient is not finite."""
+    run.objective.train()
+    losses = {name: value.item() for name, value in backward(run.objective, batch, processes).items()}
     run.step += 1
-    if not torch.isfinite(loss):
-        values = {name: value.item() for name, value in losses.items()}
-        raise FloatingPointError(f"loss is {values} at step {run.step}, rows {rows.tolist()}; lower the learning rate")
-    accelerator.backward(loss)
-    norm = accelerator.clip_grad_norm_(list(trained(run.objective).values()), max_grad_norm)
-    run.optimizer.step()
+    norm = _clip(list(trained(run.objective).values()), max_grad_norm)
+    loss = sum(losses.values())
+    if math.isfinite(loss + norm):
+        run.optimizer.step()
     run.scheduler.step()
     run.optimizer.zero_grad()
-    learning_rate = float(run.scheduler.get_last_lr()[0])
-    values = {name: value.item() for name, value in losses.items()}
-    return {"loss": loss.item(), **values, "learning_rate": learning_rate, "gradient_norm": float(norm)}
+    return {"loss": loss, **losses, "learning_rate": float(run.scheduler.get_last_lr()[0]), "gradient_norm": norm}
 
 
-def _save(run: _Run, checkpoint: CheckpointFile) -> None:
-    tensors: dict[str, Tensor] = {f"trained.{key}": value.detach() for key, value in trained(run.objective).items()}
-    tensors |= {f"snapshot.{key}": value for key, value in run.snapshot.items()}
-    for index, moments in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
-    checkpoint.save(tensors | rng_state(), {"step": run.step, "curve": run.curve, "scheduler": _plain(run.scheduler)})
+def _fault(terms: dict[str, float], curve: Curve) -> str | None:
+    """Why training must stop after a step: what is not finite, or a loss far above where it began."""
+    at = f"at step {len(curve) + 1}: {terms}"
+    if not math.isfinite(terms["loss"]):
+        return f"the loss is not finite {at}; look at the texts of its rows, or lower the learning rate"
+    if not math.isfinite(terms["gradient_norm"]):
+        return f"the gradient is not finite {at}; look at the texts of its rows, or lower the learning rate"
+    first = [row["loss"] for row in curve[:FIRST_STEPS]]
+    if len(first) == FIRST_STEPS and terms["loss"] > EXPLOSION * max(first):
+        return f"the loss exploded, over {EXPLOSION} times the {max(first):.4g} of the first steps, {at}; lower the learning rate"
+    return None
 
 
-def _resume(run: _Run, checkpoint: CheckpointFile, log: Callable[[dict[str, float], int], None]) -> None:
-    loaded = checkpoint.load()
-    if loaded is None:
-        return
-    tensors, state = loaded
-    with torch.no_grad():
-        for key, parameter in trained(run.objective).items():
-            parameter.copy_(tensors[f"trained.{key}"])
-    optimizer = run.optimizer.state_dict()
-    optimizer["state"] = _nested(tensors, "optimizer.")
-    run.optimizer.load_state_dict(optimizer)
-    run.scheduler.load_state_dict(state["scheduler"])
-    for group, rate in zip(run.optimizer.param_groups, run.scheduler.get_last_lr(), strict=True):
-        group["lr"] = rate
-    run.step, run.curve = state["step"], state["curve"]
-    run.snapshot = {
-        key.removeprefix("snapshot."): value for key, value in tensors.items() if key.startswith("snapshot.")
-    }
-    restore_rng(tensors)
-    for row in run.curve:
-        log({key: value for key, value in row.items() if key != "step"}, int(row["step"]))
+def _clip(parameters: list[nn.Parameter], max_grad_norm: float) -> float:
+    """Scale the gradients to a norm of at most `max_grad_norm`; returns the norm before."""
+    gradients = [one.grad for one in parameters if one.grad is not None]
+    norms = [whole(torch.linalg.vector_norm(gradient)) for gradient in gradients]
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    scale = (max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_ has it
+    for gradient in gradients:
+        gradient.mul_(scale)
+    return float(norm)
 
 
-def _plain(scheduler: LambdaLR) -> dict[str, Any]:
-    """The scheduler's state without its functions, which the schedule gives again."""
-    return {key: value for key, value in scheduler.state_dict().items() if key != "lr_lambdas"} | {
-        "lr_lambdas": [None] * len(scheduler.lr_lambdas)
-    }
-
-
-def _nested(tensors: dict[str, Tensor], prefix: str) -> dict[int, dict[str, Tensor]]:
-    states: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith(prefix):
-            index, name = key.removeprefix(prefix).split(".")
-            states.setdefault(int(index), {})[name] = value
-    return states
+def _keep(checkpoint: CheckpointFile, run: Run, batch: Batch, ids: Sequence[str]) -> str:
+    """Write the names of a failed batch's rows beside the checkpoint; returns where."""
+    path = checkpoint.path.with_name("stopped.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = {"step": run.step, "rows": batch.rows.tolist(), "ids": [ids[row] for row in batch.rows]}
+    path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return str(path)

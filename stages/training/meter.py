@@ -1,0 +1,60 @@
+"""How fast a step went: tokens a second, padding, and the share of the machine's measured peak (MFU)."""
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from stages.training.pieces import Batch
+
+# Large enough to reach the peak, small enough for a fraction of a second on a CPU.
+GEMM_SIZE = {"cpu": 1536, "cuda": 8192}
+GEMM_REPEATS = 5
+
+
+def gemm_peak(device: torch.device, precision: torch.dtype) -> float:
+    """FLOP/s of a square matrix product, the best of some: what MFU is a share of."""
+    size = GEMM_SIZE[device.type]
+    left, right = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
+    best = float("inf")
+    for _ in range(GEMM_REPEATS + 1):  # the first one warms up
+        started = _now(device)
+        left @ right
+        best = min(best, _now(device) - started)
+    return 2 * size**3 / best
+
+
+@dataclass
+class Meter:
+    """Measures steps of one process and gives the figures of all.
+
+    Args:
+        peak: FLOP/s of one process's device.
+        processes: how many share the work.
+    """
+
+    device: torch.device
+    peak: float
+    processes: int
+    _started: float = field(default_factory=time.perf_counter)
+
+    def start(self) -> None:
+        """Begin to measure."""
+        self._started = _now(self.device)
+
+    def stop(self, batch: Batch, flops: float) -> dict[str, float]:
+        """Figures of a step since `start`; `flops` are those of the whole batch, over all processes."""
+        seconds = _now(self.device) - self._started
+        carried = sum(piece.batch["input_ids"].numel() for piece in batch.pieces)
+        own = int(sum(batch.lengths[piece.places].sum() for piece in batch.pieces))
+        return {
+            "tokens_per_second": float(batch.lengths.sum()) / seconds,
+            "mfu": flops / seconds / (self.peak * self.processes),
+            "padding_share": 1 - own / carried,
+        }
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,121 @@
+"""The processes of a training run: embeddings gathered with gradients, gradients summed, weights spread (FSDP).
+
+Every process computes the loss of the whole batch from all embeddings, and carries its own share of the texts through
+the encoder. So negatives come from all processes, and W processes learn what one would from the same batch.
+
+Shapes: m texts of this process, M texts of all, D student dimension.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from stages.modeling.encoder import Encoder
+
+
+class Processes:
+    """A process among its peers; alone where the stage was started by itself."""
+
+    def __init__(self, expected: int) -> None:
+        """Join the peers.
+
+        Raises:
+            RuntimeError: there are not as many processes as the recipe says, so batches would have another size.
+        """
+        self._state = PartialState(cpu=not torch.cuda.is_available())
+        self.count, self.rank = self._state.num_processes, self._state.process_index
+        if self.count != expected:
+            raise RuntimeError(
+                f"got {self.count} processes, engine.processes is {expected}; start the stage with python -m, "
+                "which starts the others, or correct the recipe"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """The GPU of this process, or the CPU."""
+        return torch.device(self._state.device)
+
+    def gather(self, local: Tensor, counts: Sequence[int]) -> Tensor:
+        """Rows of all processes [M, D] from those of each [m, D], in order of rank, with gradients.
+
+        Args:
+            local: `counts[rank]` rows.
+        """
+        return local if self.count == 1 else _Gather.apply(local, tuple(counts), self.rank)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its sum over the processes, in one message; sharded ones are summed already."""
+        gradients = [one.grad for one in parameters if one.grad is not None and not isinstance(one.grad, DTensor)]
+        if self.count == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, summed in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over the processes."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
+
+    def shard(self, encoder: Encoder) -> None:
+        """Spread the backbone's weights over the processes, layer by layer (FSDP); gradients are sums, as elsewhere.
+
+        Raises:
+            ValueError: there is one process, or the backbone's layers are not found.
+        """
+        if self.count == 1:
+            raise ValueError(
+                "engine.shard spreads weights over processes, got 1; raise engine.processes or set it false"
+            )
+        lists = [module for module in encoder.backbone.modules() if isinstance(module, nn.ModuleList)]
+        if not lists:
+            raise ValueError("engine.shard: the backbone has no list of layers to spread; set it to false")
+        for module in (*max(lists, key=len), encoder.backbone):
+            fully_shard(module).set_gradient_divide_factor(1.0)
+        encoder.backbone.set_force_sum_reduction_for_comms(True)
+
+
+class _Gather(torch.autograd.Function):
+    """All processes' rows; backward hands each process the gradient of its own rows.
+
+    That gradient is complete, because every process computes the whole loss.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
+        ctx.start, ctx.size = sum(counts[:rank]), counts[rank]
+        padded = torch.nn.functional.pad(local, (0, 0, 0, max(counts) - len(local))).contiguous()
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0][ctx.start : ctx.start + ctx.size].contiguous(), None, None
+
+
+def unshard(encoder: Encoder) -> None:
+    """Give every process the whole weights again, for saving and for use after training."""
+    for module in encoder.backbone.modules():
+        if isinstance(module, FSDPModule):
+            module.unshard()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or all of one that is spread over the processes (which all call this)."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def spread_like(value: Tensor, model: Tensor) -> Tensor:
+    """A whole tensor in the layout of another one: the inverse of `whole`."""
+    if not isinstance(model, DTensor):
+        return value.to(model.device)
+    return distribute_tensor(value.to(model.device), model.device_mesh, model.placements)
