@@ -7,7 +7,7 @@ from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from stages.losses.distillation import embedding_distillation, relational_distillation
+from stages.losses.distillation import embedding_distillation, relational_distillation, score_distillation
 
 NO_MODEL: Any = None  # not asked where embeddings are passed
 
@@ -44,6 +44,46 @@ def test_embedding_distillation_ignores_lengths() -> None:
 def test_embedding_distillation_refuses_shapes() -> None:
     with pytest.raises(ValueError, match=r"got projected of shape \[6, 4\].*project the student's"):
         embedding_distillation(draw(6, 4), draw(6, 8))
+
+
+def test_score_distillation_by_hand() -> None:
+    queries = torch.tensor([[1.0, 0, 0], [0, 2, 0]], dtype=torch.float64)
+    documents = torch.tensor([[3.0, 0, 4], [4, 3, 0]], dtype=torch.float64)
+    # Cosines of the student by query: .6, .8 and 0, .6; of the teacher, whose documents are its queries: 1, 0 and 0, 1.
+    temperature = math.log(2) ** -1  # so that a softmax weighs by powers of two
+    student = [[2**0.6, 2**0.8], [2**0, 2**0.6]]
+    teacher = [[2.0, 1], [1, 2]]
+
+    def distance(student: list[list[float]], teacher: list[list[float]]) -> float:
+        rows = zip(student, teacher, strict=True)
+        return sum((s / sum(mine) - t / sum(its)) ** 2 for mine, its in rows for s, t in zip(mine, its, strict=True))
+
+    def turned(matrix: list[list[float]]) -> list[list[float]]:
+        return [list(column) for column in zip(*matrix, strict=True)]
+
+    expected = (distance(student, teacher) + distance(turned(student), turned(teacher))) / 2
+    loss = score_distillation(queries, documents, queries, 5 * queries, temperature)
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
+    assert score_distillation(queries, documents, 2 * queries, documents, 0.02).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_score_distillation_reaches_its_bound() -> None:
+    """A student that is certain of the wrong document in both directions is 2 away in each."""
+    eye = torch.eye(2, dtype=torch.float64)
+    assert score_distillation(eye, eye.flip(0), eye, eye, 0.001).item() == pytest.approx(4)
+
+
+def test_score_distillation_takes_a_teacher_of_another_dimension_and_its_gradient_is_right() -> None:
+    sides = (draw(4, 3).requires_grad_(), draw(4, 5)[:, :3].requires_grad_())
+    teachers = (draw(4, 6), draw(4, 7)[:, :6])
+    assert torch.autograd.gradcheck(lambda q, d: score_distillation(q, d, *teachers, 0.5), sides)
+
+
+def test_score_distillation_refuses_shapes() -> None:
+    with pytest.raises(ValueError, match=r"got documents of shape \[5, 3\] for queries of .*one document"):
+        score_distillation(draw(4, 3), draw(5, 3), draw(4, 6), draw(4, 6), 0.02)
+    with pytest.raises(ValueError, match=r"got 4 pairs of the student and 5 of the teacher.*same texts"):
+        score_distillation(draw(4, 3), draw(4, 3), draw(5, 6), draw(5, 6), 0.02)
 
 
 def test_relational_distillation_by_hand() -> None:
