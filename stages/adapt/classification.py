@@ -15,6 +15,9 @@ INPUTS = (CURATED, Path("data/distilled"))
 def main() -> None:
     """Run the stage."""
     params = load()
+    from stages.training.launch import launch
+
+    launch("stages.adapt.classification", params.engine.processes)
     from stages.training.adaptation import adapt
     from stages.training.dev import clustering_on_dev
 
@@ -30,7 +33,7 @@ def main() -> None:
 
 
 def build(params: Params, encoder: Any) -> Any:
-    """The objective over labelled texts, and its batches."""
+    """The objective over labelled texts, its batches, and its rows' names."""
     from stages.corpus.batches import shuffled_batches
     from stages.corpus.tables import read_split
     from stages.objectives.classification import Classification
@@ -38,7 +41,7 @@ def build(params: Params, encoder: Any) -> Any:
 
     settings = params.adapt.classification
     rows = read_split(CURATED, "labelled", "train", settings.sources)
-    texts = texts_of(encoder, rows["text"].to_pylist(), "document")
+    texts = texts_of(encoder, rows["text"].to_pylist(), "document", settings.max_tokens)
     labels = [
         f"{source}/{label}" for source, label in zip(rows["source"].to_pylist(), rows["label"].to_pylist(), strict=True)
     ]
@@ -54,9 +57,10 @@ def build(params: Params, encoder: Any) -> Any:
     )
 
     def epoch_batches(epoch: int) -> list["np.ndarray"]:
-        return shuffled_batches(texts.lengths, settings.training.batch_size, params.seed, epoch)
+        size = settings.training.batch_size * params.engine.processes
+        return shuffled_batches(texts.lengths, size, params.seed, epoch)
 
-    return objective, epoch_batches
+    return objective, epoch_batches, rows["id"].to_pylist()
 
 
 if __name__ == "__main__":

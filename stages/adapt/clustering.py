@@ -16,6 +16,9 @@ INPUTS = (CURATED, EMBEDDED, Path("data/distilled"))
 def main() -> None:
     """Run the stage."""
     params = load()
+    from stages.training.launch import launch
+
+    launch("stages.adapt.clustering", params.engine.processes)
     from stages.training.adaptation import adapt
     from stages.training.dev import clustering_on_dev
 
@@ -31,7 +34,7 @@ def main() -> None:
 
 
 def build(params: Params, encoder: Any, projection: Any) -> Any:
-    """The objective over both texts of the pairs, read as documents, and its batches."""
+    """The objective over both texts of the pairs, read as documents, its batches, and its rows' names."""
     from stages.corpus.batches import shuffled_batches
     from stages.corpus.tables import read_split
     from stages.corpus.vectors import VectorStore
@@ -42,13 +45,14 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     pairs = read_split(CURATED, "pairs", "train", settings.sources)
     texts = pairs["query"].to_pylist() + pairs["document"].to_pylist()
     teacher = VectorStore(EMBEDDED).texts(params.embed.prompts["clustering"], texts)
-    data = texts_of(encoder, texts, "document", teacher)
+    data = texts_of(encoder, texts, "document", settings.max_tokens, teacher)
     objective = Distillation(encoder, projection.requires_grad_(False), params.distill.matryoshka_dims, data)
 
     def epoch_batches(epoch: int) -> list["np.ndarray"]:
-        return shuffled_batches(data.lengths, settings.training.batch_size, params.seed, epoch)
+        size = settings.training.batch_size * params.engine.processes
+        return shuffled_batches(data.lengths, size, params.seed, epoch)
 
-    return objective, epoch_batches
+    return objective, epoch_batches, pairs["id"].to_pylist() * 2
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Adapt for retrieval: triplets of query, document and mined hard negatives."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ INPUTS = (CURATED, EMBEDDED, MINED, Path("data/distilled"))
 def main() -> None:
     """Run the stage."""
     params = load()
+    from stages.training.launch import launch
+
+    launch("stages.adapt.retrieval", params.engine.processes)
     from stages.training.adaptation import adapt
     from stages.training.dev import retrieval_on_dev
 
@@ -27,37 +31,41 @@ def main() -> None:
         {"name": params.name, "seed": params.seed, "engine": params.engine.model_dump()},
         settings,
         lambda encoder, projection: build(params, encoder, projection),
-        lambda encoder: retrieval_on_dev(encoder, CURATED, settings.sources),
+        lambda encoder: retrieval_on_dev(encoder, CURATED, [draw.source for draw in settings.mixture]),
         inputs=INPUTS,
         average=(settings.average.earlier, settings.average.weight),
     )
 
 
 def build(params: Params, encoder: Any, projection: Any) -> Any:
-    """The objective over every training pair with enough hard negatives, and its batches."""
+    """The objective over every training pair with enough hard negatives, its batches, and its rows' names."""
     import numpy as np
 
-    from stages.corpus.batches import shuffled_batches
+    from stages.corpus.batches import drawn_batches
     from stages.corpus.tables import read_split, read_table
     from stages.corpus.vectors import VectorStore
     from stages.objectives.retrieval import Retrieval
-    from stages.objectives.texts import texts_of
+    from stages.objectives.texts import Texts, joined, texts_of
 
     settings, prompts, store = params.adapt.retrieval, params.embed.prompts, VectorStore(EMBEDDED)
-    pairs = read_split(CURATED, "pairs", "train", settings.sources)
+    mixture = settings.mixture
+    tables = [read_split(CURATED, "pairs", "train", [draw.source]) for draw in mixture]
+    ids = [name for table in tables for name in table["id"].to_pylist()]
+
+    def side(name: str) -> Texts:
+        """All texts of a side, each source cut at its own length."""
+        texts = [table[name].to_pylist() for table in tables]
+        return joined(
+            [
+                texts_of(encoder, part, name, draw.max_tokens, store.texts(prompts[name], part))
+                for draw, part in zip(mixture, texts, strict=True)
+            ]
+        )
+
+    queries, documents = side("query"), side("document")
     mined = read_table(MINED / "negatives.parquet")
-    negatives = hard_negatives(
-        pairs["id"].to_pylist(),
-        dict(zip(mined["id"].to_pylist(), mined["negatives"].to_pylist(), strict=True)),
-        settings.num_negatives,
-    )
-    texts = {side: pairs[side].to_pylist() for side in ("query", "document")}
-    queries, documents = (
-        texts_of(encoder, texts[side], side, store.texts(prompts[side], texts[side])) for side in ("query", "document")
-    )
-    enough = (negatives >= 0).all(axis=1)
-    sources = np.asarray(pairs["source"].to_pylist())
-    rows_of = {source: np.flatnonzero(enough & (sources == source)) for source in settings.sources}
+    negatives_of = dict(zip(mined["id"].to_pylist(), mined["negatives"].to_pylist(), strict=True))
+    negatives = hard_negatives(ids, negatives_of, settings.num_negatives)
     objective = Retrieval(
         encoder,
         projection,
@@ -68,19 +76,15 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
         temperature=settings.temperature,
         **settings.weights.model_dump(),
     )
+    starts = np.cumsum([0, *map(len, tables)])
+    enough = np.flatnonzero((negatives >= 0).all(axis=1))
+    rows_of = [enough[(enough >= start) & (enough < end)] for start, end in itertools.pairwise(starts.tolist())]
 
     def epoch_batches(epoch: int) -> list[np.ndarray]:
-        # A batch holds one source, so that its in-batch negatives are of the same kind as the positive.
-        batches = [
-            rows[batch]
-            for rows in rows_of.values()
-            for batch in shuffled_batches(
-                [documents.lengths[row] for row in rows], settings.training.batch_size, params.seed, epoch
-            )
-        ]
-        return [batches[i] for i in np.random.default_rng([params.seed, epoch]).permutation(len(batches))]
+        sizes = [draw.batch_size * params.engine.processes for draw in mixture]
+        return drawn_batches(rows_of, documents.lengths, sizes, [draw.weight for draw in mixture], params.seed, epoch)
 
-    return objective, epoch_batches
+    return objective, epoch_batches, ids
 
 
 def hard_negatives(ids: Sequence[str], mined: dict[str, list[str]], num_negatives: int) -> "np.ndarray":

@@ -1,12 +1,9 @@
 """Adapt for text matching (STS): pairs scored by people, and pairs without scores."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stages.params import Params, load
-
-if TYPE_CHECKING:
-    pass
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
@@ -16,6 +13,9 @@ INPUTS = (CURATED, EMBEDDED, Path("data/distilled"))
 def main() -> None:
     """Run the stage."""
     params = load()
+    from stages.training.launch import launch
+
+    launch("stages.adapt.text_matching", params.engine.processes)
     from stages.training.adaptation import adapt
     from stages.training.dev import similarity_on_dev
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def build(params: Params, encoder: Any, projection: Any) -> Any:
-    """The objective over scored pairs first and pairs without scores after them, and its batches of one kind each."""
+    """The objective over scored pairs, then pairs without scores, its batches of one kind each, and its rows' names."""
     import numpy as np
 
     from stages.corpus.batches import mixed_batches, shuffled_batches
@@ -44,7 +44,7 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     scored = read_split(CURATED, "scored", "train", settings.scored_sources)
     pairs = read_split(CURATED, "pairs", "train", settings.pair_sources)
     left, right = (
-        texts_of(encoder, texts, "document", store.texts(params.embed.prompts["document"], texts))
+        texts_of(encoder, texts, "document", settings.max_tokens, store.texts(params.embed.prompts["document"], texts))
         for texts in (
             scored["text_a"].to_pylist() + pairs["query"].to_pylist(),
             scored["text_b"].to_pylist() + pairs["document"].to_pylist(),
@@ -63,12 +63,12 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     )
 
     def epoch_batches(epoch: int) -> list[np.ndarray]:
-        size, seed, first = settings.training.batch_size, params.seed, len(scored)
+        size, seed, first = settings.training.batch_size * params.engine.processes, params.seed, len(scored)
         with_scores = shuffled_batches(left.lengths[:first], size, seed, epoch)
         without = [rows + first for rows in shuffled_batches(left.lengths[first:], size, seed, epoch)]
-        return mixed_batches(with_scores, without, settings.scored_share, seed, epoch)
+        return mixed_batches((with_scores, without), (settings.scored_share, 1 - settings.scored_share), seed, epoch)
 
-    return objective, epoch_batches
+    return objective, epoch_batches, scored["id"].to_pylist() + pairs["id"].to_pylist()
 
 
 if __name__ == "__main__":

@@ -72,3 +72,27 @@ def mixed_batches(
         batches.append(parts[part][position[part] % len(parts[part])])
         position[part] += 1
     return batches
+
+
+def drawn_batches(
+    rows_of: Sequence[np.ndarray],
+    lengths: Sequence[int],
+    batch_sizes: Sequence[int],
+    weights: Sequence[float],
+    seed: int,
+    epoch: int,
+) -> list[np.ndarray]:
+    """One epoch of a mixture: each step draws a source by its weight, and a batch of it in that source's own size.
+
+    A batch holds one source, so that its texts are of one length and its in-batch negatives of one kind.
+
+    Args:
+        rows_of: row numbers of each source.
+        lengths: tokens of every row, whichever its source.
+    """
+    length = np.asarray(lengths)
+    parts = [
+        [rows[batch] for batch in shuffled_batches(length[rows].tolist(), size, seed, epoch)]
+        for rows, size in zip(rows_of, batch_sizes, strict=True)
+    ]
+    return mixed_batches(parts, weights, seed, epoch)

@@ -1,4 +1,4 @@
-"""What a phase minimises, as the training engine sees it: which texts a batch needs, and named losses of their embeddings.
+"""What a phase minimises, as the engine sees it: which texts a batch needs, and named losses of their embeddings.
 
 Shapes: B rows of a batch, M texts of a batch, D student dimension.
 """
@@ -32,7 +32,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None) -> dict[str, Tensor]:
-        """Named, weighted loss terms of rows [B] from the unit embeddings [M, D] of their texts; their sum is minimised.
+        """Named, weighted loss terms of rows [B] from unit embeddings [M, D] of their texts; their sum is minimised.
 
         `base` [M, D] are the base model's embeddings where `needs_base`, without gradients, else None.
         """

@@ -40,3 +40,9 @@ def texts_of(
 ) -> Texts:
     """Tokenise texts for a side of the encoder, cut at `max_tokens`."""
     return Texts(encoder.tokenize(texts, side, max_tokens), None if teacher is None else torch.from_numpy(teacher))
+
+
+def joined(parts: Sequence[Texts]) -> Texts:
+    """The texts of several sources one after another, with their teacher vectors where they have them."""
+    teachers = [part.teacher for part in parts if part.teacher is not None]
+    return Texts([ids for part in parts for ids in part.token_ids], torch.cat(teachers) if teachers else None)

@@ -11,15 +11,20 @@ from torch import nn
 
 from stages.modeling.adapters import add_adapter, average_adapter, save_adapter
 from stages.modeling.encoder import Encoder, saved_encoder
+from stages.objectives.objective import Objective
 from stages.training.checkpoints import checkpoint_file, run_key
 from stages.training.curves import write_curve
-from stages.training.loop import EpochBatches, Schedule, train
+from stages.training.launch import first
+from stages.training.loop import EngineSettings, EpochBatches, train
+from stages.training.state import Schedule
 from stages.training.tracking import stage_run
 
 DISTILLED = Path("data/distilled")
 ADAPTED = Path("data/adapted")
 
-Build = Callable[[Encoder, nn.Linear], tuple[nn.Module, EpochBatches]]
+# Objective, batches of an epoch, and the name of each row.
+Training = tuple[Objective, EpochBatches, Sequence[str]]
+Build = Callable[[Encoder, nn.Linear], Training]
 
 
 class AdapterSettings(Protocol):
@@ -48,42 +53,52 @@ def adapt(
     Args:
         recipe: name, seed and engine of the recipe.
         settings: the task's section; with the recipe's it is recorded and part of the checkpoint's key.
-        build: makes the objective and its batches from the encoder, its new adapter on, and the projection of stage 1.
+        build: makes the objective, its batches and its rows' names from the encoder, its new adapter on, and the
+            projection of stage 1.
         evaluate: dev metrics of the encoder.
         average: (share of the steps at which to keep a snapshot, its weight in the final mean).
     """
-    torch.set_num_threads(recipe["engine"]["threads"])
+    engine = EngineSettings(**recipe["engine"])
+    torch.set_num_threads(engine.threads)
     torch.manual_seed(recipe["seed"])
     section = {**recipe, **settings.model_dump()}
     schedule = Schedule(**settings.training.model_dump(exclude={"batch_size"}))
-    output = ADAPTED / task
     snapshot_at = None if average is None else max(1, round(average[0] * schedule.steps))
     with stage_run(stage=f"adapt@{task}", params=section, inputs=inputs) as run:
         encoder = saved_encoder(DISTILLED / "student", settings.rope_theta)
         add_adapter(encoder, task, settings.lora.rank, settings.lora.alpha)
-        objective, epoch_batches = build(encoder, _projection(DISTILLED / "projection.safetensors"))
-        with checkpoint_file(f"adapt-{task}", run_key(section, inputs)) as checkpoint:
+        objective, epoch_batches, ids = build(encoder, read_projection(DISTILLED / "projection.safetensors"))
+        with checkpoint_file(f"adapt-{task}", run_key(section, inputs), writer=first()) as checkpoint:
             curve, snapshot = train(
                 objective,
                 epoch_batches,
                 schedule,
                 checkpoint,
+                engine=engine,
+                ids=ids,
                 name=f"adapt {task}",
                 evaluate=lambda: evaluate(encoder),
-                log=lambda row, step: run.log_metrics(row, step),
+                log=run.log_metrics,
                 snapshot_at=snapshot_at,
             )
             if average is not None:
                 kept = {key.removeprefix("encoder."): value for key, value in snapshot.items() if "lora_" in key}
                 average_adapter(encoder, kept, average[1])
                 run.log_metrics({f"averaged_dev_{name}": value for name, value in evaluate(encoder).items()})
-            shutil.rmtree(output, ignore_errors=True)
-            save_adapter(encoder, task, output)
-            write_curve(output / "curve.csv", curve)
-        run.log_artifact(output / "curve.csv")
+            if first():
+                write(encoder, task, curve)
+        run.log_artifact(ADAPTED / task / "curve.csv")
 
 
-def _projection(path: Path) -> nn.Linear:
+def write(encoder: Encoder, task: str, curve: list[dict[str, float]]) -> None:
+    """Write the adapter and its curve in the place of an earlier one."""
+    shutil.rmtree(ADAPTED / task, ignore_errors=True)
+    save_adapter(encoder, task, ADAPTED / task)
+    write_curve(ADAPTED / task / "curve.csv", curve)
+
+
+def read_projection(path: Path) -> nn.Linear:
+    """The projection psi: R^D -> R^T that stage 1 left."""
     state = load_file(path)
     projection = nn.Linear(state["weight"].shape[1], state["weight"].shape[0])
     projection.load_state_dict(state)

@@ -67,7 +67,7 @@ def cut(lengths: Sequence[int], micro_batch_tokens: int, processes: int) -> list
 def prepare(
     objective: Objective, rows: np.ndarray, micro_batch_tokens: int, processes: Processes, collate: Collate
 ) -> Batch:
-    """Cut a step's texts and make the tensors of this process's pieces; a thread may do it ahead: no model is touched."""
+    """Cut a step's texts and make the tensors of this process's pieces; touches no model, so a thread can do it."""
     texts = objective.texts(rows)
     lengths = np.array([len(ids) for ids in texts])
     pieces = cut(lengths, micro_batch_tokens, processes.count)

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from stages.training.launch import first
+
 LINEAGE = Path("data/lineage")
 
 
@@ -130,8 +132,18 @@ class StageRun:
         return self._opened or self._receive()
 
 
+class SilentRun:
+    """A stage's run seen from the other processes of the stage, which record nothing."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Nothing: the first process records."""
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Nothing: the first process records."""
+
+
 @contextmanager
-def stage_run(stage: str, params: Mapping[str, Any], inputs: Sequence[Path]) -> Iterator[StageRun]:
+def stage_run(stage: str, params: Mapping[str, Any], inputs: Sequence[Path]) -> Iterator[StageRun | SilentRun]:
     """Record the body of a `with` as one stage's MLflow run; write data/lineage/<stage>.json if it succeeds.
 
     Args:
@@ -145,6 +157,9 @@ def stage_run(stage: str, params: Mapping[str, Any], inputs: Sequence[Path]) -> 
     """
     if missing := [str(path) for path in inputs if not path.exists()]:
         raise FileNotFoundError(f"{stage}: missing input {', '.join(missing)}; run `dvc repro {stage}`")
+    if not first():
+        yield SilentRun()
+        return
     names = [str(path) for path in inputs]
     run = StageRun({"stage": stage, "params": dict(params), "inputs": names, "build": build_identity()})
     try:
