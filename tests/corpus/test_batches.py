@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from stages.corpus.batches import GROUP_BATCHES, mixed_batches, shuffled_batches, shuffled_token_batches
+from stages.corpus.batches import GROUP_BATCHES, drawn_batches, mixed_batches, shuffled_batches, shuffled_token_batches
 from stages.corpus.batches import token_budget_batches as budget_batches
 
 LENGTHS = np.random.default_rng(0).integers(1, 120, size=1000).tolist()
@@ -89,7 +89,7 @@ def test_fewer_rows_than_a_batch_are_refused() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.9, 1.0])
 def test_mixed_batches_keep_the_share_and_each_lists_order(share: float) -> None:
     left, right = [np.array([n]) for n in range(40)], [np.array([100 + n]) for n in range(600)]
-    mixed = mixed_batches(left, right, share, 3, 0)
+    mixed = mixed_batches((left, right), (share, 1 - share), 3, 0)
     assert len(mixed) == 640
     numbers = flat(mixed)
     from_left, from_right = [n for n in numbers if n < 100], [n for n in numbers if n >= 100]
@@ -97,5 +97,21 @@ def test_mixed_batches_keep_the_share_and_each_lists_order(share: float) -> None
     assert from_left == [n % 40 for n in range(len(from_left))], "a list that runs out begins again"
     assert from_right == [100 + n % 600 for n in range(len(from_right))]
     if 0 < share < 1:
-        assert flat(mixed_batches(left, right, share, 3, 0)) == numbers
-        assert flat(mixed_batches(left, right, share, 3, 1)) != numbers
+        assert flat(mixed_batches((left, right), (share, 1 - share), 3, 0)) == numbers
+        assert flat(mixed_batches((left, right), (share, 1 - share), 3, 1)) != numbers
+
+
+def test_drawn_batches_hold_one_source_in_its_own_size() -> None:
+    """Two sources of other lengths: a step draws one, so length and batch size change with it."""
+    rows_of = [np.arange(0, 400), np.arange(400, 460)]
+    lengths = [8] * 400 + [500] * 60
+    batches = drawn_batches(rows_of, lengths, [16, 4], [3.0, 1.0], 5, 0)
+    sizes = {(len(rows), lengths[rows[0]]) for rows in batches}
+    assert sizes == {(16, 8), (4, 500)}
+    for rows in batches:
+        assert len({int(row) < 400 for row in rows}) == 1
+    long = sum(lengths[rows[0]] == 500 for rows in batches)
+    assert len(batches) == 400 // 16 + 60 // 4
+    assert long / len(batches) == pytest.approx(0.25, abs=0.15)
+    again = drawn_batches(rows_of, lengths, [16, 4], [3.0, 1.0], 5, 0)
+    assert [rows.tolist() for rows in again] == [rows.tolist() for rows in batches]

@@ -19,6 +19,7 @@ from stages.modeling.adapters import add_adapter, without_adapter
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.objectives.classification import Classification
 from stages.objectives.distillation import Distillation
+from stages.objectives.objective import Objective
 from stages.objectives.retrieval import TEMPERATURE_BOUNDS, Retrieval, Temperature
 from stages.objectives.text_matching import TextMatching
 from stages.objectives.texts import Texts, texts_of
@@ -50,7 +51,7 @@ def adapted(student: Encoder) -> Encoder:
 
 def side(encoder: Encoder, texts: Sequence[str], name: str, seed: int = 0) -> Texts:
     teacher = np.random.default_rng(seed).normal(size=(len(texts), TEACHER)).astype(np.float16)
-    return texts_of(encoder, texts, name, teacher)
+    return texts_of(encoder, texts, name, 24, teacher)
 
 
 def projection() -> nn.Linear:
@@ -71,6 +72,22 @@ def adapter_parts(objective: nn.Module) -> set[str]:
     return {name for name, _ in objective.named_parameters() if "lora_" in name}
 
 
+def embed(encoder: Encoder, texts: Texts, rows: np.ndarray) -> Tensor:
+    embeddings: Tensor = encoder(**encoder.pad(texts[rows]))
+    return embeddings
+
+
+def loss(objective: Objective, rows: np.ndarray) -> dict[str, Tensor]:
+    """The terms of some rows, as the engine gets them when a batch is one piece."""
+    batch = objective.encoder.pad(objective.texts(rows))
+    base = None
+    if objective.needs_base:
+        with torch.no_grad(), without_adapter(objective.encoder):
+            base = objective.encoder(**batch)
+    terms: dict[str, Tensor] = objective(rows, objective.encoder(**batch), base)
+    return terms
+
+
 def projected(embeddings: Tensor, teacher: Tensor, psi: nn.Linear) -> Tensor:
     """Mean over prefixes of the distance to the teacher, written out."""
     return torch.stack(
@@ -87,12 +104,12 @@ def projected(embeddings: Tensor, teacher: Tensor, psi: nn.Linear) -> Tensor:
 def test_texts_carry_the_sides_prompt_and_their_own_targets(student: Encoder, sentences: list[str]) -> None:
     data = side(student, sentences[:10], "query")
     expected = torch.from_numpy(student.eval().encode([sentences[row] for row in ROWS], "query"))
-    torch.testing.assert_close(data.embed(student, ROWS).detach(), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(embed(student, data, ROWS).detach(), expected, atol=1e-6, rtol=0)
     assert data.teacher is not None
     assert torch.equal(data.targets(ROWS, torch.device("cpu")), data.teacher[[3, 0, 5, 9]].float())
     assert data.lengths == [len(ids) for ids in data.token_ids]
     with pytest.raises(AssertionError, match="carry no teacher vectors"):
-        texts_of(student, sentences[:2], "query").targets([0], torch.device("cpu"))
+        texts_of(student, sentences[:2], "query", 24).targets([0], torch.device("cpu"))
 
 
 # Stage 1
@@ -101,9 +118,9 @@ def test_texts_carry_the_sides_prompt_and_their_own_targets(student: Encoder, se
 def test_distillation_teaches_the_student_and_its_projection(student: Encoder, sentences: list[str]) -> None:
     data, psi = side(student, sentences[:10], "query"), projection()
     objective = Distillation(student, psi, DIMS, data)
-    terms = objective(ROWS)
+    terms = loss(objective, ROWS)
     assert data.teacher is not None
-    expected = projected(data.embed(student, ROWS), data.teacher[ROWS], psi)
+    expected = projected(embed(student, data, ROWS), data.teacher[ROWS], psi)
     torch.testing.assert_close(terms["distillation"], expected)
     reached = learning(objective, terms)
     assert {"projection.weight", "projection.bias"} <= reached
@@ -116,7 +133,7 @@ def test_distillation_leaves_frozen_token_embeddings_and_projection_alone(
 ) -> None:
     student.backbone.get_input_embeddings().requires_grad_(False)
     objective = Distillation(student, projection().requires_grad_(False), DIMS, side(student, sentences[:10], "query"))
-    reached = learning(objective, objective(ROWS))
+    reached = learning(objective, loss(objective, ROWS))
     assert "encoder.backbone.embed_tokens.weight" not in reached
     assert not [name for name in reached if name.startswith("projection")]
     assert "encoder.backbone.layers.0.self_attn.q_proj.weight" in reached
@@ -144,10 +161,10 @@ def retrieval(adapted: Encoder, sentences: list[str]) -> Retrieval:
 
 
 def test_retrieval_terms_are_those_of_the_paper(retrieval: Retrieval) -> None:
-    terms = retrieval(ROWS)
-    queries = retrieval.queries.embed(retrieval.encoder, ROWS)
-    positives = retrieval.documents.embed(retrieval.encoder, ROWS)
-    negatives = retrieval.documents.embed(retrieval.encoder, retrieval.negatives[ROWS].ravel()).view(4, 2, 32)
+    terms = loss(retrieval, ROWS)
+    queries = embed(retrieval.encoder, retrieval.queries, ROWS)
+    positives = embed(retrieval.encoder, retrieval.documents, ROWS)
+    negatives = embed(retrieval.encoder, retrieval.documents, retrieval.negatives[ROWS].ravel()).view(4, 2, 32)
     nce = [info_nce(queries[:, :d], positives[:, :d], negatives[..., :d], 0.05) for d in DIMS]
     torch.testing.assert_close(terms["info_nce"], torch.stack(nce).mean(), rtol=1e-4, atol=1e-5)
     assert retrieval.queries.teacher is not None
@@ -162,7 +179,7 @@ def test_retrieval_terms_are_those_of_the_paper(retrieval: Retrieval) -> None:
 
 
 def test_retrieval_teaches_the_adapter_and_the_temperature_alone(retrieval: Retrieval) -> None:
-    reached = learning(retrieval, retrieval(ROWS))
+    reached = learning(retrieval, loss(retrieval, ROWS))
     assert reached == adapter_parts(retrieval) | {"temperature.logarithm"}
     assert retrieval.queries.teacher is not None
     assert not retrieval.queries.teacher.requires_grad
@@ -202,9 +219,9 @@ def matching(adapted: Encoder, sentences: list[str]) -> TextMatching:
 
 def test_scored_batches_are_ranked(matching: TextMatching) -> None:
     rows = np.array([4, 1, 2])
-    terms = matching(rows)
+    terms = loss(matching, rows)
     assert set(terms) == {"cosent"}
-    left, right = matching.left.embed(matching.encoder, rows), matching.right.embed(matching.encoder, rows)
+    left, right = embed(matching.encoder, matching.left, rows), embed(matching.encoder, matching.right, rows)
     expected = [
         cosent(F.cosine_similarity(left[:, :d], right[:, :d]), torch.tensor([0.7, 0.1, 0.5]), 0.1) for d in DIMS
     ]
@@ -214,9 +231,9 @@ def test_scored_batches_are_ranked(matching: TextMatching) -> None:
 
 def test_unscored_batches_are_contrasted_and_distilled(matching: TextMatching) -> None:
     rows = np.array([6, 11, 8])
-    terms = matching(rows)
+    terms = loss(matching, rows)
     assert set(terms) == {"info_nce", "distillation"}
-    left, right = matching.left.embed(matching.encoder, rows), matching.right.embed(matching.encoder, rows)
+    left, right = embed(matching.encoder, matching.left, rows), embed(matching.encoder, matching.right, rows)
     nce = torch.stack([info_nce(left[:, :d], right[:, :d], None, 0.05) for d in DIMS]).mean()
     torch.testing.assert_close(terms["info_nce"], 2.5 * nce, rtol=1e-4, atol=1e-5)
     assert matching.left.teacher is not None
@@ -233,16 +250,16 @@ def test_batches_hold_pairs_of_one_kind(matching: TextMatching) -> None:
     scored = shuffled_batches(matching.left.lengths[:6], 2, 0, 0)
     unscored = [rows + 6 for rows in shuffled_batches(matching.left.lengths[6:], 2, 0, 0)]
     kinds = set()
-    for rows in mixed_batches(scored, unscored, 0.5, 0, 0):
+    for rows in mixed_batches((scored, unscored), (0.5, 0.5), 0, 0):
         assert len({int(row) < 6 for row in rows}) == 1
-        kinds.add(frozenset(matching(rows)))
+        kinds.add(frozenset(loss(matching, rows)))
     assert kinds == {frozenset({"cosent"}), frozenset({"info_nce", "distillation"})}
 
 
 def test_a_batch_of_both_kinds_is_refused(matching: TextMatching) -> None:
     for rows in ([0, 6], [6, 0]):
         with pytest.raises(AssertionError, match="one kind"):
-            matching(np.array(rows))
+            loss(matching, np.array(rows))
 
 
 # Classification
@@ -250,7 +267,7 @@ def test_a_batch_of_both_kinds_is_refused(matching: TextMatching) -> None:
 
 def classifier(encoder: Encoder, sentences: list[str], labels: list[str], **others: Any) -> Classification:
     settings = {"num_negatives": 2, "temperature": 0.05, "info_nce": 1.0, "relational": 2.0, "seed": 7} | others
-    texts = texts_of(encoder, sentences[: len(labels)], "document")
+    texts = texts_of(encoder, sentences[: len(labels)], "document", 24)
     return Classification(encoder, DIMS, texts, labels, **settings)
 
 
@@ -263,6 +280,8 @@ def test_draws_never_take_a_negative_of_the_same_label(adapted: Encoder, sentenc
     for start in range(8):
         rows = np.array([start, (start + 5) % 12, 3, 8])
         drawn = objective.draw(rows)
+        assert drawn[:4].tolist() == rows.tolist()
+        drawn = drawn[4:]
         assert len(drawn) == 4 + 4 * 4
         for place, row in enumerate(rows):
             positive, negatives = drawn[place], drawn[4 + 4 * place : 8 + 4 * place]
@@ -295,9 +314,9 @@ def test_classification_terms_are_those_of_the_paper(adapted: Encoder, sentences
     """By a loop over anchors; in-batch texts of an anchor's own label count neither way."""
     objective = classifier(adapted, sentences, LABELS)
     rows = np.array([0, 1, 4])  # two anchors share a label
-    terms = objective(rows)
-    drawn = np.concatenate([rows, objective.draw(rows)])
-    batch = adapted.pad([objective.texts.token_ids[row] for row in drawn])
+    terms = loss(objective, rows)
+    drawn = objective.draw(rows)
+    batch = adapted.pad([objective.data.token_ids[row] for row in drawn])
     embeddings = adapted(**batch)
     with torch.no_grad(), without_adapter(adapted):
         base = adapted(**batch)
@@ -321,10 +340,10 @@ def test_classification_terms_are_those_of_the_paper(adapted: Encoder, sentences
 
 def test_classification_teaches_the_adapter_alone(adapted: Encoder, sentences: list[str]) -> None:
     objective = classifier(adapted, sentences, LABELS)
-    assert learning(objective, objective(ROWS)) == adapter_parts(objective)
+    assert learning(objective, loss(objective, ROWS)) == adapter_parts(objective)
 
 
 def test_the_relational_term_is_nothing_before_the_adapter_learns(student: Encoder, sentences: list[str]) -> None:
     add_adapter(student, "task", 4, 4)
-    terms = classifier(student, sentences, LABELS)(ROWS)
+    terms = loss(classifier(student, sentences, LABELS), ROWS)
     assert terms["relational"].item() == pytest.approx(0.0, abs=1e-10)
