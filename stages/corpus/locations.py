@@ -4,9 +4,22 @@ import hashlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE_SCHEME = "package:"
+HUB_SCHEME = "hub:"
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A data set of the hub; `name` is its id, or a local folder laid out like one."""
+
+    name: str
+
+
+# Where a source's rows are.
+Place = Path | HubDataset
 
 
 def package_folder(package: str) -> Path:
@@ -45,6 +58,13 @@ def matching_files(location: str) -> list[Path]:
     if not files:
         raise FileNotFoundError(f"no file matches {location!r} (looked for {pattern}); correct the source's files")
     return files
+
+
+def matching_places(location: str) -> list[Place]:
+    """The data set that `hub:NAME` names, or the files that match; raises like `matching_files`."""
+    if location.startswith(HUB_SCHEME):
+        return [HubDataset(location.removeprefix(HUB_SCHEME))]
+    return list(matching_files(location))
 
 
 def check_versions(required: Mapping[str, str]) -> None:

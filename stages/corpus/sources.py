@@ -1,14 +1,20 @@
-"""Readers by name: what turns a declared source's files into records."""
+"""Readers by name: what turns a declared source's files or data sets into records."""
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from stages.corpus.locations import check_versions, matching_files
-from stages.corpus.readers import botocore, docstrings, human_scores, wikipedia
+from stages.corpus.locations import HubDataset, Place, check_versions, matching_places
+from stages.corpus.readers import beir, botocore, docstrings, human_scores, rows, wikipedia
 
 Record = dict[str, Any]
 
+# Readers of any table, in files or in the hub's data sets; the source's options name the columns.
+ROW_READERS: dict[str, Callable[..., Iterator[Record]]] = {
+    "rows.pairs": rows.pairs,
+    "rows.scored": rows.scored,
+    "rows.labelled": rows.labelled,
+    "rows.documents": rows.documents,
+}
 READERS: dict[str, Callable[..., Iterator[Record]]] = {
     "wikipedia.leads": wikipedia.leads,
     "wikipedia.descriptions": wikipedia.descriptions,
@@ -16,25 +22,30 @@ READERS: dict[str, Callable[..., Iterator[Record]]] = {
     "docstrings.pairs": docstrings.pairs,
     "docstrings.packages": docstrings.packages,
     "botocore.operations": botocore.operations,
+    "beir.pairs": beir.pairs,
     "human_scores.word_pairs": human_scores.word_pairs,
     "human_scores.document_matrix": human_scores.document_matrix,
+    **ROW_READERS,
 }
 
 
-def source_files(files: tuple[str, ...], packages: Mapping[str, str]) -> list[Path]:
-    """The files of a source, once the packages they come from are there in the declared version."""
+def source_files(files: tuple[str, ...], packages: Mapping[str, str]) -> list[Place]:
+    """The files and data sets of a source, once the packages they come from are there in the declared version."""
     check_versions(packages)
-    return [path for location in files for path in matching_files(location)]
+    return [place for location in files for place in matching_places(location)]
 
 
-def read_records(reader: str, files: list[Path], options: Mapping[str, float | str]) -> Iterator[Record]:
+def read_records(reader: str, files: Sequence[Place], options: Mapping[str, float | str]) -> Iterator[Record]:
     """Records of a source.
 
     Raises:
-        ValueError: no reader has that name, or it does not take these options.
+        ValueError: no reader has that name, or it does not take these options or a data set.
     """
     if reader not in READERS:
         raise ValueError(f"unknown reader {reader!r}; the readers are {', '.join(READERS)}")
+    data_sets = [place.name for place in files if isinstance(place, HubDataset)]
+    if data_sets and reader not in ROW_READERS:
+        raise ValueError(f"reader {reader} reads files, got data set {data_sets[0]}; use {', '.join(ROW_READERS)}")
     try:
         return READERS[reader](files, **options)
     except TypeError as error:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.corpus.entities import components
+
 Record = dict[str, Any]
 
 
@@ -18,7 +20,7 @@ def word_pairs(files: list[Path], scale: float) -> Iterator[Record]:
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.strip() and not line.startswith("#")
     ]
-    component = _components([(left.lower(), right.lower()) for left, right, _ in rows])
+    component = components([(left.lower(), right.lower()) for left, right, _ in rows])
     for left, right, score in rows:
         yield {"entity": component[left.lower()], "text_a": left, "text_b": right, "score": float(score) / scale}
 
@@ -35,19 +37,3 @@ def document_matrix(files: list[Path], scale: float, encoding: str) -> Iterator[
         for j in range(i + 1, len(row)):
             score = float(row[j]) / scale
             yield {"entity": corpus.stem, "text_a": documents[i], "text_b": documents[j], "score": score}
-
-
-def _components(edges: list[tuple[str, str]]) -> dict[str, str]:
-    """Union-find with the alphabetically first word as a component's name."""
-    parent: dict[str, str] = {}
-
-    def root(word: str) -> str:
-        parent.setdefault(word, word)
-        while parent[word] != word:
-            word = parent[word]
-        return word
-
-    for left, right in edges:
-        first, second = sorted((root(left), root(right)))
-        parent[second] = first
-    return {word: root(word) for word in parent}
