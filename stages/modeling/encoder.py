@@ -6,11 +6,11 @@ Shapes: B batch, L tokens, D embedding dimension.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +18,24 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 from stages.corpus.batches import token_budget_batches
 from stages.modeling.identity import local_folder
+from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
+from stages.modeling.pooling import NarrowedMlp, Pooling, pool, read_positions
 
-Pooling = Literal["last", "mean", "cls"]
 SETTINGS = "encoder.json"
+# How far coordinates of a unit vector may be apart by rounding alone; texts that mix are apart by more.
+PACKING_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 
 
 @dataclass(frozen=True)
@@ -50,8 +60,9 @@ class Encoder(nn.Module):
             ensure_end_of_sequence(tokenizer)
         if settings.rope_theta is not None:
             set_rope_theta(backbone, settings.rope_theta)
-        # A tuple, which torch does not take for a submodule.
-        self._narrowed = tuple(_last_mlp_norms(backbone))
+        self.precision = torch.float32
+        self.packing = False
+        self._narrowed = NarrowedMlp(backbone)
 
     @property
     def dimensions(self) -> int:
@@ -63,33 +74,69 @@ class Encoder(nn.Module):
         """Where the backbone's weights are."""
         return next(self.backbone.parameters()).device
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids [B, L] and mask [B, L] -> unit embeddings [B, D]; padding may stand on either side."""
-        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        with self._reading(attention_mask):
-            outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions)
-        return F.normalize(pool(outputs.last_hidden_state, attention_mask, self.settings.pooling), dim=-1)
+    def arrange(self, precision: str, packing: bool) -> None:
+        """Set how the encoder computes: the type of its forward pass, and whether `collate` packs texts.
 
-    @contextmanager
-    def _reading(self, attention_mask: Tensor) -> Iterator[None]:
-        """Inside the block, the last layer's MLP works on the one position that pooling reads.
+        Args:
+            precision: `float32`, or `bfloat16` for autocast; embeddings are float32 either way.
 
-        It is two thirds of that layer. The narrowed result [B, 1, D] is added to every position of the residual, which
-        is right at the position read; the others are never looked at. Exact, for pre-norm layers of the Llama family.
+        Raises:
+            ValueError: the backbone does not keep packed texts apart.
         """
-        if self.settings.pooling == "mean" or not self._narrowed:
-            yield
-            return
-        read = read_positions(attention_mask, self.settings.pooling)
-        hooks = [
-            norm.register_forward_pre_hook(lambda _module, inputs: (inputs[0][read].unsqueeze(1),))
-            for norm in self._narrowed
-        ]
+        self.precision = getattr(torch, precision)
+        self.packing = packing
+        if packing:
+            use_packed_attention(self.backbone)
+            self._check_packing()
+
+    @torch.no_grad()
+    def _check_packing(self) -> None:
+        """Try two short texts both ways: a backbone that drops what attention needs would mix them silently."""
+        texts, difference, cause = [[0, 1, 2], [3, 4]], torch.inf, None
         try:
-            yield
-        finally:  # the backbone alone, or under another encoder, is whole again
-            for hook in hooks:
-                hook.remove()
+            difference = float((self(**self.batch(texts)) - self(**self.pad(texts))).abs().max())
+        except (TypeError, RuntimeError) as error:
+            cause = error
+        if not difference < PACKING_TOLERANCE[self.precision]:
+            self.packing = False
+            raise ValueError(
+                f"got engine.packing true, but backbone {self.backbone.config.model_type!r} does not keep packed texts "
+                f"apart (vectors differ by {difference:.1g}, expected the same); set engine.packing to false"
+            ) from cause
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Unit embeddings [B, D] float32 of a batch: padded, on either side, or packed (`packed_batch`).
+
+        Args:
+            input_ids: token ids, [B, L] or packed [1, T].
+            attention_mask: [B, L].
+        """
+        device = input_ids.device.type
+        with torch.autocast(device, dtype=self.precision, enabled=self.precision != torch.float32):
+            embed = self._embed_padded if input_ids.shape == attention_mask.shape else self._embed_packed
+            pooled = embed(input_ids, attention_mask)
+        return F.normalize(pooled.float(), dim=-1)
+
+    def _embed_padded(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        pooling = self.settings.pooling
+        read = None if pooling == "mean" else read_positions(attention_mask, pooling)
+        with self._narrowed.at(read):
+            outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions)
+        return pool(outputs.last_hidden_state, attention_mask, pooling)
+
+    def _embed_packed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        assert self.packing, "a packed batch goes to an encoder that packs"
+        packed = packed_texts(attention_mask, input_ids.shape[1])
+        with self._narrowed.at(packed.read(self.settings.pooling)):
+            outputs = self.backbone(
+                input_ids=input_ids,
+                # Of four dimensions, so that transformers hands it to the attention as it is.
+                attention_mask=attention_mask[None, None],
+                position_ids=packed.positions[None],
+                packed=packed,
+            )
+        return packed.pool(outputs.last_hidden_state, self.settings.pooling)
 
     def tokenize(self, texts: Sequence[str], side: str, max_tokens: int | None = None) -> list[list[int]]:
         """Token ids of each text behind its side's prompt, cut at `max_tokens` (None: the encoder's), without padding.
@@ -108,15 +155,20 @@ class Encoder(nn.Module):
         )
         return encoded["input_ids"]
 
+    def collate(self, token_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """What `forward` takes of B texts, padded or packed, on the CPU; touches no weights: any thread may call it."""
+        if self.packing:
+            return packed_batch(token_ids)
+        return padded_batch(token_ids, self.tokenizer.pad_token_id)
+
+    def batch(self, token_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """`collate`, on the encoder's device."""
+        return {name: tensor.to(self.device) for name, tensor in self.collate(token_ids).items()}
+
     def pad(self, token_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Right-padded batch: `input_ids` and `attention_mask` [B, L] on the encoder's device."""
-        longest = max(len(ids) for ids in token_ids)
-        input_ids = torch.full((len(token_ids), longest), self.tokenizer.pad_token_id)
-        attention_mask = torch.zeros((len(token_ids), longest), dtype=torch.long)
-        for row, ids in enumerate(token_ids):
-            input_ids[row, : len(ids)] = torch.as_tensor(ids)
-            attention_mask[row, : len(ids)] = 1
-        return {"input_ids": input_ids.to(self.device), "attention_mask": attention_mask.to(self.device)}
+        padded = padded_batch(token_ids, self.tokenizer.pad_token_id)
+        return {name: tensor.to(self.device) for name, tensor in padded.items()}
 
     @torch.inference_mode()
     def encode_batches(
@@ -125,7 +177,7 @@ class Encoder(nn.Module):
         """Yield (row numbers [B], embeddings [B, D] float32) in batches of `batch_tokens`, longest texts first."""
         self.eval()
         for rows in token_budget_batches([len(ids) for ids in token_ids], batch_tokens):
-            yield rows, self(**self.pad([token_ids[row] for row in rows])).float().cpu().numpy()
+            yield rows, self(**self.batch([token_ids[row] for row in rows])).cpu().numpy()
 
     def encode(self, texts: Sequence[str], side: str, batch_tokens: int = 4096, progress: str = "") -> np.ndarray:
         """Embeddings [len(texts), D] float32 of unit length, in the order given; `progress` names a bar."""
@@ -141,28 +193,6 @@ class Encoder(nn.Module):
         self.backbone.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         (folder / SETTINGS).write_text(json.dumps(asdict(self.settings), indent=2) + "\n", encoding="utf-8")
-
-
-def _last_mlp_norms(backbone: nn.Module) -> Iterator[nn.Module]:
-    """The norm before the last layer's MLP in a backbone of the Llama family, which names it so; nothing for others."""
-    layers = getattr(backbone, "layers", None)
-    if layers is not None and hasattr(layers[-1], "post_attention_layernorm"):
-        yield layers[-1].post_attention_layernorm
-
-
-def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """Reduce hidden states [B, L, D] under mask [B, L] to [B, D]; padding may stand on either side."""
-    if pooling == "mean":
-        weights = mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-    return hidden[read_positions(mask, pooling)]
-
-
-def read_positions(mask: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
-    """Index ([B], [B]) of the row and position that `last` or `cls` pooling reads under mask [B, L]."""
-    first = mask.argmax(dim=1)
-    position = first if pooling == "cls" else first + mask.sum(dim=1) - 1
-    return torch.arange(mask.shape[0], device=mask.device), position
 
 
 def end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> int:
@@ -225,8 +255,10 @@ def load_backbone(location: str, num_layers: int | None = None) -> PreTrainedMod
         FileNotFoundError: there is no such model within reach.
     """
     transformers_logging.disable_progress_bar()  # of the weights' names; the stages show bars of their own
+    folder = local_folder(location)
     backbone, report = AutoModel.from_pretrained(
-        local_folder(location),
+        folder,
+        config=without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False)),
         trust_remote_code=False,
         use_safetensors=True,
         dtype=torch.float32,
@@ -240,6 +272,14 @@ def load_backbone(location: str, num_layers: int | None = None) -> PreTrainedMod
     if num_layers is not None:
         keep_first_layers(backbone, num_layers)
     return backbone
+
+
+def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Switch every dropout of a config off, in place: a batch embedded twice must give the same vectors."""
+    for name, value in config.to_dict().items():
+        if "dropout" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+    return config
 
 
 def keep_first_layers(backbone: PreTrainedModel, num_layers: int) -> None:
@@ -274,9 +314,19 @@ def load_encoder(location: str, settings: EncoderSettings, num_layers: int | Non
     return Encoder(load_backbone(location, num_layers), load_tokenizer(location), settings)
 
 
-def saved_encoder(folder: Path, rope_theta: float | None) -> Encoder:
-    """Load an encoder that `Encoder.save` wrote, with the RoPE base of the phase that uses it (None: as saved)."""
+def saved_encoder(folder: Path, rope_theta: float | None, max_tokens: int | None = None) -> Encoder:
+    """Load an encoder that `Encoder.save` wrote, with RoPE base and cut of the phase that uses it (None: as saved)."""
     settings = EncoderSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
     if rope_theta is not None:
         settings = replace(settings, rope_theta=rope_theta)
+    if max_tokens is not None:
+        settings = replace(settings, max_tokens=max_tokens)
     return load_encoder(str(folder), settings)
+
+
+def place(encoder: Encoder, *, precision: str, packing: bool) -> Encoder:
+    """Move an encoder to this process's device (its GPU where there is one) and arrange it by the recipe's words."""
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    encoder.to(device)
+    encoder.arrange(precision, packing)
+    return encoder

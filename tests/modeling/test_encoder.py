@@ -22,10 +22,10 @@ from stages.modeling.encoder import (
     load_backbone,
     load_encoder,
     load_tokenizer,
-    pool,
     saved_encoder,
 )
 from stages.modeling.identity import local_folder, teacher_identity
+from stages.modeling.pooling import pool
 
 PROMPTS = {"query": "query : ", "document": "document : "}
 ARCHITECTURES = ["bert", "eurobert", "qwen3", "modernbert"]
