@@ -14,24 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedTokenizerFast
 
 from stages.corpus.batches import token_budget_batches
-from stages.modeling.identity import local_folder
+from stages.modeling.backbones import first_position, load_backbone, set_rope_theta
 from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
 from stages.modeling.pooling import NarrowedMlp, Pooling, pool, read_positions
+from stages.modeling.tokenization import ensure_end_of_sequence, load_tokenizer
 
 SETTINGS = "encoder.json"
 # How far coordinates of a unit vector may be apart by rounding alone; texts that mix are apart by more.
@@ -63,6 +55,7 @@ class Encoder(nn.Module):
         self.precision = torch.float32
         self.packing = False
         self._narrowed = NarrowedMlp(backbone)
+        self._first_position = first_position(backbone)
 
     @property
     def dimensions(self) -> int:
@@ -118,7 +111,7 @@ class Encoder(nn.Module):
         return F.normalize(pooled.float(), dim=-1)
 
     def _embed_padded(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0) + self._first_position
         pooling = self.settings.pooling
         read = None if pooling == "mean" else read_positions(attention_mask, pooling)
         with self._narrowed.at(read):
@@ -133,7 +126,7 @@ class Encoder(nn.Module):
                 input_ids=input_ids,
                 # Of four dimensions, so that transformers hands it to the attention as it is.
                 attention_mask=attention_mask[None, None],
-                position_ids=packed.positions[None],
+                position_ids=packed.positions[None] + self._first_position,
                 packed=packed,
             )
         return packed.pool(outputs.last_hidden_state, self.settings.pooling)
@@ -193,120 +186,6 @@ class Encoder(nn.Module):
         self.backbone.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         (folder / SETTINGS).write_text(json.dumps(asdict(self.settings), indent=2) + "\n", encoding="utf-8")
-
-
-def end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> int:
-    """Id of the token that ends a text: the separator, else the end of sequence.
-
-    Raises:
-        ValueError: the tokenizer has neither.
-    """
-    end: int | None = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
-    if end is None:
-        raise ValueError("last-token pooling needs a tokenizer with an end-of-sequence or separator token; it has none")
-    return end
-
-
-def ensure_end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Have the tokenizer end every text with its end-of-sequence (or separator) token, which last-token pooling reads.
-
-    The change is in the tokenizer's own post-processor, so it is saved with it and holds in every runtime.
-
-    Raises:
-        ValueError: the tokenizer has neither token.
-    """
-    end_id = end_of_sequence(tokenizer)
-    end = tokenizer.convert_ids_to_tokens(end_id)
-    ids = tokenizer("")["input_ids"]  # nothing but what the tokenizer puts around a text: a start token, if anything
-    if not ids or ids[-1] != end_id:
-        starts = tokenizer.convert_ids_to_tokens(ids)
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single=[*starts, "$A", end],
-            pair=[*starts, "$A", end, "$B", end],
-            special_tokens=[(end, end_id), *zip(starts, ids, strict=True)],
-        )
-
-
-def set_rope_theta(backbone: Any, theta: float) -> None:
-    """Declare a backbone's RoPE base, in its config and in its rotary frequencies.
-
-    Raises:
-        ValueError: the backbone has no rotary position embedding of one base, or it scales the frequencies.
-    """
-    rotary = getattr(backbone, "rotary_emb", None)
-    parameters = getattr(backbone.config, "rope_parameters", None)
-    plain = parameters is not None and "rope_theta" in parameters and parameters.get("rope_type") == "default"
-    if rotary is None or parameters is None or not plain:
-        raise ValueError(
-            f"rope_theta is {theta} but backbone {backbone.config.model_type!r} has no single, unscaled RoPE base; "
-            "set it to null"
-        )
-    parameters["rope_theta"] = theta
-    inv_freq, _ = rotary.compute_default_rope_parameters(backbone.config, device=rotary.inv_freq.device)
-    rotary.inv_freq.copy_(inv_freq)
-    rotary.original_inv_freq.copy_(inv_freq)
-
-
-def load_backbone(location: str, num_layers: int | None = None) -> PreTrainedModel:
-    """Load a backbone from a folder, a `package:` location or a hub id, cut to its first `num_layers` layers.
-
-    Raises:
-        ValueError: weights are missing from the folder and would be left random, or it has fewer layers.
-        FileNotFoundError: there is no such model within reach.
-    """
-    transformers_logging.disable_progress_bar()  # of the weights' names; the stages show bars of their own
-    folder = local_folder(location)
-    backbone, report = AutoModel.from_pretrained(
-        folder,
-        config=without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False)),
-        trust_remote_code=False,
-        use_safetensors=True,
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
-    if hasattr(backbone, "pooler"):
-        backbone.pooler = None
-    random = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
-    if random:
-        raise ValueError(f"{location}: {len(random)} weights are not in the folder and would be random: {random[:3]}")
-    if num_layers is not None:
-        keep_first_layers(backbone, num_layers)
-    return backbone
-
-
-def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Switch every dropout of a config off, in place: a batch embedded twice must give the same vectors."""
-    for name, value in config.to_dict().items():
-        if "dropout" in name and isinstance(value, float):
-            setattr(config, name, 0.0)
-    return config
-
-
-def keep_first_layers(backbone: PreTrainedModel, num_layers: int) -> None:
-    """Cut a backbone to its first `num_layers` transformer layers, in place."""
-    owner: Any = backbone if hasattr(backbone, "layers") else backbone.encoder
-    name = "layers" if hasattr(owner, "layers") else "layer"
-    layers = getattr(owner, name)
-    if num_layers > len(layers):
-        raise ValueError(f"num_layers is {num_layers} but the backbone has {len(layers)}; lower it")
-    setattr(owner, name, layers[:num_layers])
-    backbone.config.num_hidden_layers = num_layers
-    if getattr(backbone.config, "layer_types", None):
-        backbone.config.layer_types = backbone.config.layer_types[:num_layers]
-
-
-def load_tokenizer(location: str) -> PreTrainedTokenizerFast:
-    """Load a tokenizer; one without a padding token pads with its end-of-sequence token.
-
-    Raises:
-        ValueError: the tokenizer has neither token.
-    """
-    tokenizer: Any = AutoTokenizer.from_pretrained(local_folder(location), trust_remote_code=False, use_fast=True)
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise ValueError(f"{location}: the tokenizer has neither a padding nor an end-of-sequence token; add one")
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_encoder(location: str, settings: EncoderSettings, num_layers: int | None = None) -> Encoder:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertModel, EuroBertConfig, EuroBertModel, PreTrainedTokenizerFast
 
-from stages.modeling.encoder import Encoder, end_of_sequence
+from stages.modeling.encoder import Encoder
+from stages.modeling.tokenization import end_of_sequence
 
 # Queries start small, so that the first layer begins by attending to tokens by their weight alone.
 QUERY_SCALE = 0.1

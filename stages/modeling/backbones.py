@@ -1,0 +1,86 @@
+"""Backbones: loaded whole or their first layers, without dropout, with the RoPE base of a phase."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from stages.modeling.identity import local_folder
+
+
+def load_backbone(location: str, num_layers: int | None = None) -> PreTrainedModel:
+    """Load a backbone from a folder, a `package:` location or a hub id, cut to its first `num_layers` layers.
+
+    Raises:
+        ValueError: weights are missing from the folder and would be left random, or it has fewer layers.
+        FileNotFoundError: there is no such model within reach.
+    """
+    transformers_logging.disable_progress_bar()  # of the weights' names; the stages show bars of their own
+    folder = local_folder(location)
+    backbone, report = AutoModel.from_pretrained(
+        folder,
+        config=without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False)),
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    if hasattr(backbone, "pooler"):
+        backbone.pooler = None
+    random = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
+    if random:
+        raise ValueError(f"{location}: {len(random)} weights are not in the folder and would be random: {random[:3]}")
+    if num_layers is not None:
+        keep_first_layers(backbone, num_layers)
+    return backbone
+
+
+def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Switch every dropout of a config off, in place: a batch embedded twice must give the same vectors."""
+    for name, value in config.to_dict().items():
+        if "dropout" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+    return config
+
+
+def keep_first_layers(backbone: PreTrainedModel, num_layers: int) -> None:
+    """Cut a backbone to its first `num_layers` transformer layers, in place."""
+    owner: Any = backbone if hasattr(backbone, "layers") else backbone.encoder
+    name = "layers" if hasattr(owner, "layers") else "layer"
+    layers = getattr(owner, name)
+    if num_layers > len(layers):
+        raise ValueError(f"num_layers is {num_layers} but the backbone has {len(layers)}; lower it")
+    setattr(owner, name, layers[:num_layers])
+    backbone.config.num_hidden_layers = num_layers
+    if getattr(backbone.config, "layer_types", None):
+        backbone.config.layer_types = backbone.config.layer_types[:num_layers]
+
+
+def first_position(backbone: nn.Module) -> int:
+    """Number of a text's first position: 0, but the RoBERTa family counts from behind its padding token's number."""
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.padding_idx + 1
+    return 0
+
+
+def set_rope_theta(backbone: Any, theta: float) -> None:
+    """Declare a backbone's RoPE base, in its config and in its rotary frequencies.
+
+    Raises:
+        ValueError: the backbone has no rotary position embedding of one base, or it scales the frequencies.
+    """
+    rotary = getattr(backbone, "rotary_emb", None)
+    parameters = getattr(backbone.config, "rope_parameters", None)
+    plain = parameters is not None and "rope_theta" in parameters and parameters.get("rope_type") == "default"
+    if rotary is None or parameters is None or not plain:
+        raise ValueError(
+            f"rope_theta is {theta} but backbone {backbone.config.model_type!r} has no single, unscaled RoPE base; "
+            "set it to null"
+        )
+    parameters["rope_theta"] = theta
+    inv_freq, _ = rotary.compute_default_rope_parameters(backbone.config, device=rotary.inv_freq.device)
+    rotary.inv_freq.copy_(inv_freq)
+    rotary.original_inv_freq.copy_(inv_freq)
