@@ -45,14 +45,17 @@ def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
     return config
 
 
+def layers_of(backbone: nn.Module) -> nn.ModuleList:
+    """A backbone's transformer layers: its longest list of modules."""
+    return max((module for module in backbone.modules() if isinstance(module, nn.ModuleList)), key=len)
+
+
 def keep_first_layers(backbone: PreTrainedModel, num_layers: int) -> None:
     """Cut a backbone to its first `num_layers` transformer layers, in place."""
-    owner: Any = backbone if hasattr(backbone, "layers") else backbone.encoder
-    name = "layers" if hasattr(owner, "layers") else "layer"
-    layers = getattr(owner, name)
+    layers = layers_of(backbone)
     if num_layers > len(layers):
         raise ValueError(f"num_layers is {num_layers} but the backbone has {len(layers)}; lower it")
-    setattr(owner, name, layers[:num_layers])
+    del layers[num_layers:]
     backbone.config.num_hidden_layers = num_layers
     if getattr(backbone.config, "layer_types", None):
         backbone.config.layer_types = backbone.config.layer_types[:num_layers]

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from stages.corpus.batches import token_budget_batches
 from stages.modeling.backbones import first_position, load_backbone, set_rope_theta
+from stages.modeling.flops import Shape, shape_of_config, training_flops
 from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
 from stages.modeling.pooling import NarrowedMlp, Pooling, pool, read_positions
 from stages.modeling.tokenization import ensure_end_of_sequence, load_tokenizer
@@ -130,6 +132,17 @@ class Encoder(nn.Module):
                 packed=packed,
             )
         return packed.pool(outputs.last_hidden_state, self.settings.pooling)
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What decides the FLOPs of the backbone, without its adapters."""
+        return shape_of_config(self.backbone.config, num_layers=None)
+
+    def training_flops(self, lengths: Sequence[int] | np.ndarray) -> float:
+        """FLOPs of one training step on texts of some lengths in tokens: of the adapter where there is one."""
+        adapters = getattr(self.backbone, "peft_config", None)
+        rank = adapters[self.backbone.active_adapter].r if adapters else None
+        return training_flops(self.shape, lengths, narrowed=self.settings.pooling != "mean", rank=rank)
 
     def tokenize(self, texts: Sequence[str], side: str, max_tokens: int | None = None) -> list[list[int]]:
         """Token ids of each text behind its side's prompt, cut at `max_tokens` (None: the encoder's), without padding.
