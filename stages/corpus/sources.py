@@ -4,7 +4,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stages.corpus.locations import HubDataset, Place, check_versions, matching_places
-from stages.corpus.readers import beir, botocore, docstrings, human_scores, rows, wikipedia
+from stages.corpus.readers import (
+    beir,
+    botocore,
+    docstrings,
+    encyclopedia,
+    human_scores,
+    needles,
+    rows,
+    speeches,
+    weaknesses,
+    wikipedia,
+)
 
 Record = dict[str, Any]
 
@@ -22,6 +33,11 @@ READERS: dict[str, Callable[..., Iterator[Record]]] = {
     "docstrings.pairs": docstrings.pairs,
     "docstrings.packages": docstrings.packages,
     "botocore.operations": botocore.operations,
+    "weaknesses.pairs": weaknesses.pairs,
+    "encyclopedia.articles": encyclopedia.articles,
+    "speeches.pairs": speeches.pairs,
+    "speeches.documents": speeches.documents,
+    "needles.pairs": needles.pairs,
     "beir.pairs": beir.pairs,
     "human_scores.word_pairs": human_scores.word_pairs,
     "human_scores.document_matrix": human_scores.document_matrix,

@@ -1,5 +1,6 @@
 """Readers of text sources, each over a small file of its own format."""
 
+import bz2
 import gzip
 import json
 from pathlib import Path
@@ -9,29 +10,19 @@ import pytest
 
 from stages.corpus.cleaning import Limits, clean
 from stages.corpus.locations import check_versions, files_digest, matching_files, resolve
-from stages.corpus.readers import botocore, docstrings, human_scores, wikipedia
+from stages.corpus.readers import (
+    botocore,
+    docstrings,
+    encyclopedia,
+    human_scores,
+    needles,
+    speeches,
+    weaknesses,
+    wikipedia,
+)
 from stages.corpus.sources import READERS, read_records, source_files
 
 # Wikipedia
-
-
-@pytest.mark.parametrize(
-    ("text", "first", "rest"),
-    [
-        ("A hat is worn. It is warm.", "A hat is worn.", "It is warm."),
-        ("One sentence only.", "One sentence only.", ""),
-        ("J. R. Smith was born. He died.", "J. R. Smith was born.", "He died."),
-        ("The U.S. Army fought. It won.", "The U.S. Army fought.", "It won."),
-        ("Dr. Who met St. Paul. They spoke.", "Dr. Who met St. Paul.", "They spoke."),
-        ("Plato (c. 428 BC) taught. He wrote.", "Plato (c. 428 BC) taught.", "He wrote."),
-        ("It costs 3.5 Euro. That is much.", "It costs 3.5 Euro.", "That is much."),
-        ('She said "Go." They went.', 'She said "Go."', "They went."),
-        ("Really? Yes! So be it.", "Really?", "Yes! So be it."),
-        ("", "", ""),
-    ],
-)
-def test_first_sentence(text: str, first: str, rest: str) -> None:
-    assert wikipedia.split_first_sentence(text) == (first, rest)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +187,112 @@ def test_document_matrix_reads_the_upper_triangle(tmp_path: Path) -> None:
         records = list(human_scores.document_matrix(order, scale=2.0, encoding="latin-1"))
         assert [(record["text_a"], record["text_b"], record["score"]) for record in records] == expected
         assert {record["entity"] for record in records} == {"three"}
+
+
+# Speeches, and needles in them
+
+SPEECH = """Fellow-Citizens of the Senate:
+
+I greet you. [Applause] The harvest was good. It filled the barns.
+
+Of the roads I say little. They are dry.
+"""
+
+
+@pytest.fixture
+def speeches_folder(tmp_path: Path) -> list[Path]:
+    files = [tmp_path / "1838-VanBuren-1.txt", tmp_path / "1897-McKinley-2.txt"]
+    for file in files:
+        file.write_text(SPEECH)
+    return files
+
+
+def test_speeches_in_stretches(speeches_folder: list[Path]) -> None:
+    first, second, third, fourth = speeches.pairs(speeches_folder, stretch_words=12)
+    assert first == {
+        "entity": "1838-VanBuren-1",
+        "query": "President Van Buren's message to Congress, 1838: Fellow-Citizens of the Senate: I greet you.",
+        "document": "The harvest was good. It filled the barns.",
+    }
+    assert second["query"] == "President Van Buren's message to Congress, 1838: Of the roads I say little."
+    assert second["document"] == "They are dry."
+    assert third["query"].startswith("President McKinley's message to Congress, 1897: ")
+    assert {third["entity"], fourth["entity"]} == {"1897-McKinley-2"}
+    texts = [record["text"] for record in speeches.documents(speeches_folder[:1], stretch_words=12)]
+    assert " ".join(
+        texts
+    ) == "Fellow-Citizens of the Senate: I greet you. The harvest was good. It filled the barns. " + (
+        "Of the roads I say little. They are dry."
+    )
+
+
+def test_needles_are_planted_in_turns_and_repeatably(speeches_folder: list[Path]) -> None:
+    records = list(needles.pairs(speeches_folder, stretch_words=5, seed=1))
+    assert records == list(needles.pairs(speeches_folder, stretch_words=5, seed=1))
+    other = list(needles.pairs(speeches_folder, stretch_words=5, seed=2))
+    assert not {record["query"] for record in records} & {record["query"] for record in other}
+    of_first = [record for record in records if record["entity"] == "1838-VanBuren-1"]
+    assert ["pass key" in record["query"] for record in of_first] == [False, True, False, True]
+    for record, stretch in zip(of_first, speeches.documents(speeches_folder[:1], stretch_words=5), strict=True):
+        left = record["document"].split()
+        for word in stretch["text"].split():
+            left.remove(word)  # nothing of the haystack is lost
+        assert 5 < len(left) < 25
+
+
+# Encyclopedia
+
+DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">
+  <page><title>Still</title><ns>0</ns><revision><text>{{Infobox | name = {{nested}} }}
+[[File:Still.jpg|thumb|A [[copper]] still]]
+A '''still''' ({{lang|la|x}}) is used to [[distillation|distil]] &lt;ref&gt;Smith. {{cite}}&lt;/ref&gt; wine.&lt;!-- no --&gt;
+A still is of [[copper]], see [http://example.org the list].
+
+== History ==
+* a list
+{| class="table"
+| cell
+|}
+It is old &amp;amp; round. [[Category:Stills]]</text></revision></page>
+  <page><title>Alembic</title><ns>0</ns><redirect title="Still" /><revision><text>#REDIRECT</text></revision></page>
+  <page><title>Talk:Still</title><ns>1</ns><revision><text>Who says so? I do.</text></revision></page>
+</mediawiki>"""
+
+
+def test_encyclopedia_articles_lose_their_markup(tmp_path: Path) -> None:
+    file = tmp_path / "dump.xml.bz2"
+    file.write_bytes(bz2.compress(DUMP.encode()))
+    assert list(encyclopedia.articles([file])) == [
+        {
+            "entity": "Still",
+            "query": "A still is used to distil wine.",
+            "document": "A it is of copper, see the list. It is old & round.",
+        }
+    ]
+
+
+# Weaknesses
+
+CATALOGUE = """<Weakness_Catalog xmlns="http://cwe.mitre.org/cwe-7" xmlns:xhtml="http://www.w3.org/1999/xhtml"><Weaknesses>
+<Weakness ID="79" Name="Cross-site Scripting" Status="Stable"><Description>Input is
+not neutralized.</Description><Extended_Description><xhtml:p>There are</xhtml:p><xhtml:p>three kinds.</xhtml:p>
+</Extended_Description></Weakness>
+<Weakness ID="1" Name="DEPRECATED: Location" Status="Deprecated"><Description>None.</Description></Weakness>
+<Weakness ID="20" Name="Improper Input" Status="Draft"><Description>Short.</Description></Weakness>
+</Weaknesses></Weakness_Catalog>"""
+
+
+def test_weaknesses_give_name_and_description(tmp_path: Path) -> None:
+    file = tmp_path / "cwec.xml"
+    file.write_text(CATALOGUE)
+    assert list(weaknesses.pairs([file])) == [
+        {
+            "entity": "CWE-79",
+            "query": "Cross-site Scripting: Input is not neutralized.",
+            "document": "There are three kinds.",
+        },
+        {"entity": "CWE-20", "query": "Improper Input: Short.", "document": ""},
+    ]
 
 
 # By name, and where files are

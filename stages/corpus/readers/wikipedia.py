@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.corpus.sentences import split_first_sentence
+
 Record = dict[str, Any]
 
-# A sentence ends at . ! or ? before white space and a capital, unless a one-letter initial or "c." stands before it.
-_SENTENCE_END = re.compile(
-    r"(?<![A-Z]\.)(?<!\b[A-Z])(?<!\bc)(?<!\bSt)(?<!\bDr)(?<!\bMr)[.!?][\"')\]]?\s+(?=[\"'(\[]?[A-Z0-9])"
-)
 _UNLABELLED = "Uncategorized"
 MASK = "it"
 
@@ -37,14 +35,6 @@ def topics(files: list[Path]) -> Iterator[Record]:
             _, rest = split_first_sentence(article["extract"])
             text = mask_title(rest, article["title"])
             yield {"entity": article["title"], "text": text, "label": article["topic"]}
-
-
-def split_first_sentence(text: str) -> tuple[str, str]:
-    """First sentence and what follows it (empty where there is one sentence only)."""
-    end = _SENTENCE_END.search(text)
-    if end is None:
-        return text.strip(), ""
-    return text[: end.end()].strip(), text[end.end() :].strip()
 
 
 def mask_title(text: str, title: str) -> str:

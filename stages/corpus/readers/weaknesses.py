@@ -1,0 +1,29 @@
+"""The Common Weakness Enumeration: name and short description of a weakness -> its long description."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+Record = dict[str, Any]
+
+_SPACE = "{http://cwe.mitre.org/cwe-7}"
+
+
+def pairs(files: list[Path]) -> Iterator[Record]:
+    """Pairs of name and description -> long description, without deprecated ones; the entity is as in CWE-79."""
+    for path in files:
+        catalogue = ElementTree.parse(path).getroot()  # noqa: S314  (a file of an installed package)
+        for weakness in catalogue.iter(f"{_SPACE}Weakness"):
+            if weakness.attrib["Status"] != "Deprecated":
+                yield {
+                    "entity": f"CWE-{weakness.attrib['ID']}",
+                    "query": f"{weakness.attrib['Name']}: {_text(weakness, 'Description')}",
+                    "document": _text(weakness, "Extended_Description"),
+                }
+
+
+def _text(weakness: ElementTree.Element, name: str) -> str:
+    """All text of a child, its markup left out; empty where there is no such child."""
+    found = weakness.find(f"{_SPACE}{name}")
+    return "" if found is None else " ".join(" ".join(found.itertext()).split())

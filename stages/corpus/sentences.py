@@ -1,0 +1,37 @@
+"""Where sentences end, and texts in stretches of whole sentences."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+
+# A sentence ends at . ! or ? before white space and a capital, unless a one-letter initial or "c." stands before it.
+_END = re.compile(r"(?<![A-Z]\.)(?<!\b[A-Z])(?<!\bc)(?<!\bSt)(?<!\bDr)(?<!\bMr)[.!?][\"')\]]?\s+(?=[\"'(\[]?[A-Z0-9])")
+
+
+def split_first_sentence(text: str) -> tuple[str, str]:
+    """First sentence and what follows it (empty where there is one sentence only)."""
+    end = _END.search(text)
+    if end is None:
+        return text.strip(), ""
+    return text[: end.end()].strip(), text[end.end() :].strip()
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, in order, without the white space between them."""
+    starts = [0, *(end.end() for end in _END.finditer(text)), len(text)]
+    parts = (text[start:end].strip() for start, end in itertools.pairwise(starts))
+    return [part for part in parts if part]
+
+
+def stretches(parts: Sequence[str], words: int) -> Iterator[list[str]]:
+    """Consecutive sentences, cut after every `words` words or just more; the last stretch holds what is left."""
+    stretch: list[str] = []
+    count = 0
+    for part in parts:
+        stretch.append(part)
+        count += len(part.split())
+        if count >= words:
+            yield stretch
+            stretch, count = [], 0
+    if stretch:
+        yield stretch
