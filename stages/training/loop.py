@@ -4,6 +4,7 @@ An objective says which texts a batch needs and maps their embeddings to named, 
 requires a gradient is trained: the student, a projection, a temperature.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -119,10 +120,10 @@ def _set_up(objective: Objective, engine: EngineSettings, processes: Processes) 
 def _ahead(rows: Iterator[np.ndarray], prepared: Callable[[np.ndarray], Batch]) -> Iterator[Batch]:
     """Batches made ready in a thread while earlier ones train."""
     with ThreadPoolExecutor(max_workers=1) as thread:
-        waiting = [thread.submit(prepared, one) for one, _ in zip(rows, range(PREPARED_STEPS), strict=False)]
+        waiting = [thread.submit(prepared, one) for one in itertools.islice(rows, PREPARED_STEPS)]
         while waiting:
             batch = waiting.pop(0).result()
-            waiting += [thread.submit(prepared, one) for one in [next(rows, None)] if one is not None]
+            waiting += [thread.submit(prepared, one) for one in itertools.islice(rows, 1)]
             yield batch
 
 
@@ -154,7 +155,7 @@ def _update(run: Run, batch: Batch, processes: Processes, max_grad_norm: float) 
     loss = sum(losses.values())
     if math.isfinite(loss + norm):
         run.optimizer.step()
-    run.scheduler.step()
+        run.scheduler.step()
     run.optimizer.zero_grad()
     return {"loss": loss, **losses, "learning_rate": float(run.scheduler.get_last_lr()[0]), "gradient_norm": norm}
 
@@ -168,7 +169,7 @@ def _fault(terms: dict[str, float], curve: Curve) -> str | None:
         return f"the gradient is not finite {at}; look at the texts of its rows, or lower the learning rate"
     first = [row["loss"] for row in curve[:FIRST_STEPS]]
     if len(first) == FIRST_STEPS and terms["loss"] > EXPLOSION * max(first):
-        return f"the loss exploded, over {EXPLOSION} times the first steps' {max(first):.4g}, {at}; lower the learning rate"
+        return f"the loss exploded, over {EXPLOSION} times the {max(first):.4g} it began with, {at}; lower the learning rate"
     return None
 
 

@@ -8,7 +8,7 @@ import torch
 from stages.training.pieces import Batch
 
 # Large enough to reach the peak, small enough for a fraction of a second on a CPU.
-GEMM_SIZE = {"cpu": 1536, "cuda": 8192}
+GEMM_SIZE = {"cpu": 1024, "cuda": 8192}
 GEMM_REPEATS = 5
 
 

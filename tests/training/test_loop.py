@@ -1,9 +1,11 @@
 """The training loop over a toy objective, and over a real one in a process that is killed."""
 
 import hashlib
+import json
 import math
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -18,10 +20,12 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from stages.corpus.batches import shuffled_batches
+from stages.objectives.objective import Objective
 from stages.training import checkpoints
 from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
 from stages.training.curves import read_curve, write_curve
-from stages.training.loop import Curve, Schedule, train, trained
+from stages.training.loop import FIRST_STEPS, EngineSettings, train
+from stages.training.state import Curve, Schedule, trained
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 20
@@ -36,30 +40,69 @@ SCHEDULE = Schedule(
 )
 
 
-class Toy(nn.Module):
-    """A regression with dropout (so the random state matters), a learned temperature and a frozen weight."""
+ENGINE = EngineSettings(
+    threads=1,
+    processes=1,
+    precision="float32",
+    micro_batch_tokens=64,
+    packing=False,
+    gradient_checkpointing=False,
+    compile=False,
+    shard=False,
+)
 
-    def __init__(self, stop_at: int | None = None, nan_at: int | None = None) -> None:
+
+class ToyEncoder(nn.Module):
+    """A text is its row number; its embedding a linear map, with dropout (so the random state matters)."""
+
+    precision = torch.float32
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
         super().__init__()
+        self.backbone = self.linear = nn.Linear(4, 3)
+        self.inputs = torch.randn(ROWS, 4)
+
+    def arrange(self, precision: str, packing: bool) -> None:
+        assert (precision, packing) == ("float32", False)
+
+    def collate(self, token_ids: list[list[int]]) -> dict[str, Tensor]:
+        return {"input_ids": torch.tensor(token_ids)}
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return nn.functional.dropout(self.linear(self.inputs[input_ids[:, 0]]), 0.5, self.training)
+
+    def training_flops(self, lengths: np.ndarray) -> float:
+        return 72.0 * len(lengths)
+
+
+class Toy(Objective):
+    """A regression with a learned temperature and a frozen weight."""
+
+    def __init__(self, stop_at: int | None = None, nan_at: int | None = None, explode_at: int | None = None) -> None:
         torch.manual_seed(3)
-        self.linear = nn.Linear(4, 3)
+        super().__init__(ToyEncoder())
         self.temperature = nn.Parameter(torch.tensor(0.5))
         self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
-        self.inputs, self.targets = torch.randn(ROWS, 4), torch.randn(ROWS, 3)
-        self.stop_at, self.nan_at = stop_at, nan_at
+        self.targets = torch.randn(ROWS, 3)
+        self.stop_at, self.nan_at, self.explode_at = stop_at, nan_at, explode_at
         self.seen: list[list[int]] = []
 
-    def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
+    def texts(self, rows: np.ndarray) -> list[list[int]]:
+        return [[int(row)] for row in rows]
+
+    def forward(self, rows: np.ndarray, embeddings: Tensor, base: None = None) -> dict[str, Tensor]:
         if self.training:
             self.seen.append(rows.tolist())
             if len(self.seen) == self.stop_at:
                 raise KeyboardInterrupt
-        places = torch.as_tensor(rows)
-        hidden = nn.functional.dropout(self.linear(self.inputs[places]), 0.5, self.training) * self.frozen
-        error = (hidden / self.temperature.exp() - self.targets[places]).square().mean()
+        hidden = embeddings * self.frozen / self.temperature.exp()
+        error = (hidden - self.targets[torch.as_tensor(rows)]).square().mean()
         if self.training and len(self.seen) == self.nan_at:
             error = error * math.nan
-        return {"error": error, "size": 0.01 * self.linear.weight.square().sum()}
+        if self.training and len(self.seen) == self.explode_at:
+            error = error * 1000
+        return {"error": error, "size": 0.01 * self.encoder.linear.weight.square().sum()}
 
 
 def epoch_batches(epoch: int) -> list[np.ndarray]:
@@ -67,7 +110,7 @@ def epoch_batches(epoch: int) -> list[np.ndarray]:
 
 
 def run(
-    objective: nn.Module,
+    objective: Objective,
     file: Path,
     schedule: Schedule = SCHEDULE,
     snapshot_at: int | None = 4,
@@ -76,13 +119,17 @@ def run(
     def evaluate() -> dict[str, float]:
         assert not objective.training
         with torch.no_grad():
-            return {"error": float(objective(np.arange(ROWS))["error"])} if isinstance(objective, Toy) else {}
+            rows = np.arange(ROWS)
+            everything = objective.encoder(torch.as_tensor(rows)[:, None])
+            return {name: float(term) for name, term in objective(rows, everything).items()}
 
     return train(
         objective,
         epoch_batches,
         schedule,
         CheckpointFile(file),
+        engine=ENGINE,
+        ids=[f"row {row}" for row in range(ROWS)],
         name="toy",
         evaluate=evaluate,
         log=log,
@@ -120,7 +167,7 @@ def test_training_lowers_the_loss_and_leaves_the_frozen_alone(tmp_path: Path) ->
     before = state(toy)
     curve, _ = run(toy, tmp_path / "checkpoint")
     assert curve[-1]["dev_error"] < curve[4]["dev_error"]
-    assert set(trained(toy)) == {"linear.weight", "linear.bias", "temperature"}
+    assert set(trained(toy)) == {"encoder.backbone.weight", "encoder.backbone.bias", "temperature"}
     for name, value in state(toy).items():
         assert torch.equal(value, before[name]) == (name == "frozen"), name
 
@@ -132,7 +179,10 @@ def test_curve_has_a_row_a_step_and_every_term_by_name(tmp_path: Path) -> None:
     for row in curve:
         assert row["loss"] == pytest.approx(row["error"] + row["size"], rel=1e-6)
     assert [row["step"] for row in curve if "dev_error" in row] == [5, 10, 12]
-    assert logged == [(row["step"], {key: row[key] for key in row if key != "step"}) for row in curve]
+    speed = {"tokens_per_second", "mfu", "padding_share"}
+    assert all(speed <= row.keys() and row["tokens_per_second"] > 0 < row["mfu"] for _, row in logged)
+    without = [(step, {key: value for key, value in row.items() if key not in speed}) for step, row in logged]
+    assert without == [(row["step"], {key: row[key] for key in row if key != "step"}) for row in curve]
 
     write_curve(tmp_path / "curves" / "curve.csv", curve)
     assert read_curve(tmp_path / "curves" / "curve.csv") == curve
@@ -166,12 +216,14 @@ def test_small_gradients_are_left_as_they_are(tmp_path: Path, gradient_norms: li
 def test_weight_decay_spares_vectors_and_scalars(tmp_path: Path) -> None:
     """With no gradient but decay, a matrix shrinks; a bias or a temperature does not."""
 
-    class Idle(nn.Module):
+    class Idle(Toy):
         def __init__(self) -> None:
             super().__init__()
+            self.encoder.requires_grad_(False)
+            self.temperature.requires_grad_(False)
             self.matrix, self.vector = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
 
-        def forward(self, rows: np.ndarray) -> dict[str, Tensor]:
+        def forward(self, rows: np.ndarray, embeddings: Tensor, base: None = None) -> dict[str, Tensor]:
             return {"nothing": 0.0 * (self.matrix.sum() + self.vector.sum())}
 
     idle = Idle()
@@ -180,12 +232,39 @@ def test_weight_decay_spares_vectors_and_scalars(tmp_path: Path) -> None:
     assert torch.equal(idle.vector, torch.ones(2))
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_and_names_step_and_rows(tmp_path: Path) -> None:
+def stopped_rows(file: Path, toy: Toy, step: int) -> None:
+    kept = json.loads((file.parent / "stopped.json").read_text())
+    assert kept["step"] == step
+    assert kept["rows"] == toy.seen[step - 1]
+    assert kept["ids"] == [f"row {row}" for row in toy.seen[step - 1]]
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_its_rows(tmp_path: Path) -> None:
     toy = Toy(nan_at=3)
-    with pytest.raises(FloatingPointError, match=r"'error': nan.* at step 3, rows \[\d") as caught:
+    with pytest.raises(FloatingPointError, match=r"the loss is not finite at step 3: .*'error': nan.*stopped\.json"):
         run(toy, tmp_path / "checkpoint")
-    assert str(toy.seen[2]) in str(caught.value)
+    stopped_rows(tmp_path / "checkpoint", toy, 3)
     assert not (tmp_path / "checkpoint").exists(), "nothing of a broken run is kept"
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path: Path) -> None:
+    toy = Toy()
+    toy.temperature.register_hook(lambda gradient: gradient * math.inf)
+    before = state(toy)
+    with pytest.raises(FloatingPointError, match="the gradient is not finite at step 1"):
+        run(toy, tmp_path / "checkpoint")
+    assert_same(state(toy), before)
+
+
+def test_a_loss_that_explodes_ends_the_run_and_keeps_its_rows(tmp_path: Path) -> None:
+    """1000 times the usual loss, after the first steps that it is held against."""
+    toy = Toy(explode_at=FIRST_STEPS + 3)
+    schedule = Schedule(**{**vars(SCHEDULE), "steps": 40})
+    with pytest.raises(FloatingPointError, match=rf"the loss exploded, over 5\.0 times .* at step {FIRST_STEPS + 3}"):
+        run(toy, tmp_path / "checkpoint", schedule)
+    stopped_rows(tmp_path / "checkpoint", toy, FIRST_STEPS + 3)
+    usual, _ = run(Toy(), tmp_path / "usual", schedule)
+    assert len(usual) == 40, "a loss that only varies is left alone"
 
 
 def test_epochs_follow_each_other(tmp_path: Path) -> None:
@@ -205,7 +284,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path, stop_at: in
         run(Toy(stop_at=stop_at), tmp_path / "stopped")
     again = Toy()
     with torch.no_grad():  # what the new process starts with does not matter
-        again.linear.weight.add_(1)
+        again.encoder.linear.weight.add_(1)
     torch.manual_seed(99)
     logged: list[int] = []
     again_curve, again_snapshot = run(again, tmp_path / "stopped", log=lambda row, step: logged.append(step))
@@ -226,7 +305,7 @@ def test_the_snapshot_is_the_model_at_its_step(tmp_path: Path) -> None:
     toy = Toy()
     _, snapshot = run(toy, tmp_path / "whole", schedule)
     assert_same(snapshot, at_four)
-    assert not torch.equal(snapshot["linear.weight"], toy.linear.weight)
+    assert not torch.equal(snapshot["encoder.backbone.weight"], toy.encoder.linear.weight)
     _, none = run(Toy(), tmp_path / "without", snapshot_at=None)
     assert none == {}
 
@@ -240,29 +319,35 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert_same(state(again), state(toy))
 
 
-def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_that_checkpoint_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second of four checkpoints meets a full disk: training goes on, and a kill after it resumes the first."""
+    whole = Toy()
+    curve, _ = run(whole, tmp_path / "whole")
     real, calls = checkpoints.save_file, []
 
     def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
         calls.append(path)
-        if len(calls) == 2:
-            path.write_bytes(b"half a checkpoint")
-            raise OSError(28, "No space left on device")
-        real(tensors, path, metadata)
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:  # what a write that finds no room really raises; Python ignores the signal that comes with it
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64 if len(calls) == 2 else limit[0], limit[1]))
+            real(tensors, path, metadata)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
-    whole = Toy()
-    curve, snapshot = run(whole, tmp_path / "whole")
     monkeypatch.setattr(checkpoints, "save_file", save_file)
-    with pytest.raises(OSError, match="No space left"):
-        run(Toy(), tmp_path / "checkpoint")
+    with pytest.raises(KeyboardInterrupt):
+        run(Toy(stop_at=8), tmp_path / "checkpoint")
+    assert "was not written" in capsys.readouterr().out
+    assert len(calls) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "whole"], "nothing is left of the attempt"
     loaded = CheckpointFile(tmp_path / "checkpoint").load()
     assert loaded is not None
     assert loaded[1]["step"] == 3
     again = Toy()
-    again_curve, again_snapshot = run(again, tmp_path / "checkpoint")
+    assert run(again, tmp_path / "checkpoint")[0] == curve
     assert_same(state(again), state(whole))
-    assert_same(again_snapshot, snapshot)
-    assert again_curve == curve
 
 
 # Keys and locks
@@ -297,18 +382,18 @@ def test_key_follows_parameters_inputs_and_code(tmp_path: Path) -> None:
 
 def test_another_key_is_another_checkpoint_and_a_good_end_removes_it(tmp_path: Path) -> None:
     def stop_after_a_step() -> None:
-        with checkpoint_file("distill", "one", tmp_path) as one:
+        with checkpoint_file("distill", "one", root=tmp_path) as one:
             one.save({"weight": torch.ones(2)}, {"step": 1})
             raise RuntimeError("stop here")
 
     with pytest.raises(RuntimeError, match="stop here"):
         stop_after_a_step()
-    with checkpoint_file("distill", "two", tmp_path) as two:
+    with checkpoint_file("distill", "two", root=tmp_path) as two:
         assert two.load() is None
         two.save({"weight": torch.zeros(2)}, {"step": 9})
-    with checkpoint_file("adapt-retrieval", "one", tmp_path) as other:
+    with checkpoint_file("adapt-retrieval", "one", root=tmp_path) as other:
         assert other.load() is None
-    with checkpoint_file("distill", "one", tmp_path) as one:
+    with checkpoint_file("distill", "one", root=tmp_path) as one:
         loaded = one.load()
         assert loaded is not None
         assert torch.equal(loaded[0]["weight"], torch.ones(2))
@@ -320,7 +405,7 @@ def test_another_key_is_another_checkpoint_and_a_good_end_removes_it(tmp_path: P
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from stages.training.checkpoints import checkpoint_file\n"
-        f"with checkpoint_file('distill', 'key', Path({str(tmp_path)!r})):\n"
+        f"with checkpoint_file('distill', 'key', root=Path({str(tmp_path)!r})):\n"
         "    print('held', flush=True)\n    sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -335,15 +420,15 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         assert holder.stdout.readline() == "held\n"
         with (
             pytest.raises(RuntimeError, match=r"another process is training distill in .*wait for it or stop it"),
-            checkpoint_file("distill", "key", tmp_path),
+            checkpoint_file("distill", "key", root=tmp_path),
         ):
             pass
-        with checkpoint_file("distill", "other", tmp_path) as other:
+        with checkpoint_file("distill", "other", root=tmp_path) as other:
             assert other.load() is None
     finally:
         holder.kill()
         holder.wait()
-    with checkpoint_file("distill", "key", tmp_path) as file:  # a killed writer holds nothing
+    with checkpoint_file("distill", "key", root=tmp_path) as file:  # a killed writer holds nothing
         assert file.load() is None
 
 
@@ -360,7 +445,8 @@ from stages.modeling.encoder import EncoderSettings, load_encoder
 from stages.objectives.retrieval import Retrieval
 from stages.objectives.texts import texts_of
 from stages.training.checkpoints import checkpoint_file
-from stages.training.loop import Schedule, train, trained
+from stages.training.loop import EngineSettings, train
+from stages.training.state import Schedule, trained
 
 backbone, output = sys.argv[1:]
 torch.manual_seed(5)
@@ -370,7 +456,7 @@ generator = np.random.default_rng(0)
 words = [a + b for a in "bcdf" for b in "aeiou"]
 texts = [" ".join(generator.choice(words, generator.integers(2, 9))) for _ in range(24)]
 teacher = generator.normal(size=(2, 24, 8)).astype(np.float16)
-sides = [texts_of(encoder, texts, side, teacher[i]) for i, side in enumerate(("query", "document"))]
+sides = [texts_of(encoder, texts, side, 16, teacher[i]) for i, side in enumerate(("query", "document"))]
 negatives = np.stack([np.arange(1, 25) % 24, np.arange(2, 26) % 24], axis=1)
 objective = Retrieval(encoder, torch.nn.Linear(32, 8), [16, 32], *sides, negatives,
                       temperature=0.05, info_nce=1.0, distillation=2.0, spread_out=1.0)
@@ -379,10 +465,11 @@ def log(row, step):
     print("step", step, flush=True)
     time.sleep(0.03)
 
-with checkpoint_file("adapt-retrieval", "key", Path("checkpoints")) as checkpoint:
+with checkpoint_file("adapt-retrieval", "key", root=Path("checkpoints")) as checkpoint:
     curve, snapshot = train(
         objective, lambda epoch: shuffled_batches(sides[1].lengths, 6, 1, epoch),
         Schedule(30, 1e-2, 0.1, 0.0, 1.0, 10, 4), checkpoint,
+        engine=EngineSettings(1, 1, "float32", 64, False, False, False, False), ids=texts,
         name="killed", evaluate=lambda: {"first": float(encoder.encode(texts[:2], "query")[0, 0])},
         log=log, snapshot_at=9)
     tensors = {f"trained.{name}": value.detach() for name, value in trained(objective).items()}
