@@ -61,7 +61,11 @@ def _labelled() -> list[Expectation]:
     ]
 
 
-_OF_KIND = {"pairs": _pairs, "scored": _scored, "labelled": _labelled}
+def _documents() -> list[Expectation]:
+    return [gxe.ExpectColumnValuesToBeUnique(column="text")]
+
+
+_OF_KIND = {"pairs": _pairs, "scored": _scored, "labelled": _labelled, "documents": _documents}
 
 
 class Validator:

@@ -16,6 +16,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         [("id", pa.string()), ("text_a", pa.string()), ("text_b", pa.string()), ("score", pa.float64()), *_ORIGIN]
     ),
     "labelled": pa.schema([("id", pa.string()), ("text", pa.string()), ("label", pa.string()), *_ORIGIN]),
+    "documents": pa.schema([("id", pa.string()), ("text", pa.string()), *_ORIGIN]),
 }
 # A rejected row keeps its texts as they were read.
 REJECTED = pa.schema(

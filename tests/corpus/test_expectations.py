@@ -13,6 +13,7 @@ WORDS: dict[str, dict[str, tuple[int, int]]] = {
     "pairs": {"query": (1, 5), "document": (2, 9)},
     "scored": {"text_a": (1, 3), "text_b": (1, 3)},
     "labelled": {"text": (1, 9)},
+    "documents": {"text": (1, 9)},
 }
 
 
@@ -26,6 +27,7 @@ def good(kind: str, number: int = 40) -> list[Row]:
         "pairs": lambda n: {"query": f"query {n}", "document": f"a document {n}"},
         "scored": lambda n: {"text_a": f"left {n}", "text_b": f"right {n}", "score": (n % 10) / 10},
         "labelled": lambda n: {"text": f"text {n}", "label": "abc"[n % 3]},
+        "documents": lambda n: {"text": f"text {n}"},
     }
     origin = {"source": "wiki", "language": "en", "license": "MIT"}
     return [{"id": f"wiki/{n}", "entity": f"e{n}", **origin, **texts[kind](n)} for n in range(number)]
@@ -77,6 +79,8 @@ FAULTS: list[tuple[str, Row, str, str | None]] = [
     ("scored", {"text_b": None}, NULL, "text_b"),
     ("labelled", {"label": None}, NULL, "label"),
     ("labelled", {"text": "a " * 10}, BETWEEN, "text_words"),
+    ("documents", {"text": "text 1"}, UNIQUE, "text"),
+    ("documents", {"text": "a " * 10}, BETWEEN, "text_words"),
 ]
 
 

@@ -245,7 +245,8 @@ def test_needles_are_planted_in_turns_and_repeatably(speeches_folder: list[Path]
 DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">
   <page><title>Still</title><ns>0</ns><revision><text>{{Infobox | name = {{nested}} }}
 [[File:Still.jpg|thumb|A [[copper]] still]]
-A '''still''' ({{lang|la|x}}) is used to [[distillation|distil]] &lt;ref&gt;Smith. {{cite}}&lt;/ref&gt; wine.&lt;!-- no --&gt;
+A '''still''' ({{lang|la|x}}) is used to [[distillation|distil]]
+&lt;ref&gt;Smith. {{cite}}&lt;/ref&gt; wine.&lt;!-- no --&gt;
 A still is of [[copper]], see [http://example.org the list].
 
 == History ==

@@ -13,6 +13,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     "pairs": {"query": "q", "document": "d"},
     "scored": {"text_a": "a", "text_b": "b", "score": 1},
     "labelled": {"text": "t", "label": "l"},
+    "documents": {"text": "t"},
 }
 
 
