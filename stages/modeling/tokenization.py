@@ -23,11 +23,16 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerFast:
 
 
 def end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> int:
-    """Id of the token that ends a text: the separator, else the end of sequence.
+    """Id of the token that ends a text: the one the tokenizer puts there, else its separator, else its end of sequence.
+
+    What it puts there comes first: Qwen3-Embedding ends a text with its padding token, not with its end of sequence.
 
     Raises:
-        ValueError: the tokenizer has neither.
+        ValueError: the tokenizer has none.
     """
+    _, ends = _around(tokenizer)
+    if ends:
+        return ends[-1]
     end: int | None = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     if end is None:
         raise ValueError("last-token pooling needs a tokenizer with an end-of-sequence or separator token; it has none")
@@ -35,20 +40,28 @@ def end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def ensure_end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Have the tokenizer end every text with its end-of-sequence (or separator) token, which last-token pooling reads.
+    """Have the tokenizer end every text with a token of its own, which last-token pooling reads.
 
     The change is in the tokenizer's own post-processor, so it is saved with it and holds in every runtime.
 
     Raises:
-        ValueError: the tokenizer has neither token.
+        ValueError: the tokenizer has no such token.
     """
+    start_ids, ends = _around(tokenizer)
+    if ends:
+        return
     end_id = end_of_sequence(tokenizer)
-    end = tokenizer.convert_ids_to_tokens(end_id)
-    ids = tokenizer("")["input_ids"]  # nothing but what the tokenizer puts around a text: a start token, if anything
-    if not ids or ids[-1] != end_id:
-        starts = tokenizer.convert_ids_to_tokens(ids)
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single=[*starts, "$A", end],
-            pair=[*starts, "$A", end, "$B", end],
-            special_tokens=[(end, end_id), *zip(starts, ids, strict=True)],
-        )
+    end, starts = tokenizer.convert_ids_to_tokens(end_id), tokenizer.convert_ids_to_tokens(start_ids)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=[*starts, "$A", end],
+        pair=[*starts, "$A", end, "$B", end],
+        special_tokens=[(end, end_id), *zip(starts, start_ids, strict=True)],
+    )
+
+
+def _around(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """Ids of the tokens that the tokenizer puts before and after a text."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
+    first, last = added.index(0), len(added) - added[::-1].index(0)
+    return ids[:first], ids[last:]

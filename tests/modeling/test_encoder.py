@@ -26,6 +26,7 @@ from stages.modeling.encoder import (
 )
 from stages.modeling.identity import local_folder, teacher_identity
 from stages.modeling.pooling import pool
+from stages.modeling.tokenization import end_of_sequence
 
 PROMPTS = {"query": "query : ", "document": "document : "}
 ARCHITECTURES = ["bert", "eurobert", "qwen3", "modernbert"]
@@ -257,6 +258,20 @@ def test_a_start_token_stays_where_the_end_token_is_added(backbones: dict[str, P
 def test_a_tokenizer_that_ends_its_texts_is_left_alone(load: Load, backbones: dict[str, Path]) -> None:
     raw = AutoTokenizer.from_pretrained(backbones["bert"])
     assert load("bert", "last").tokenize(["ba be"], "query") == [raw("query : ba be")["input_ids"]]
+
+
+def test_a_tokenizer_may_end_its_texts_with_another_token_than_its_end_of_sequence(backbones: dict[str, Path]) -> None:
+    """As that of Qwen3-Embedding does: its vectors are read there."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = load_tokenizer(str(backbones["qwen3"]))
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <|pad|>", special_tokens=[("<|pad|>", tokenizer.pad_token_id)]
+    )
+    before = tokenizer("ba be")["input_ids"]
+    ensure_end_of_sequence(tokenizer)
+    assert tokenizer("ba be")["input_ids"] == before
+    assert end_of_sequence(tokenizer) == before[-1] == tokenizer.pad_token_id != tokenizer.eos_token_id
 
 
 def test_mean_pooling_leaves_the_tokenizer_alone(load: Load) -> None:
