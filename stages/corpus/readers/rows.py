@@ -48,7 +48,10 @@ def documents(files: Sequence[Place], text: str, entity: str | None = None, **ta
 def scored(
     files: Sequence[Place], text_a: str, text_b: str, score: str, scale: float, **table: Any
 ) -> Iterator[Record]:
-    """Pairs with a score in [0, `scale`]; the entity is the connected component of the texts that meet in pairs."""
+    """Pairs with a score in [0, `scale`]; the entity is the connected component of the texts that meet in pairs.
+
+    All rows are read at once for it: scores by people are few.
+    """
     table_rows = list(read_rows(files, **table))
     texts = [(_text(row, text_a), _text(row, text_b)) for row in table_rows]
     entities = [(text_entity(left), text_entity(right)) for left, right in texts]
