@@ -1,9 +1,9 @@
 """FLOPs of a backbone, counted from its shape: one multiply-add is two.
 
-Matrix products alone are counted: linear maps, attention scores and their application. Attention is counted whole, as the
-kernels compute it under a mask, though causal and local attention need a part of it. What a kernel or gradient
-checkpointing computes twice is counted once, as usual for the share of a machine's peak (MFU). Losses and optimizers are
-left out: under 1 % at the batch sizes of training.
+Matrix products alone are counted: linear maps, attention scores and their application. Attention is counted whole, as
+the kernels compute it under a mask, though causal and local attention need a part of it. What a kernel or gradient
+checkpointing computes twice is counted once, as usual for the share of a machine's peak (MFU). Losses and optimizers
+are left out.
 
 Shapes: B texts, T tokens of all.
 """
@@ -53,7 +53,8 @@ class Shape:
 
 def shape_of(backbone: Any) -> Shape:
     """The shape of a backbone, with weights or on the meta device."""
-    config, layers = backbone.config, layers_of(backbone)
+    config = backbone.config
+    layers: Any = layers_of(backbone)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     first = [module for name, module in _linears(layers[0]) if name.rpartition(".")[2] in READS_INPUT]
     # The same condition as pooling.NarrowedMlp's.

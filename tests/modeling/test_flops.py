@@ -1,7 +1,7 @@
 """FLOPs by formula against PyTorch's own counter on four tiny backbones, and against figures by hand.
 
-The counter adds up the matrix products that ran. With the plain attention kernel (the others compute scores again in the
-backward pass, and are not counted on every device) formula and counter agree to the last one.
+The counter adds up the matrix products that ran. With the plain attention kernel (the others compute scores again in
+the backward pass, and are not counted on every device) formula and counter agree to the last one.
 """
 
 from collections.abc import Callable
@@ -91,7 +91,7 @@ def test_a_layer_by_hand() -> None:
     lora = 2 * ((4 + 6) + 2 * (4 + 3) + (6 + 4) + 3 * (4 + 5))  # rank 2: down and up beside every map
     with_lora = forward_flops(shape, [1, 2], narrowed=False, rank=2)
     assert with_lora == 2 * (3 * (attention_maps + mlp + lora) + scores)
-    # Backward: nothing for frozen weights; nothing into the embeddings, through neither query, key, value nor their LoRA.
+    # Backward: nothing for frozen weights, nor into the embeddings through query, key, value and their LoRA.
     passed_on = attention_maps + mlp - (4 * 6 + 2 * (4 * 3))
     assert training_flops(shape, [1, 2], narrowed=False, rank=2) == with_lora + 2 * (
         3 * (passed_on + 2 * lora - 2 * 3 * 4) + 2 * scores

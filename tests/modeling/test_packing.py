@@ -3,12 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import MPNetConfig, MPNetModel
 
+from stages.modeling import packing
 from stages.modeling.adapters import add_adapter
+from stages.modeling.backbones import layers_of
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
+from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
 
 PROMPTS = {"query": "query : ", "document": "document : "}
 FITTING = [
@@ -61,3 +66,126 @@ def test_vectors_and_gradients_are_those_of_a_padded_batch(
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_batches_by_hand() -> None:
+    padded = padded_batch([[5, 6, 7], [8]], padding=0)
+    assert padded["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert padded["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    packed = packed_batch([[5, 6, 7], [8]])
+    assert packed["input_ids"].tolist() == [[5, 6, 7, 8]]
+    assert torch.equal(packed["attention_mask"], padded["attention_mask"])
+    where = packed_texts(packed["attention_mask"], total=4)
+    assert where.boundaries.tolist() == [0, 3, 4]
+    assert where.boundaries.dtype == torch.int32, "as the kernel wants it"
+    assert where.rows.tolist() == [0, 0, 0, 1]
+    assert where.positions.tolist() == [0, 1, 2, 0]
+    hidden = torch.tensor([[[1.0], [2.0], [6.0], [8.0]]])
+    assert where.pool(hidden, "last").flatten().tolist() == [6.0, 8.0]
+    assert where.pool(hidden, "cls").flatten().tolist() == [1.0, 8.0]
+    assert where.pool(hidden, "mean").flatten().tolist() == [3.0, 8.0]
+
+
+def by_definition(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    boundaries: Tensor,
+    boundaries_of_keys: Tensor,
+    longest: int,
+    longest_key: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> Tensor:
+    """What PyTorch documents of its variable-length kernel: tokens [T, H, D], windows of (left, right), -1 for all."""
+    assert boundaries is boundaries_of_keys and boundaries.dtype == torch.int32
+    assert longest == longest_key == int(boundaries.diff().max())
+    assert query.dtype == key.dtype == value.dtype
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    out = []
+    for start, end in zip(boundaries[:-1].tolist(), boundaries[1:].tolist(), strict=True):
+        q, k, v = (part[start:end].float() for part in (query, key, value))
+        k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for part in (k, v))
+        ahead = torch.arange(end - start)[None, :] - torch.arange(end - start)[:, None]
+        left, right = (reach if reach >= 0 else end - start for reach in window_size)
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+        shares = scores.masked_fill((ahead < -left) | (ahead > right), -torch.inf).softmax(dim=-1)
+        out.append(torch.einsum("hqk,khd->qhd", shares, v))
+    return torch.cat(out).to(query.dtype)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "eurobert", "qwen3", "modernbert"])
+def test_the_kernel_of_gpus_is_given_what_it_documents(
+    backbones: dict[str, Path], sentences: list[str], monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    """There is no GPU here: the kernel is replaced by its documentation."""
+    calls: list[torch.dtype] = []
+
+    def kernel(query: Tensor, *others: Any, **named: Any) -> Tensor:
+        calls.append(query.dtype)
+        return by_definition(query, *others, **named)
+
+    plain = loaded(backbones[architecture])
+    token_ids = of_mixed_length(plain, sentences)
+    expected = plain(**plain.collate(token_ids))
+    monkeypatch.setattr(packing, "varlen_attn", kernel)
+    monkeypatch.setattr(packing, "runs_fused", lambda query: True)
+    encoder = loaded(backbones[architecture], packs=True)
+    torch.testing.assert_close(encoder(**encoder.collate(token_ids)), expected, rtol=0, atol=1e-6)
+    assert set(calls) == {torch.float32}
+    calls.clear()
+    encoder.arrange("bfloat16", packing=True)
+    cosines = (encoder(**encoder.collate(token_ids)) * expected).sum(dim=1)
+    assert cosines.min() > 0.99
+    assert set(calls) == {torch.bfloat16}, "autocast knows no such kernel, so the heads are cast for it"
+
+
+def test_a_padded_batch_goes_through_a_packing_encoder(backbones: dict[str, Path], sentences: list[str]) -> None:
+    encoder = loaded(backbones["modernbert"], packs=True)
+    expected = encoder.encode(sentences[:9], "query", batch_tokens=64)
+    encoder.arrange("float32", packing=False)
+    assert encoder.collate([[5], [6, 7]])["input_ids"].shape == (2, 2)
+    np.testing.assert_allclose(encoder.encode(sentences[:9], "query", batch_tokens=64), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("packs", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("architecture", ["bert", "qwen3"])
+def test_gradient_checkpointing_changes_no_gradient(
+    backbones: dict[str, Path], sentences: list[str], architecture: str, packs: bool
+) -> None:
+    """Layers run again in the backward pass, when the encoder no longer narrows the last one."""
+    encoder = loaded(backbones[architecture], packs=packs).train()
+    token_ids = of_mixed_length(encoder, sentences)
+    weights = torch.randn(len(token_ids), 32, generator=torch.Generator().manual_seed(0))
+    expected = gradients(encoder, encoder.collate(token_ids), weights)
+    encoder.backbone.activation_checkpointing_enable({"use_reentrant": False})
+    runs: list[nn.Module] = []
+    layer = layers_of(encoder.backbone)[0]
+    layer.get_submodule("intermediate" if architecture == "bert" else "mlp").register_forward_pre_hook(
+        lambda module, inputs: runs.append(module)
+    )
+    found = gradients(encoder, encoder.collate(token_ids), weights)
+    assert len(runs) == 2, "the first layer ran again"
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_backbone_with_an_attention_of_its_own_is_refused() -> None:
+    backbone = MPNetModel(MPNetConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=1))
+    with pytest.raises(ValueError, match="'mpnet' has its own; set engine.packing"):
+        use_packed_attention(backbone)
+
+
+def test_a_backbone_that_mixes_texts_is_refused(backbones: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one would that reads its neighbours by other means than attention."""
+    whole = packing.packed_texts
+
+    def one_text(mask: Tensor, total: int) -> packing.PackedTexts:
+        where = whole(mask, total)
+        return where._replace(rows=torch.zeros(total, dtype=torch.long), positions=torch.arange(total))
+
+    monkeypatch.setattr("stages.modeling.encoder.packed_texts", one_text)
+    with pytest.raises(ValueError, match=r"'bert' does not keep packed texts apart.*set engine.packing to false"):
+        loaded(backbones["bert"], packs=True)
