@@ -25,6 +25,7 @@ ROW_READERS: dict[str, Callable[..., Iterator[Record]]] = {
     "rows.scored": rows.scored,
     "rows.labelled": rows.labelled,
     "rows.documents": rows.documents,
+    "rows.needles": rows.needles,
 }
 READERS: dict[str, Callable[..., Iterator[Record]]] = {
     "wikipedia.leads": wikipedia.leads,

@@ -138,6 +138,21 @@ def test_documents_are_texts_alone(questions: Path) -> None:
     assert read("rows.documents", f"hub:{questions}", **options)[0]["entity"] == text_entity("A head covering.")
 
 
+def test_needles_are_planted_in_stretches_of_a_long_text(tmp_path: Path) -> None:
+    path = tmp_path / "books.jsonl"
+    sentences = [f"Sentence number {number} of the book." for number in range(8)]
+    path.write_text(json.dumps({"title": "A book", "text": "\n".join(sentences)}) + "\n")
+    options: dict[str, float | str] = {"text": "text", "entity": "title", "stretch_words": 24.0}
+    records = read("rows.needles", path, seed=1.0, **options)
+    assert len(records) == 2
+    for record, own in zip(records, (sentences[:4], sentences[4:]), strict=True):
+        assert record["entity"] == "A book"
+        assert all(sentence in record["document"] for sentence in own)
+        assert record["query"] not in record["document"]
+        assert len(record["document"]) > len(" ".join(own))
+    assert records == read("rows.needles", path, seed=1.0, **options) != read("rows.needles", path, seed=2.0, **options)
+
+
 # Faults
 
 
@@ -171,7 +186,7 @@ def test_wrong_columns_files_and_readers_are_refused(questions: Path, tmp_path: 
         read("rows.pairs", tmp_path / "notes.docx", **COLUMNS)
     with pytest.raises(ValueError, match=r"wikipedia\.leads reads files, got data set questions; use rows\.pairs"):
         read("wikipedia.leads", "hub:questions")
-    assert set(ROW_READERS) == {"rows.pairs", "rows.scored", "rows.labelled", "rows.documents"}
+    assert set(ROW_READERS) == {"rows.pairs", "rows.scored", "rows.labelled", "rows.documents", "rows.needles"}
 
 
 # BEIR

@@ -13,6 +13,8 @@ from typing import Any
 
 from stages.corpus.entities import components, text_entity
 from stages.corpus.locations import HubDataset, Place
+from stages.corpus.readers.needles import planted
+from stages.corpus.sentences import sentences
 
 Record = dict[str, Any]
 
@@ -43,6 +45,19 @@ def labelled(
 def documents(files: Sequence[Place], text: str, entity: str | None = None, **table: Any) -> Iterator[Record]:
     """Texts alone; the entity is that column, or the text."""
     return (_with_entity({"text": _text(row, text)}, row, entity, "text") for row in read_rows(files, **table))
+
+
+def needles(
+    files: Sequence[Place], text: str, entity: str, stretch_words: float, seed: float, **table: Any
+) -> Iterator[Record]:
+    """Pairs of question -> stretch of a long text with the answer planted in it; the entity is that column."""
+    return (
+        record
+        for row in read_rows(files, **table)
+        for record in planted(
+            _text(row, entity), sentences(" ".join(_text(row, text).split())), int(stretch_words), int(seed)
+        )
+    )
 
 
 def scored(
