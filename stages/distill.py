@@ -2,9 +2,14 @@
 
 Writes data/distilled: student/ (backbone, tokenizer, encoder.json), projection.safetensors, continued/ (the student
 trained on for `continued_steps`, a baseline), static.safetensors (the closed-form baseline) and curve.csv.
+
+`projection.safetensors` is psi, R^D -> R^T, whatever the objective: stage 2 distils through it. Where stage 1 trains
+without one (`objective: score_distillation` or `info_nce`, `projection.side: teacher`), it is the ridge solution after
+training.
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +18,28 @@ from stages.params import Params, load
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
+    from torch import nn
 
     from stages.modeling.encoder import Encoder
+    from stages.objectives.objective import Objective
     from stages.objectives.texts import Texts
-    from stages.training.tracking import StageRun
+    from stages.training.state import Curve
+    from stages.training.tracking import SilentRun, StageRun
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
 OUTPUT = Path("data/distilled")
 INPUTS = (CURATED, EMBEDDED)
+SIDES = ("query", "document")
 
 
 def main() -> None:
     """Run the stage."""
     params = load()
+    from stages.training.launch import launch
+
+    launch("stages.distill", params.engine.processes)
     from stages.training.tracking import stage_run
 
     section = params.model_dump(include={"name", "seed", "engine", "distill"})
@@ -35,105 +48,171 @@ def main() -> None:
         run.log_artifact(OUTPUT / "curve.csv")
 
 
-def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRun") -> None:
+def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRun | SilentRun") -> None:
     """Build the student, distil it, train it on for the baseline, and write all to `output`."""
     import torch
     from safetensors.torch import save_file
 
-    from stages.corpus.batches import shuffled_token_batches
+    from stages.corpus.tables import read_split
     from stages.modeling.warm_start import start_projection
-    from stages.objectives.distillation import Distillation
     from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
     from stages.training.curves import write_curve
     from stages.training.dev import retrieval_on_dev
-    from stages.training.loop import Curve, Schedule, train
+    from stages.training.launch import first
+    from stages.training.loop import EngineSettings, train
+    from stages.training.state import Schedule
 
     settings = params.distill
     torch.set_num_threads(params.engine.threads)
     torch.manual_seed(params.seed)
-    texts, sides, teacher = _training_texts(params)
-    encoder, static, data = _student(params, texts, sides, teacher)
-    projection = torch.nn.Linear(encoder.dimensions, teacher.shape[1])
-    sample = _sample(len(texts), settings.warm_start.num_texts, params.seed)
-    start_projection(projection, _embed(encoder, data, sample), teacher[sample], settings.warm_start.ridge_penalty)
+    pairs = read_split(CURATED, "pairs", "train", settings.sources)
+    encoder, static, data, axes = _student(params, pairs)
+    sample = _sample(len(data.token_ids), settings.warm_start.num_texts, params.seed)
+    psi = torch.nn.Linear(encoder.dimensions, len(axes))
+
+    def fit_psi() -> None:
+        targets = data.targets(sample, torch.device("cpu")).numpy()
+        start_projection(psi, _embed(encoder, data, sample), targets, settings.warm_start.ridge_penalty)
+
+    fit_psi()
     if settings.freeze_token_embeddings:
         encoder.backbone.get_input_embeddings().requires_grad_(False)
-    objective = Distillation(encoder, projection, settings.matryoshka_dims, data)
-    shutil.rmtree(output, ignore_errors=True)
+    objective = _objective(params, encoder, psi, data, axes)
+    batches, ids = _batches(params, pairs, data.lengths)
     key = run_key(section, INPUTS)
-    schedule = Schedule(**settings.training.model_dump(exclude={"batch_tokens"}))
+    schedule = Schedule(**settings.training.model_dump(exclude={"batch_tokens", "batch_size"}))
 
-    def train_phase(schedule: Schedule, checkpoint: CheckpointFile, name: str, seed: int) -> Curve:
+    def train_phase(schedule: Schedule, checkpoint: CheckpointFile, name: str, seed: int) -> "Curve":
         curve, _ = train(
             objective,
-            lambda epoch: shuffled_token_batches(data.lengths, settings.training.batch_tokens, seed, epoch),
+            lambda epoch: batches(seed, epoch),
             schedule,
             checkpoint,
+            engine=EngineSettings(**params.engine.model_dump()),
+            ids=ids,
             name=name,
             evaluate=lambda: retrieval_on_dev(encoder, CURATED, settings.sources),
             log=lambda row, step: run.log_metrics({f"{name}.{key}": value for key, value in row.items()}, step),
         )
-        encoder.save(output / name)
         return curve
 
     with (
-        checkpoint_file("distill", f"{key}-student") as first,
-        checkpoint_file("distill", f"{key}-continued") as second,
+        checkpoint_file("distill", f"{key}-student", writer=first()) as one,
+        checkpoint_file("distill", f"{key}-continued", writer=first()) as two,
     ):
-        curve = train_phase(schedule, first, "student", params.seed)
-        save_file(dict(projection.state_dict()), output / "projection.safetensors")
-        write_curve(output / "curve.csv", curve)
-        train_phase(replace(schedule, steps=settings.continued_steps), second, "continued", params.seed + 1)
-    save_file({name: torch.from_numpy(values) for name, values in static.items()}, output / "static.safetensors")
+        curve = train_phase(schedule, one, "student", params.seed)
+        if not any(parameter is psi.weight for parameter in objective.parameters()):
+            fit_psi()
+        if first():
+            shutil.rmtree(output, ignore_errors=True)
+            encoder.save(output / "student")
+            save_file(dict(psi.state_dict()), output / "projection.safetensors")
+            write_curve(output / "curve.csv", curve)
+        train_phase(replace(schedule, steps=settings.continued_steps), two, "continued", params.seed + 1)
+        if first():
+            encoder.save(output / "continued")
+            tensors = {name: torch.from_numpy(values) for name, values in static.items()}
+            save_file(tensors, output / "static.safetensors")
 
 
-def _training_texts(params: Params) -> tuple[list[str], list[str], "np.ndarray"]:
-    """Texts of both sides of the training pairs, the side of each, and their teacher vectors [N, T] float16."""
+def _objective(params: Params, encoder: "Encoder", psi: "nn.Linear", data: "Texts", axes: "np.ndarray") -> "Objective":
+    """What `distill.objective` and `distill.projection` name, over texts (queries, then documents) or pairs of both.
+
+    A projection on the teacher's side starts as the rotation into its first D principal axes, which keeps the most.
+
+    Raises:
+        ValueError: the student has more dimensions than the teacher, so nothing is projected down.
+    """
+    import torch
+
+    from stages.objectives.distillation import Distillation, TeacherSideDistillation
+    from stages.objectives.pairs import PairContrast, ScoreDistillation
+    from stages.objectives.texts import Texts
+
+    settings = params.distill
+    dims, trained = settings.matryoshka_dims, settings.projection.trained
+    if settings.objective != "embedding_distillation":
+        half = len(data.token_ids) // 2
+        queries, documents = (
+            Texts(data.token_ids[part], None if data.teacher is None else data.teacher[part])
+            for part in (slice(half), slice(half, None))
+        )
+        kind = ScoreDistillation if settings.objective == "score_distillation" else PairContrast
+        return kind(encoder, dims, queries, documents, settings.temperature)
+    if settings.projection.side == "student":
+        return Distillation(encoder, psi.requires_grad_(trained), dims, data)
+    if encoder.dimensions > len(axes):
+        raise ValueError(
+            f"distill.projection.side: teacher projects {len(axes)} dimensions down, the student has "
+            f"{encoder.dimensions}; use side: student"
+        )
+    down = torch.nn.Linear(len(axes), encoder.dimensions)
+    with torch.no_grad():
+        down.weight.copy_(torch.from_numpy(axes[:, : encoder.dimensions].T.copy()))
+        down.bias.zero_()
+    return TeacherSideDistillation(encoder, down.requires_grad_(trained), dims, data)
+
+
+def _batches(
+    params: Params, pairs: "pa.Table", lengths: list[int]
+) -> tuple[Callable[[int, int], list["np.ndarray"]], list[str]]:
+    """(seed, epoch) -> batches of row numbers, and the rows' names: texts, or pairs where the objective reads pairs."""
     import numpy as np
 
-    from stages.corpus.tables import read_split
-    from stages.corpus.vectors import VectorStore
+    from stages.corpus.batches import drawn_batches, shuffled_batches, shuffled_token_batches
 
-    pairs = read_split(CURATED, "pairs", "train", params.distill.sources)
-    store = VectorStore(EMBEDDED)
-    texts: list[str] = []
-    sides: list[str] = []
-    vectors = []
-    for side in ("query", "document"):
-        of_side = pairs[side].to_pylist()
-        texts += of_side
-        sides += [side] * len(of_side)
-        vectors.append(store.texts(params.embed.prompts[side], of_side))
-    return texts, sides, np.concatenate(vectors)
+    settings, training, processes = params.distill, params.distill.training, params.engine.processes
+    ids = pairs["id"].to_pylist()
+    if settings.objective == "embedding_distillation":
+        names = [f"{name} ({side})" for side in SIDES for name in ids]
+        if training.batch_tokens is not None:
+            budget = training.batch_tokens * processes
+            return lambda seed, epoch: shuffled_token_batches(lengths, budget, seed, epoch), names
+        assert training.batch_size is not None, "checked with the recipe"
+        size = training.batch_size * processes
+        return lambda seed, epoch: shuffled_batches(lengths, size, seed, epoch), names
+    assert training.batch_size is not None, "checked with the recipe"
+    size = training.batch_size * processes
+    of_pair = np.sum(np.split(np.asarray(lengths), 2), axis=0).tolist()
+    sources = np.asarray(pairs["source"].to_pylist())
+    rows_of = [np.flatnonzero(sources == name) for name in settings.sources]
+    # Every source in proportion to its rows, as in batches of texts.
+    weights = [float(len(rows)) for rows in rows_of]
+    sizes = [size] * len(rows_of)
+    return lambda seed, epoch: drawn_batches(rows_of, of_pair, sizes, weights, seed, epoch), ids
 
 
-def _student(
-    params: Params, texts: list[str], sides: list[str], teacher: "np.ndarray"
-) -> tuple["Encoder", dict[str, "np.ndarray"], "Texts"]:
-    """The student before training, the static closed-form embedder (table, token weights), and the tokenised texts."""
+def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "np.ndarray"], "Texts", "np.ndarray"]:
+    """The student before training, the static closed-form embedder (table, token weights), the tokenised texts with
+    their teacher vectors (queries, then documents), and the teacher's principal axes [T, T].
+    """
     import numpy as np
+    import torch
 
+    from stages.corpus.readings import TeacherVectors
     from stages.modeling import warm_start
     from stages.modeling.encoder import Encoder, EncoderSettings, load_backbone, load_encoder, load_tokenizer
+    from stages.objectives.texts import Texts
 
     settings, shape = params.distill, params.distill.backbone
+    store = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
     how = EncoderSettings(settings.pooling, dict(settings.prompts), settings.max_tokens, settings.rope_theta)
     tokenizer, donor = load_tokenizer(shape.path), load_backbone(shape.path)
     table = warm_start.token_table(donor)
     # Only the tokenizer, prompts and cut of this encoder are used.
-    data = _tokenised(Encoder(donor, tokenizer, replace(how, rope_theta=None)), texts, sides, teacher)
-    token_ids = data.token_ids
+    reader = Encoder(donor, tokenizer, replace(how, rope_theta=None))
+    texts = {side: pairs[side].to_pylist() for side in SIDES}
+    token_ids = [ids for side in SIDES for ids in reader.tokenize(texts[side], side)]
+    teacher = np.concatenate([store.of(side, texts[side], pairs["source"].to_pylist()) for side in SIDES])
+    data = Texts(token_ids, torch.from_numpy(teacher))
     weights = warm_start.token_weights(token_ids, len(table))
     targets = teacher.astype(np.float32)
-    mapping = (
-        warm_start.ridge(
-            warm_start.weighted_mean(table, weights, token_ids), targets, settings.warm_start.ridge_penalty
-        )
-        @ warm_start.principal_axes(targets)[:, : table.shape[1]]
-    )
+    axes = warm_start.principal_axes(targets)
+    means = warm_start.weighted_mean(table, weights, token_ids)
+    mapping = warm_start.ridge(means, targets, settings.warm_start.ridge_penalty) @ axes[:, : table.shape[1]]
     static = {"table": (table @ mapping).astype(np.float16), "weights": weights.astype(np.float32)}
     if shape.architecture == "pretrained":
-        return load_encoder(shape.path, how, shape.num_layers), static, data
+        return load_encoder(shape.path, how, shape.num_layers), static, data, axes
     assert how.rope_theta is not None, "checked with the recipe"
     backbone = warm_start.eurobert(
         table,
@@ -143,20 +222,7 @@ def _student(
         **shape.model_dump(exclude={"path", "architecture"}),
         rope_theta=how.rope_theta,
     )
-    return Encoder(backbone, tokenizer, how), static, data
-
-
-def _tokenised(encoder: "Encoder", texts: list[str], sides: list[str], teacher: "np.ndarray") -> "Texts":
-    import torch
-
-    from stages.objectives.texts import Texts
-
-    token_ids: list[list[int]] = []
-    for side in dict.fromkeys(sides):
-        token_ids += encoder.tokenize(
-            [text for text, its_side in zip(texts, sides, strict=True) if its_side == side], side
-        )
-    return Texts(token_ids, torch.from_numpy(teacher))
+    return Encoder(backbone, tokenizer, how), static, data, axes
 
 
 def _sample(total: int, wanted: int, seed: int) -> "np.ndarray":

@@ -232,7 +232,18 @@ class Distill(Section):
             raise ValueError(f"prompts: expected {expected}, got {sorted(self.prompts)}")
         if self.backbone.architecture == "eurobert" and self.rope_theta is None:
             raise ValueError("rope_theta: architecture eurobert needs one, got null")
+        if self.objective != "embedding_distillation":
+            self._check_pairs()
         return self
+
+    def _check_pairs(self) -> None:
+        if self.training.batch_size is None:
+            raise ValueError(
+                f"training.batch_size: objective {self.objective} compares the pairs of a batch; give their number and "
+                "set batch_tokens to null"
+            )
+        if self.projection != Projection(side="student", trained=True):
+            raise ValueError(f"projection: objective {self.objective} has none; leave it at side student, trained true")
 
 
 class Draw(Section):

@@ -1,0 +1,69 @@
+"""Stage 1 without a projection, in ablations: what the student learns from pairs, query and document of a row.
+
+Shapes: B batch, D student dimension.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from stages.losses.contrastive import info_nce
+from stages.losses.distillation import score_distillation
+from stages.losses.matryoshka import mean_over_dims, prefix
+from stages.modeling.encoder import Encoder
+from stages.objectives.objective import Objective
+from stages.objectives.texts import Texts
+
+
+class PairObjective(Objective):
+    """Rows are pairs; a loss of the unit prefixes of both sides, averaged over Matryoshka dimensions."""
+
+    term: str
+
+    def __init__(
+        self, encoder: Encoder, dims: Sequence[int], queries: Texts, documents: Texts, temperature: float
+    ) -> None:
+        super().__init__(encoder)
+        self.dims = tuple(dims)
+        self.queries, self.documents = queries, documents
+        self.temperature = temperature
+
+    def texts(self, rows: np.ndarray) -> list[list[int]]:
+        """Queries [B], then their documents [B]."""
+        return self.queries[rows] + self.documents[rows]
+
+    def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None = None) -> dict[str, Tensor]:
+        """Row numbers [B] and embeddings [2 * B, D] -> the one term."""
+        queries, documents = embeddings.split(len(rows))
+        return {
+            self.term: mean_over_dims(
+                lambda dim: self.loss(rows, prefix(queries, dim), prefix(documents, dim)), self.dims
+            )
+        }
+
+    @abstractmethod
+    def loss(self, rows: np.ndarray, queries: Tensor, documents: Tensor) -> Tensor:
+        """The loss of row numbers [B] at one dimension K, from unit vectors [B, K]; a scalar."""
+
+
+class PairContrast(PairObjective):
+    """InfoNCE q->d with in-batch negatives, eq. (2) without hard ones; the teacher is not read."""
+
+    term = "info_nce"
+
+    def loss(self, rows: np.ndarray, queries: Tensor, documents: Tensor) -> Tensor:
+        """See the base class."""
+        return info_nce(queries, documents, None, self.temperature)
+
+
+class ScoreDistillation(PairObjective):
+    """The teacher's scores within the batch, eq. (9) and (10), matched by every prefix of the student."""
+
+    term = "score_distillation"
+
+    def loss(self, rows: np.ndarray, queries: Tensor, documents: Tensor) -> Tensor:
+        """See the base class."""
+        targets = [side.targets(rows, queries.device) for side in (self.queries, self.documents)]
+        return score_distillation(queries, documents, targets[0], targets[1], self.temperature)
