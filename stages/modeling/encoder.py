@@ -110,7 +110,7 @@ class Encoder(nn.Module):
         with torch.autocast(device, dtype=self.precision, enabled=self.precision != torch.float32):
             embed = self._embed_padded if input_ids.shape == attention_mask.shape else self._embed_packed
             pooled = embed(input_ids, attention_mask)
-        return F.normalize(pooled.float(), dim=-1)
+        return F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
 
     def _embed_padded(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0) + self._first_position

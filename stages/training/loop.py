@@ -169,7 +169,7 @@ def _fault(terms: dict[str, float], curve: Curve) -> str | None:
         return f"the gradient is not finite {at}; look at the texts of its rows, or lower the learning rate"
     first = [row["loss"] for row in curve[:FIRST_STEPS]]
     if len(first) == FIRST_STEPS and terms["loss"] > EXPLOSION * max(first):
-        return f"the loss exploded, over {EXPLOSION} times the {max(first):.4g} it began with, {at}; lower the learning rate"
+        return f"the loss exploded: over {EXPLOSION} times its first {max(first):.4g} {at}; lower the learning rate"
     return None
 
 

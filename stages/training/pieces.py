@@ -48,7 +48,7 @@ class Batch:
 
 
 def cut(lengths: Sequence[int], micro_batch_tokens: int, processes: int) -> list[np.ndarray]:
-    """Text numbers of each piece, longest texts first, in a number that `processes` divides.
+    """Text numbers of each piece, in a number that `processes` divides: process i takes pieces[i::processes].
 
     Raises:
         ValueError: there are fewer texts than processes.
@@ -57,11 +57,15 @@ def cut(lengths: Sequence[int], micro_batch_tokens: int, processes: int) -> list
         raise ValueError(f"a batch of {len(lengths)} texts cannot be shared by {processes} processes; raise batch_size")
     pieces = list(token_budget_batches(lengths, micro_batch_tokens))
     length = np.asarray(lengths)
-    while len(pieces) % processes:
+    while len(pieces) % processes and any(len(piece) > 1 for piece in pieces):
         divisible = [at for at, piece in enumerate(pieces) if len(piece) > 1]
         largest = max(divisible, key=lambda at: int(length[pieces[at]].sum()))
         pieces[largest : largest + 1] = np.array_split(pieces[largest], 2)
-    return pieces
+    if rest := len(pieces) % processes:  # of single texts: the shortest go together
+        pieces[-rest - 1 :] = [np.concatenate(pieces[-rest - 1 :])]
+    # Every other round backwards, so that the first process does not get the longest of each.
+    rounds = [pieces[at : at + processes] for at in range(0, len(pieces), processes)]
+    return [piece for number, one in enumerate(rounds) for piece in (one[::-1] if number % 2 else one)]
 
 
 def prepare(

@@ -260,7 +260,7 @@ def test_a_loss_that_explodes_ends_the_run_and_keeps_its_rows(tmp_path: Path) ->
     """1000 times the usual loss, after the first steps that it is held against."""
     toy = Toy(explode_at=FIRST_STEPS + 3)
     schedule = Schedule(**{**vars(SCHEDULE), "steps": 40})
-    with pytest.raises(FloatingPointError, match=rf"the loss exploded, over 5\.0 times .* at step {FIRST_STEPS + 3}"):
+    with pytest.raises(FloatingPointError, match=rf"the loss exploded: over 5\.0 times .* at step {FIRST_STEPS + 3}"):
         run(toy, tmp_path / "checkpoint", schedule)
     stopped_rows(tmp_path / "checkpoint", toy, FIRST_STEPS + 3)
     usual, _ = run(Toy(), tmp_path / "usual", schedule)
