@@ -1,4 +1,4 @@
-"""Embed: every curated text through the frozen teacher, once per instruction, into a content-addressed store.
+"""Embed: every curated text through the frozen teacher, once a way of reading it, into a content-addressed store.
 
 The working store under .stillhouse/vectors outlives runs: after a kill, or with more rows, only what is missing is
 embedded. data/embedded is the part of it that this build reads, in order of key.
@@ -6,16 +6,14 @@ embedded. data/embedded is the part of it that this build reads, in order of key
 
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.params import Params, load
+from stages.params import TEXT_FIELDS, Params, load
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from stages.corpus.vectors import VectorStore
+    from stages.corpus.vectors import Reading, VectorStore
     from stages.modeling.encoder import Encoder
 
 CURATED = Path("data/curated")
@@ -44,6 +42,7 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
 
     Raises:
         RuntimeError: a text is still without a vector.
+        ValueError: too many texts are longer than what the teacher reads of them.
     """
     import torch
 
@@ -56,15 +55,16 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
     teacher = load_encoder(
         settings.teacher, EncoderSettings(settings.pooling, dict(settings.prompts), settings.max_tokens)
     )
-    identity = teacher_identity(settings.teacher, settings.pooling, settings.max_tokens)
+    identity = teacher_identity(settings.teacher, settings.pooling)
     store = VectorStore(working / str(identity["digest"]), identity)
     texts = wanted_texts(params, curated)
+    _check_truncation(params, teacher, texts)
     keys = {
-        store.key(settings.prompts[side], text): (side, text)
-        for side, side_texts in texts.items()
-        for text in side_texts
+        store.key(reading, text): (side, reading, text)
+        for (side, reading), of_side in texts.items()
+        for text in of_side
     }
-    missing = [(key, side, text) for key, (side, text) in keys.items() if key not in store]
+    missing = {key: wanted for key, wanted in keys.items() if key not in store}
     _embed_missing(teacher, store, missing, settings.batch_tokens)
     if uncovered := sum(key not in store for key in keys):
         raise RuntimeError(f"{uncovered} of {len(keys)} texts have no teacher vector after embedding; run again")
@@ -73,52 +73,70 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
     return {"texts": len(keys), "embedded": len(missing), "reused": len(keys) - len(missing)}
 
 
-def wanted_texts(params: Params, curated: Path) -> dict[str, list[str]]:
-    """Distinct texts under each of the teacher's instructions: `query`, `document` and `clustering`.
+def wanted_texts(params: Params, curated: Path) -> "dict[tuple[str, Reading], list[str]]":
+    """Distinct texts by side (`query`, `document`, `clustering`) and by how the teacher reads them.
 
     Retrieval pairs are read as query and document; text matching reads both sides as documents, clustering both sides
-    under its own instruction.
+    under its own instruction. What only the student is measured on is left out: `documents`, and the long articles.
     """
-    from stages.corpus.tables import SCHEMAS, SPLITS, read_table
+    from stages.corpus.readings import Readings
+    from stages.corpus.tables import SPLITS, read_table
 
-    wanted: dict[str, dict[str, None]] = {"query": {}, "document": {}, "clustering": {}}
+    readings = Readings(params.embed.prompts, params.embed.max_tokens, params.embed.long)
+    wanted: dict[tuple[str, Reading], dict[str, None]] = {}
 
-    def want(kind: str, column: str, side: str, sources: tuple[str, ...] | None = None) -> None:
-        for split in SPLITS:
-            table = read_table(curated / kind / f"{split}.parquet", sources)
-            wanted[side].update(dict.fromkeys(table[column].to_pylist()))
+    def want(kind: str, column: str, side: str, sources: Iterable[str]) -> None:
+        for source, split in itertools.product(sources, SPLITS):
+            texts = read_table(curated / kind / f"{split}.parquet", [source])[column].to_pylist()
+            wanted.setdefault((side, readings.of(side, source)), {}).update(dict.fromkeys(texts))
 
-    for kind in SCHEMAS:
-        for column in {"pairs": ("document",), "scored": ("text_a", "text_b"), "labelled": ("text",)}[kind]:
-            want(kind, column, "document")
-    want("pairs", "query", "query")
+    names = {kind: [one.name for one in params.curate.sources if one.kind == kind] for kind in TEXT_FIELDS}
+    pairs = [name for name in names["pairs"] if name != params.evaluate.long.articles]
+    want("pairs", "query", "query", pairs)
+    want("pairs", "document", "document", pairs)
     want("pairs", "query", "document", params.adapt.text_matching.pair_sources)
     for column in ("query", "document"):
         want("pairs", column, "clustering", params.adapt.clustering.sources)
-    return {side: list(texts) for side, texts in wanted.items()}
+    for kind in ("scored", "labelled"):
+        for column in TEXT_FIELDS[kind]:
+            want(kind, column, "document", names[kind])
+    return {read: list(texts) for read, texts in wanted.items()}
+
+
+def _check_truncation(params: Params, teacher: "Encoder", texts: "dict[tuple[str, Reading], list[str]]") -> None:
+    from stages.modeling.truncation import check_truncation
+
+    for max_tokens, window_tokens in sorted({(reading.max_tokens, reading.window_tokens) for _, reading in texts}):
+        by_side = {
+            side: of_side
+            for (side, reading), of_side in texts.items()
+            if (reading.max_tokens, reading.window_tokens) == (max_tokens, window_tokens)
+        }
+        check_truncation(teacher, by_side, max_tokens, params.embed.max_truncated_share, "embed")
 
 
 def _embed_missing(
-    teacher: "Encoder", store: "VectorStore", missing: list[tuple[bytes, str, str]], batch_tokens: int
+    teacher: "Encoder", store: "VectorStore", missing: "dict[bytes, tuple[str, Reading, str]]", batch_tokens: int
 ) -> None:
+    """Embed texts read in one way together, longest first, and store them shard by shard."""
     from tqdm import tqdm
 
-    from stages.corpus.vectors import chunks
+    from stages.modeling.truncation import encode_windows
 
-    if not missing:
-        return
-    token_ids: list[list[int]] = []
-    for side, group in itertools.groupby(missing, key=lambda one: one[1]):
-        token_ids += teacher.tokenize([text for _, _, text in group], side)
-
-    def batches() -> Iterator[tuple[list[bytes], "np.ndarray"]]:
-        for rows, vectors in teacher.encode_batches(token_ids, batch_tokens):
-            yield [missing[row][0] for row in rows], vectors
-
+    keys: dict[tuple[str, Reading], list[bytes]] = {}
+    for key, (side, reading, _) in missing.items():
+        keys.setdefault((side, reading), []).append(key)
     with tqdm(total=len(missing), desc="embed", unit="text") as bar:
-        for keys, vectors in chunks(batches(), WORKING_SHARD_ROWS):
-            store.add(keys, vectors)
-            bar.update(len(keys))
+        for (side, reading), of_reading in keys.items():
+            of_reading.sort(key=lambda key: len(missing[key][2]), reverse=True)
+            # A shard is as much work, whether it is short texts or a few long ones.
+            rows = max(1, WORKING_SHARD_ROWS * reading.window_tokens // reading.max_tokens)
+            for start in range(0, len(of_reading), rows):
+                part = of_reading[start : start + rows]
+                texts = [missing[key][2] for key in part]
+                cut = (reading.max_tokens, reading.window_tokens)
+                store.add(part, encode_windows(teacher, texts, side, *cut, batch_tokens))
+                bar.update(len(part))
 
 
 if __name__ == "__main__":

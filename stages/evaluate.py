@@ -52,11 +52,13 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     """Score, compare, compress, summarise and report; returns what metrics.json holds."""
     import torch
 
+    from stages.corpus.readings import TeacherVectors
     from stages.evaluation.contenders import Contenders
 
     torch.set_num_threads(params.engine.threads)
     release = QUANTIZED / params.name
-    contenders = Contenders(DISTILLED, release, EMBEDDED, params.embed.prompts)
+    teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
+    contenders = Contenders(DISTILLED, release, teacher)
     scores = _score_all(params, contenders)
     metrics: dict[str, Any] = {task: _figures(by_contender) for task, by_contender in scores.items()}
     metrics["over_base"] = {task: _over_base(params, task, scores[task]) for task in TASKS}
@@ -141,7 +143,7 @@ def _compression(params: Params, contenders: "Contenders", release: Path) -> dic
     for source in params.evaluate.sources.retrieval:
         pairs = read_split(CURATED, "pairs", "test", [source])
         queries, documents = (
-            contenders.embed("retrieval", pairs[side].to_pylist(), side) for side in ("query", "document")
+            contenders.embed("retrieval", pairs[side].to_pylist(), side, source) for side in ("query", "document")
         )
         vectors.append((queries, documents))
     limits = json.loads((release / "calibration.json").read_text(encoding="utf-8"))["int8_limit"]["retrieval"]

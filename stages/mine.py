@@ -33,15 +33,15 @@ def mine_all(params: Params, curated: Path, embedded: Path, output: Path) -> dic
     import pyarrow as pa
     from tqdm import tqdm
 
+    from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split, write_table
-    from stages.corpus.vectors import VectorStore
 
-    store = VectorStore(embedded)
+    teacher = TeacherVectors(embedded, params.embed.prompts, params.embed.max_tokens, params.embed.long)
     rows: list[dict[str, Any]] = []
     audit: dict[str, dict[str, Any]] = {}
     for source in tqdm(params.mine.sources, desc="mine", unit="source"):
         pairs = read_split(curated, "pairs", "train", [source]).to_pylist()
-        found, audit[source] = _mine_source(params, store, pairs)
+        found, audit[source] = _mine_source(params, teacher, pairs)
         rows += found
     schema = pa.schema([("id", pa.string()), ("negatives", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
     write_table(output / "negatives.parquet", rows, schema)
@@ -50,16 +50,19 @@ def mine_all(params: Params, curated: Path, embedded: Path, output: Path) -> dic
 
 
 def _mine_source(
-    params: Params, store: Any, pairs: list[dict[str, Any]]
+    params: Params, teacher: Any, pairs: list[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     import numpy as np
 
     from stages.corpus.mining import mine
 
-    settings, prompts = params.mine, params.embed.prompts
+    settings, sources = params.mine, [pair["source"] for pair in pairs]
+    queries, documents = (
+        teacher.of(side, [pair[side] for pair in pairs], sources).astype(np.float32) for side in ("query", "document")
+    )
     mined = mine(
-        store.texts(prompts["query"], [pair["query"] for pair in pairs]).astype(np.float32),
-        store.texts(prompts["document"], [pair["document"] for pair in pairs]).astype(np.float32),
+        queries,
+        documents,
         num_negatives=settings.num_negatives,
         rank_window=settings.rank_window,
         relative_margin=settings.relative_margin,

@@ -15,24 +15,27 @@ from ruamel.yaml import YAML
 
 from stages import params
 from stages.corpus.tables import SCHEMAS, SPLITS, write_table
-from stages.corpus.vectors import VectorStore
+from stages.corpus.vectors import Reading, VectorStore
 from stages.embed import embed, wanted_texts
-from stages.modeling.encoder import EncoderSettings, load_encoder
+from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
+from stages.modeling.truncation import encode_windows
 
 ROOT = Path(__file__).resolve().parents[1]
 ORIGIN = {"entity": "e", "language": "en", "license": "MIT"}
 PROMPTS = {"query": "query : ", "document": "", "clustering": "document : "}
+READINGS = {side: Reading(prompt, 24, 24) for side, prompt in PROMPTS.items()}
 
 
 def write_curated(folder: Path, texts: list[str]) -> None:
-    """Pairs of two sources, scored and labelled rows, in three splits, out of the texts."""
-    rows: dict[str, list[dict[str, Any]]] = {"pairs": [], "scored": [], "labelled": []}
+    """Pairs of two sources, scored, labelled and single rows, in three splits, out of the texts."""
+    rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in SCHEMAS}
     for number, (left, right) in enumerate(zip(texts[::2], texts[1::2], strict=True)):
         row = {"id": str(number), **ORIGIN, "source": ("wikipedia", "wikipedia-descriptions")[number % 2]}
         rows["pairs"].append(row | {"query": left, "document": right})
         if number % 10 == 0:
             rows["scored"].append(row | {"source": "simlex", "text_a": left, "text_b": right, "score": 0.5})
             rows["labelled"].append(row | {"source": "wikipedia-topics", "text": right, "label": "a"})
+            rows["documents"].append(row | {"source": "speeches", "text": f"{left} {right}"})
     for kind, schema in SCHEMAS.items():
         for place, split in enumerate(SPLITS):
             write_table(folder / kind / f"{split}.parquet", rows[kind][place::3], schema)
@@ -42,7 +45,8 @@ def write_curated(folder: Path, texts: list[str]) -> None:
 def project(recipe: dict[str, Any], backbones: dict[str, Path], sentences: list[str], tmp_path: Path) -> Path:
     """A folder with a recipe and curated rows."""
     recipe["embed"] |= {"teacher": str(backbones["bert"]), "max_tokens": 24, "batch_tokens": 64, "prompts": PROMPTS}
-    recipe["threads"] = 1
+    recipe["embed"]["long"]["sources"] = []
+    recipe["engine"]["threads"] = 1
     YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
     write_curated(tmp_path / "data/curated", sentences)
     return tmp_path
@@ -60,25 +64,78 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_every_text_is_wanted_once_under_the_instructions_that_read_it(project: Path, sentences: list[str]) -> None:
     wanted = wanted_texts(params.read(project / "params.yaml"), project / "data/curated")
     queries, documents = sentences[::2], sentences[1::2]
-    assert sorted(wanted["query"]) == sorted(queries)
+    assert set(wanted) == set(READINGS.items())
+    assert sorted(wanted["query", READINGS["query"]]) == sorted(queries)
     # Documents, both sides of scored pairs, and both sides of text matching's pairs: here every pair.
-    assert set(wanted["document"]) == {*documents, *queries}
-    assert set(wanted["clustering"]) == {*queries[::2], *documents[::2]}
+    assert set(wanted["document", READINGS["document"]]) == {*documents, *queries}
+    assert set(wanted["clustering", READINGS["clustering"]]) == {*queries[::2], *documents[::2]}
     for texts in wanted.values():
         assert len(texts) == len(set(texts))
 
 
-def test_stored_vectors_are_the_teachers(project: Path, backbones: dict[str, Path], sentences: list[str]) -> None:
+def long_source(project: Path, recipe: dict[str, Any], **changes: Any) -> params.Params:
+    """The recipe with the documents of the source wikipedia read in windows of 8 tokens, some of them longer than 16."""
+    recipe["embed"]["long"] = {"sources": ["wikipedia"], "max_tokens": 16, "window_tokens": 8}
+    recipe["embed"] |= {"max_truncated_share": 0.5, **changes}
+    YAML(typ="safe").dump(recipe, project / "params.yaml")
+    return params.read(project / "params.yaml")
+
+
+def test_documents_of_a_long_source_are_read_in_windows(
+    project: Path, recipe: dict[str, Any], sentences: list[str], teacher: Encoder
+) -> None:
+    long_source(project, recipe)
+    run_embed(project, "working", "data/embedded")
+    store = VectorStore(project / "data/embedded")
+    documents = sentences[1:40:4]  # of the first source, as queries and documents go in turns, and so do sources
+    expected = encode_windows(teacher, documents, "document", 16, 8, batch_tokens=64)
+    np.testing.assert_allclose(store.texts(Reading("", 16, 8), documents), expected, atol=1e-3)
+    assert np.abs(expected - teacher.encode(documents, "document")).max() > 0.01
+    np.testing.assert_allclose(
+        store.texts(READINGS["clustering"], documents), teacher.encode(documents, "clustering"), atol=1e-3
+    )
+
+
+def test_articles_that_only_the_student_is_measured_on_are_left_out(
+    project: Path, recipe: dict[str, Any], sentences: list[str]
+) -> None:
+    named = [{**recipe["curate"]["sources"][0], "name": "articles", "kind": "pairs"}]
+    recipe["curate"]["sources"] += named
+    recipe["evaluate"]["long"]["articles"] = "articles"
+    rows = {"id": "a", **ORIGIN, "source": "articles", "query": "an article", "document": "is not read"}
+    curated = project / "data/curated"
+    write_table(curated / "pairs/test.parquet", [rows], SCHEMAS["pairs"])
+    wanted = wanted_texts(long_source(project, recipe), curated)
+    texts = {text for of_side in wanted.values() for text in of_side}
+    assert texts
+    assert not texts & {"an article", "is not read"}
+
+
+def test_too_many_cut_texts_are_refused_before_any_is_embedded(project: Path, recipe: dict[str, Any]) -> None:
+    long_source(project, recipe, max_truncated_share=0.1)
+    with pytest.raises(
+        ValueError, match=r"embed: \d+\.\d% of 100 texts are cut at max_tokens 16, max_truncated_share is"
+    ):
+        run_embed(project, "working", "data/embedded")
+    assert not list((project / "working").rglob("*.safetensors"))
+    assert not (project / "data/embedded").exists()
+
+
+@pytest.fixture
+def teacher(backbones: dict[str, Path]) -> Encoder:
+    return load_encoder(str(backbones["bert"]), EncoderSettings("mean", PROMPTS, 24))
+
+
+def test_stored_vectors_are_the_teachers(project: Path, teacher: Encoder, sentences: list[str]) -> None:
     figures = run_embed(project, "working", "data/embedded")
     assert figures["texts"] == figures["embedded"]
     assert figures["reused"] == 0
-    teacher = load_encoder(str(backbones["bert"]), EncoderSettings("mean", PROMPTS, 24))
     store = VectorStore(project / "data/embedded")
     assert len(store) == figures["texts"]
     sides = {"query": sentences[:20:2], "document": sentences[1:20:2], "clustering": sentences[:20:4]}
     for side, texts in sides.items():
         expected = teacher.encode(texts, side)
-        np.testing.assert_allclose(store.texts(PROMPTS[side], texts), expected, atol=1e-3)
+        np.testing.assert_allclose(store.texts(READINGS[side], texts), expected, atol=1e-3)
         assert np.abs(expected - teacher.encode(texts, "query" if side == "document" else "document")).max() > 0.01
 
 
@@ -101,13 +158,13 @@ def test_nothing_is_embedded_twice_and_rows_added_cost_only_themselves(project: 
     assert files(project / "data/embedded") == before
 
 
-def test_another_teacher_or_cut_shares_nothing(project: Path, recipe: dict[str, Any]) -> None:
+def test_another_cut_or_pooling_shares_nothing(project: Path, recipe: dict[str, Any]) -> None:
     first = run_embed(project, "working", "data/embedded")
-    recipe["embed"]["max_tokens"] = 20
-    YAML(typ="safe").dump(recipe, project / "params.yaml")
-    second = run_embed(project, "working", "data/embedded")
-    assert second["embedded"] == first["texts"]
-    assert len(list((project / "working").iterdir())) == 2
+    for changes in ({"max_tokens": 20}, {"pooling": "cls"}):
+        recipe["embed"] |= changes
+        YAML(typ="safe").dump(recipe, project / "params.yaml")
+        assert run_embed(project, "working", "data/embedded")["embedded"] == first["texts"]
+    assert len(list((project / "working").iterdir())) == 2  # a store for each way of pooling
 
 
 SCRIPT = """

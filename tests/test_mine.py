@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from stages import params
 from stages.adapt.retrieval import hard_negatives
 from stages.corpus.tables import SCHEMAS, read_table, write_table
-from stages.corpus.vectors import VectorStore
+from stages.corpus.vectors import Reading, VectorStore
 from stages.mine import mine_all
 
 SOURCES = ("wikipedia", "docstrings")
@@ -44,7 +44,7 @@ def write_vectors(folder: Path, curated: Path, prompts: dict[str, str]) -> None:
         queries = generator.normal(size=(len(table), 8)) + 2
         documents = queries + 0.3 * generator.normal(size=queries.shape)
         for side, vectors in (("query", queries), ("document", documents)):
-            keys = [store.key(prompts[side], text) for text in table[side].to_pylist()]
+            keys = [store.key(Reading(prompts[side], 96, 96), text) for text in table[side].to_pylist()]
             store.add(keys, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
@@ -52,8 +52,10 @@ def write_vectors(folder: Path, curated: Path, prompts: dict[str, str]) -> None:
 def mined(recipe: dict[str, Any], tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     recipe["mine"] |= {"sources": [*SOURCES], "num_negatives": 3, "rank_window": [1, 12], "num_examples": 4}
     recipe["mine"]["relative_margin"] = 0.05
-    recipe["adapt"]["retrieval"] |= {"sources": [*SOURCES], "num_negatives": 2}
-    recipe["embed"]["prompts"] = {"query": "q: ", "document": "d: ", "clustering": ""}
+    draw = {"weight": 1.0, "max_tokens": 96, "batch_size": 4}
+    mixture = [draw | {"source": source} for source in SOURCES]
+    recipe["adapt"]["retrieval"] |= {"mixture": mixture, "num_negatives": 2}
+    recipe["embed"] |= {"max_tokens": 96, "prompts": {"query": "q: ", "document": "d: ", "clustering": ""}}
     YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
     write_pairs(tmp_path / "curated")
     write_vectors(tmp_path / "embedded", tmp_path / "curated", recipe["embed"]["prompts"])

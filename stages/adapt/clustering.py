@@ -36,16 +36,17 @@ def main() -> None:
 def build(params: Params, encoder: Any, projection: Any) -> Any:
     """The objective over both texts of the pairs, read as documents, its batches, and its rows' names."""
     from stages.corpus.batches import shuffled_batches
+    from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split
-    from stages.corpus.vectors import VectorStore
     from stages.objectives.distillation import Distillation
     from stages.objectives.texts import texts_of
 
     settings = params.adapt.clustering
     pairs = read_split(CURATED, "pairs", "train", settings.sources)
     texts = pairs["query"].to_pylist() + pairs["document"].to_pylist()
-    teacher = VectorStore(EMBEDDED).texts(params.embed.prompts["clustering"], texts)
-    data = texts_of(encoder, texts, "document", settings.max_tokens, teacher)
+    teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
+    vectors = teacher.of("clustering", texts, pairs["source"].to_pylist() * 2)
+    data = texts_of(encoder, texts, "document", settings.max_tokens, vectors)
     objective = Distillation(encoder, projection.requires_grad_(False), params.distill.matryoshka_dims, data)
 
     def epoch_batches(epoch: int) -> list["np.ndarray"]:

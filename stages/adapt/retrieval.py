@@ -42,13 +42,14 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     import numpy as np
 
     from stages.corpus.batches import drawn_batches
+    from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split, read_table
-    from stages.corpus.vectors import VectorStore
     from stages.objectives.retrieval import Retrieval
     from stages.objectives.texts import Texts, joined, texts_of
 
-    settings, prompts, store = params.adapt.retrieval, params.embed.prompts, VectorStore(EMBEDDED)
+    settings = params.adapt.retrieval
     mixture = settings.mixture
+    teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
     tables = [read_split(CURATED, "pairs", "train", [draw.source]) for draw in mixture]
     ids = [name for table in tables for name in table["id"].to_pylist()]
 
@@ -57,7 +58,7 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
         texts = [table[name].to_pylist() for table in tables]
         return joined(
             [
-                texts_of(encoder, part, name, draw.max_tokens, store.texts(prompts[name], part))
+                texts_of(encoder, part, name, draw.max_tokens, teacher.of(name, part, [draw.source] * len(part)))
                 for draw, part in zip(mixture, texts, strict=True)
             ]
         )

@@ -35,16 +35,18 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     import numpy as np
 
     from stages.corpus.batches import mixed_batches, shuffled_batches
+    from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split
-    from stages.corpus.vectors import VectorStore
     from stages.objectives.text_matching import TextMatching
     from stages.objectives.texts import texts_of
 
-    settings, store = params.adapt.text_matching, VectorStore(EMBEDDED)
+    settings = params.adapt.text_matching
+    teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
     scored = read_split(CURATED, "scored", "train", settings.scored_sources)
     pairs = read_split(CURATED, "pairs", "train", settings.pair_sources)
+    sources = scored["source"].to_pylist() + pairs["source"].to_pylist()
     left, right = (
-        texts_of(encoder, texts, "document", settings.max_tokens, store.texts(params.embed.prompts["document"], texts))
+        texts_of(encoder, texts, "document", settings.max_tokens, teacher.of("document", texts, sources))
         for texts in (
             scored["text_a"].to_pylist() + pairs["query"].to_pylist(),
             scored["text_b"].to_pylist() + pairs["document"].to_pylist(),

@@ -1,7 +1,7 @@
 """A content-addressed store of teacher vectors: add what is missing, look up by text, never the wrong teacher.
 
-A vector's key is a hash of the teacher's identity, the instruction put before the text, and the text. The side of a
-pair is in the key through its instruction: two sides with the same instruction have the same vector.
+A vector's key is a hash of the teacher's identity, how it read the text, and the text. The side of a pair is in the key
+through its instruction: two sides with the same instruction have the same vector.
 
 Shapes: N texts, T teacher dimension, R rows of a shard.
 """
@@ -9,7 +9,8 @@ Shapes: N texts, T teacher dimension, R rows of a shard.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,18 @@ from safetensors.numpy import save_file
 
 KEY_BYTES = 16
 MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the teacher reads a text: behind an instruction, so many tokens at a time, so many in all.
+
+    A text longer than `window_tokens` is read in consecutive windows; its vector is their mean.
+    """
+
+    instruction: str
+    max_tokens: int
+    window_tokens: int
 
 
 class VectorStore:
@@ -34,9 +47,10 @@ class VectorStore:
         for shard in sorted(folder.glob("*.safetensors")):
             self._index(shard)
 
-    def key(self, instruction: str, text: str) -> bytes:
-        """Address of a text's vector under an instruction."""
-        parts = (json.dumps(self.identity, sort_keys=True), instruction, text)
+    def key(self, reading: Reading, text: str) -> bytes:
+        """Address of the vector of a text that is read in some way."""
+        how = (str(reading.max_tokens), str(reading.window_tokens), reading.instruction)
+        parts = (json.dumps(self.identity, sort_keys=True), *how, text)
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=KEY_BYTES).digest()
 
     def __contains__(self, key: bytes) -> bool:
@@ -88,9 +102,9 @@ class VectorStore:
         assert found is not None, "lookup of no keys"
         return found
 
-    def texts(self, instruction: str, texts: Sequence[str]) -> np.ndarray:
-        """Vectors [N, T] float16 of texts under an instruction; raises like `lookup`."""
-        return self.lookup([self.key(instruction, text) for text in texts])
+    def texts(self, reading: Reading, texts: Sequence[str]) -> np.ndarray:
+        """Vectors [N, T] float16 of texts read in one way; raises like `lookup`."""
+        return self.lookup([self.key(reading, text) for text in texts])
 
     def export(self, keys: Iterable[bytes], folder: Path, shard_rows: int) -> None:
         """Copy the vectors of some keys to a new store, in order of key: the same keys give the same bytes."""
@@ -121,17 +135,3 @@ def _open_manifest(folder: Path, identity: Mapping[str, str | int | bool] | None
     partial.write_text(json.dumps(dict(identity), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     partial.rename(manifest)
     return dict(identity)
-
-
-def chunks(items: Iterator[tuple[list[bytes], np.ndarray]], rows: int) -> Iterator[tuple[list[bytes], np.ndarray]]:
-    """Gather (keys, vectors) batches into shards of at least `rows` rows; the last holds what is left."""
-    keys: list[bytes] = []
-    vectors: list[np.ndarray] = []
-    for batch_keys, batch_vectors in items:
-        keys += batch_keys
-        vectors.append(batch_vectors)
-        if len(keys) >= rows:
-            yield keys, np.concatenate(vectors)
-            keys, vectors = [], []
-    if keys:
-        yield keys, np.concatenate(vectors)

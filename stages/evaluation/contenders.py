@@ -3,13 +3,13 @@
 Shapes: N texts, D embedding dimension (the teacher has its own).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from stages.corpus.vectors import VectorStore
+from stages.corpus.readings import TeacherVectors
 from stages.modeling.adapters import load_adapter
 from stages.modeling.encoder import Encoder, saved_encoder
 from stages.modeling.warm_start import StaticEmbedder
@@ -20,18 +20,19 @@ Embed = Callable[[Sequence[str], str], np.ndarray]
 class Contenders:
     """Embeds each text once per contender and side, however many tasks read it."""
 
-    def __init__(self, distilled: Path, release: Path, embedded: Path, teacher_prompts: Mapping[str, str]) -> None:
-        self._distilled, self._release = distilled, release
-        self._store, self._prompts = VectorStore(embedded), teacher_prompts
+    def __init__(self, distilled: Path, release: Path, teacher: TeacherVectors) -> None:
+        self._distilled, self._release, self._teacher = distilled, release, teacher
         self._loaded: dict[str, Embed] = {}
         self._known: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
-    def embed(self, name: str, texts: Sequence[str], side: str) -> np.ndarray:
-        """Unit vectors [N, D] of texts; `name` is teacher, static, base, continued or a task.
+    def embed(self, name: str, texts: Sequence[str], side: str, source: str) -> np.ndarray:
+        """Unit vectors [N, D] of a source's texts; `name` is teacher, static, base, continued or a task.
 
         Args:
             side: `query` or `document`; only retrieval reads queries, under every contender's own prompt.
         """
+        if name == "teacher":  # which has its vectors already
+            return self._teacher.of(side, texts, [source] * len(texts)).astype(np.float32)
         known = self._known.setdefault((name, side), {})
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
@@ -53,8 +54,6 @@ class Contenders:
         return self._loaded[name]
 
     def _load(self, name: str) -> Embed:
-        if name == "teacher":
-            return lambda texts, side: self._store.texts(self._prompts[side], list(texts)).astype(np.float32)
         if name == "static":
             static = load_file(self._distilled / "static.safetensors")
             return StaticEmbedder(static["table"], static["weights"], self.encoder("base")).encode

@@ -31,8 +31,8 @@ class Score:
 def retrieval(contenders: Contenders, name: str, curated: Path, source: str) -> Score:
     """Test queries among the test documents of their source."""
     pairs = read_split(curated, "pairs", "test", [source])
-    queries = contenders.embed(name, pairs["query"].to_pylist(), "query")
-    documents = contenders.embed(name, pairs["document"].to_pylist(), "document")
+    queries = contenders.embed(name, pairs["query"].to_pylist(), "query", source)
+    documents = contenders.embed(name, pairs["document"].to_pylist(), "document", source)
     return ranking_score(rank(queries, documents, RANKS)[0])
 
 
@@ -53,14 +53,14 @@ def ranking_score(ranked: np.ndarray) -> Score:
 def text_matching(contenders: Contenders, name: str, curated: Path, source: str) -> Score:
     """Rank correlation with people's scores."""
     pairs = read_split(curated, "scored", "test", [source])
-    left, right = (contenders.embed(name, pairs[side].to_pylist(), "document") for side in ("text_a", "text_b"))
+    left, right = (contenders.embed(name, pairs[side].to_pylist(), "document", source) for side in ("text_a", "text_b"))
     return Score({"spearman": spearman(left, right, pairs["score"].to_numpy())})
 
 
 def clustering(contenders: Contenders, name: str, curated: Path, source: str, seeds: Sequence[int]) -> Score:
     """V-measure of k-means on the test texts, the mean over seeds of k-means."""
     rows = read_split(curated, "labelled", "test", [source])
-    embeddings = contenders.embed(name, rows["text"].to_pylist(), "document")
+    embeddings = contenders.embed(name, rows["text"].to_pylist(), "document", source)
     figures = [v_measure(embeddings, rows["label"].to_pylist(), seed) for seed in seeds]
     return Score({"v_measure": float(np.mean(figures))})
 
@@ -69,9 +69,9 @@ def classification(contenders: Contenders, name: str, curated: Path, source: str
     """Accuracy of a logistic regression fitted on dev, which no adapter trained on, and scored on test."""
     fitted, scored = (read_split(curated, "labelled", split, [source]) for split in ("dev", "test"))
     right = accuracy(
-        contenders.embed(name, fitted["text"].to_pylist(), "document"),
+        contenders.embed(name, fitted["text"].to_pylist(), "document", source),
         fitted["label"].to_pylist(),
-        contenders.embed(name, scored["text"].to_pylist(), "document"),
+        contenders.embed(name, scored["text"].to_pylist(), "document", source),
         scored["label"].to_pylist(),
     )
     return Score({"accuracy": float(right.mean())}, right)

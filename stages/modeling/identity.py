@@ -11,8 +11,8 @@ from stages.corpus.locations import files_digest, resolve
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
-def teacher_identity(location: str, pooling: str, max_tokens: int) -> dict[str, str | int | bool]:
-    """Digests of a teacher's weights and tokenizer, pooling, cut, normalisation, precision, and one digest over all."""
+def teacher_identity(location: str, pooling: str) -> dict[str, str | int | bool]:
+    """Digests of a teacher's weights and tokenizer, pooling, normalisation, precision, and one digest over all."""
     folder = local_folder(location)
     weights = sorted(folder.glob("*.safetensors"))
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
@@ -20,7 +20,6 @@ def teacher_identity(location: str, pooling: str, max_tokens: int) -> dict[str, 
         "weights": files_digest([folder / "config.json", *weights]),
         "tokenizer": files_digest(tokenizer),
         "pooling": pooling,
-        "max_tokens": max_tokens,
         "normalised": True,
         "dtype": "float16",
     }

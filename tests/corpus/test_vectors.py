@@ -1,23 +1,22 @@
 """The content-addressed vector store: addresses, other teachers, kills, exports."""
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stages.corpus import vectors
-from stages.corpus.vectors import VectorStore, chunks
+from stages.corpus.vectors import Reading, VectorStore
 
 IDENTITY: dict[str, str | int | bool] = {
     "weights": "w1",
     "tokenizer": "t1",
     "pooling": "mean",
-    "max_tokens": 128,
     "normalised": True,
     "dtype": "float16",
 }
+PLAIN = Reading("", 128, 128)
 TEXTS = [f"text {number}" for number in range(20)]
 VECTORS = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
 
@@ -28,7 +27,7 @@ def filled(
     """A store of the texts, one shard a group of `order`."""
     store = VectorStore(folder, identity)
     for group in order:
-        store.add([store.key("", TEXTS[place]) for place in group], VECTORS[list(group)])
+        store.add([store.key(PLAIN, TEXTS[place]) for place in group], VECTORS[list(group)])
     return store
 
 
@@ -40,7 +39,7 @@ def test_vectors_come_back_by_text_in_the_order_asked(tmp_path: Path) -> None:
     filled(tmp_path, [range(7), range(7, 20)])
     store = VectorStore(tmp_path)  # as another process sees it
     asked = [19, 0, 7, 6, 0]
-    found = store.texts("", [TEXTS[place] for place in asked])
+    found = store.texts(PLAIN, [TEXTS[place] for place in asked])
     assert found.dtype == np.float16
     np.testing.assert_array_equal(found, VECTORS[asked].astype(np.float16))
     assert len(store) == 20
@@ -52,25 +51,25 @@ def test_the_address_holds_all_that_decides_a_vector(tmp_path: Path) -> None:
         {"weights": "w2"},
         {"tokenizer": "t2"},
         {"pooling": "cls"},
-        {"max_tokens": 64},
         {"normalised": False},
         {"dtype": "float32"},
     ]
     stores = [VectorStore(tmp_path / str(place), IDENTITY | change) for place, change in enumerate(changes)]
-    keys = {store.key("", "text") for store in stores}
+    keys = {store.key(PLAIN, "text") for store in stores}
     assert len(keys) == len(changes)
-    keys |= {stores[0].key("query: ", "text"), stores[0].key("", "Text"), stores[0].key("", "query: text")}
-    assert len(keys) == len(changes) + 3
-    assert VectorStore(tmp_path / "again", dict(reversed(IDENTITY.items()))).key("", "text") == stores[0].key(
-        "", "text"
-    )
+    readings = [Reading("query: ", 128, 128), Reading("", 128, 64), Reading("", 256, 128)]
+    keys |= {stores[0].key(reading, "text") for reading in readings}
+    keys |= {stores[0].key(PLAIN, "Text"), stores[0].key(PLAIN, "query: text")}
+    assert len(keys) == len(changes) + 5
+    again = VectorStore(tmp_path / "again", dict(reversed(IDENTITY.items())))
+    assert again.key(PLAIN, "text") == stores[0].key(PLAIN, "text")
     assert {len(key) for key in keys} == {16}
 
 
 def test_vectors_of_another_teacher_are_refused(tmp_path: Path) -> None:
     filled(tmp_path, [range(3)])
-    with pytest.raises(ValueError, match=r"holds vectors of another teacher: \['max_tokens', 'weights'\] differ"):
-        VectorStore(tmp_path, IDENTITY | {"weights": "w2", "max_tokens": 4})
+    with pytest.raises(ValueError, match=r"holds vectors of another teacher: \['pooling', 'weights'\] differ"):
+        VectorStore(tmp_path, IDENTITY | {"weights": "w2", "pooling": "cls"})
     with pytest.raises(ValueError, match=r"another teacher: \['revision'\] differ"):
         VectorStore(tmp_path, IDENTITY | {"revision": "2"})
     assert len(VectorStore(tmp_path, IDENTITY)) == 3
@@ -85,9 +84,9 @@ def test_no_store_is_no_empty_store(tmp_path: Path) -> None:
 def test_missing_texts_are_counted(tmp_path: Path) -> None:
     store = filled(tmp_path, [range(5)])
     with pytest.raises(KeyError, match="2 of 4 texts have no teacher vector; run the embed stage"):
-        store.texts("", [TEXTS[0], TEXTS[5], TEXTS[1], TEXTS[6]])
+        store.texts(PLAIN, [TEXTS[0], TEXTS[5], TEXTS[1], TEXTS[6]])
     with pytest.raises(KeyError, match="1 of 1"):
-        store.texts("query: ", [TEXTS[0]])
+        store.texts(Reading("query: ", 128, 128), [TEXTS[0]])
 
 
 def test_vectors_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -95,14 +94,14 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     broken = VECTORS[:2].copy()
     broken[1, 3] = np.nan
     with pytest.raises(ValueError, match="not finite"):
-        store.add([store.key("", text) for text in TEXTS[:2]], broken)
+        store.add([store.key(PLAIN, text) for text in TEXTS[:2]], broken)
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
 def test_a_vector_too_large_for_its_precision_is_refused(tmp_path: Path) -> None:
     store = filled(tmp_path, [])
     with pytest.raises(ValueError, match="not finite"):
-        store.add([store.key("", TEXTS[0])], np.full((1, 6), 1e6, dtype=np.float32))
+        store.add([store.key(PLAIN, TEXTS[0])], np.full((1, 6), 1e6, dtype=np.float32))
 
 
 @pytest.mark.parametrize("dies_at", ["write", "flush", "rename"])
@@ -120,13 +119,13 @@ def test_a_kill_while_writing_leaves_whole_shards_only(
         where = {"write": (vectors, "save_file"), "flush": (vectors.os, "fsync"), "rename": (Path, "rename")}[dies_at]
         patched.setattr(*where, die)
         store = VectorStore(tmp_path / "store", IDENTITY)
-        keys = [store.key("", text) for text in TEXTS[5:9]]
+        keys = [store.key(PLAIN, text) for text in TEXTS[5:9]]
         with pytest.raises(KeyboardInterrupt):
             store.add(keys, VECTORS[5:9])
     again = VectorStore(tmp_path / "store", IDENTITY)
     assert len(again) == 5
     again.add(keys, VECTORS[5:9])
-    np.testing.assert_array_equal(again.texts("", TEXTS[:9]), VECTORS[:9].astype(np.float16))
+    np.testing.assert_array_equal(again.texts(PLAIN, TEXTS[:9]), VECTORS[:9].astype(np.float16))
 
 
 def test_an_export_is_the_same_bytes_whatever_the_history(tmp_path: Path) -> None:
@@ -134,7 +133,7 @@ def test_an_export_is_the_same_bytes_whatever_the_history(tmp_path: Path) -> Non
     exported = []
     for number, history in enumerate(histories):
         store = filled(tmp_path / f"working{number}", history)
-        keys = [store.key("", TEXTS[place]) for place in range(15)]
+        keys = [store.key(PLAIN, TEXTS[place]) for place in range(15)]
         if number == 1:
             keys = [*reversed(keys), keys[0]]  # order and repetition do not matter
         store.export(keys, tmp_path / f"exported{number}", shard_rows=6)
@@ -143,26 +142,11 @@ def test_an_export_is_the_same_bytes_whatever_the_history(tmp_path: Path) -> Non
     assert len(exported[0]) == 4  # the manifest, 6 + 6 + 3 rows
     target = VectorStore(tmp_path / "exported0", IDENTITY)
     assert len(target) == 15
-    np.testing.assert_array_equal(target.texts("", TEXTS[:15]), VECTORS[:15].astype(np.float16))
-    assert store.key("", TEXTS[15]) not in target
+    np.testing.assert_array_equal(target.texts(PLAIN, TEXTS[:15]), VECTORS[:15].astype(np.float16))
+    assert store.key(PLAIN, TEXTS[15]) not in target
 
 
 def test_an_export_of_what_is_not_there_is_refused(tmp_path: Path) -> None:
     store = filled(tmp_path / "working", [range(3)])
     with pytest.raises(KeyError, match="1 of 4 texts"):
-        store.export([store.key("", text) for text in TEXTS[:4]], tmp_path / "exported", shard_rows=10)
-
-
-def test_chunks_gather_batches_into_shards() -> None:
-    def batches() -> Iterator[tuple[list[bytes], np.ndarray]]:
-        start = 0
-        for size in (2, 3, 4, 1, 1):
-            yield [bytes([number]) for number in range(start, start + size)], np.arange(start, start + size)[:, None]
-            start += size
-
-    parts = list(chunks(batches(), 4))
-    assert [len(keys) for keys, _ in parts] == [5, 4, 2]
-    for keys, values in parts:
-        assert [key[0] for key in keys] == values[:, 0].tolist()
-    assert sorted(itertools.chain.from_iterable(keys for keys, _ in parts)) == [bytes([n]) for n in range(11)]
-    assert list(chunks(iter([]), 4)) == []
+        store.export([store.key(PLAIN, text) for text in TEXTS[:4]], tmp_path / "exported", shard_rows=10)
