@@ -174,7 +174,7 @@ def test_gradient_checkpointing_changes_no_gradient(
 
 def test_a_backbone_with_an_attention_of_its_own_is_refused() -> None:
     backbone = MPNetModel(MPNetConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=1))
-    with pytest.raises(ValueError, match="'mpnet' has its own; set engine.packing"):
+    with pytest.raises(ValueError, match=r"'mpnet' has its own; set engine\.packing"):
         use_packed_attention(backbone)
 
 
