@@ -22,6 +22,7 @@ from stages.modeling.encoder import (
     load_backbone,
     load_encoder,
     load_tokenizer,
+    place,
     saved_encoder,
 )
 from stages.modeling.identity import local_folder, teacher_identity
@@ -383,3 +384,41 @@ def test_identity_follows_all_that_decides_a_vector(backbones: dict[str, Path], 
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     digests.add(teacher_identity(str(folder), "mean")["digest"])
     assert len(digests) == 4
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_half_precision_moves_vectors_a_little_and_gives_float32(
+    load: Load, sentences: list[str], architecture: str
+) -> None:
+    encoder = load(architecture, "mean")
+    batch = encoder.batch(encoder.tokenize(sentences[:8], "query"))
+    exact = encoder(**batch)
+    encoder.arrange("bfloat16", packing=False)
+    rounded = encoder(**batch)
+    assert rounded.dtype == exact.dtype == torch.float32
+    torch.testing.assert_close(rounded.norm(dim=1), torch.ones(8))
+    assert (rounded * exact).sum(dim=1).min() > 0.99
+    assert not torch.equal(rounded, exact), "the forward pass ran in another precision"
+    assert next(encoder.backbone.parameters()).dtype == torch.float32, "its weights stay whole"
+
+
+def test_an_encoder_is_placed_where_its_process_computes(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load("eurobert")
+    assert place(encoder, precision="bfloat16", packing=True) is encoder
+    assert (encoder.precision, encoder.packing) == (torch.bfloat16, True)
+    moved: list[str] = []
+    monkeypatch.setattr(encoder, "to", moved.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    place(encoder, precision="float32", packing=False)
+    assert moved == ["cuda:3"], "a process's own GPU"
+    assert (encoder.precision, encoder.packing) == (torch.float32, False)
+
+
+def test_batches_of_arrays_and_of_lists_are_the_same(load: Load) -> None:
+    encoder = load("bert")
+    ids = [[2, 8, 9, 3], [2, 3]]
+    arrays = [np.array(one, dtype=np.int32) for one in ids]
+    for left, right in zip(encoder.collate(ids).values(), encoder.collate(arrays).values(), strict=True):
+        assert torch.equal(left, right)
+        assert left.dtype == right.dtype == torch.int64
