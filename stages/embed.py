@@ -130,7 +130,7 @@ def _embed_missing(
         for (side, reading), of_reading in keys.items():
             of_reading.sort(key=lambda key: len(missing[key][2]), reverse=True)
             # A shard is as much work, whether it is short texts or a few long ones.
-            rows = max(1, WORKING_SHARD_ROWS * reading.window_tokens // reading.max_tokens)
+            rows = max(1, WORKING_SHARD_ROWS * teacher.settings.max_tokens // reading.max_tokens)
             for start in range(0, len(of_reading), rows):
                 part = of_reading[start : start + rows]
                 texts = [missing[key][2] for key in part]

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from stages.modeling.encoder import Encoder
 
 CURATED = Path("data/curated")
-DISTILLED = Path("data/distilled")
+EXTENDED = Path("data/extended")
 ADAPTED = Path("data/adapted")
 OUTPUT = Path("data/quantized")
+# Of both sides of the comparison with int8 weights.
+BATCH_TOKENS = 4096
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
     from stages.training.tracking import stage_run
 
     section = params.model_dump(include={"name", "seed", "engine", "quantize"})
-    with stage_run(stage="quantize", params=section, inputs=[CURATED, DISTILLED, ADAPTED]) as run:
+    with stage_run(stage="quantize", params=section, inputs=[CURATED, EXTENDED, ADAPTED]) as run:
         weights = quantize(params, OUTPUT)
         for task, figures in weights.items():
             run.log_metrics({f"{task}.{name}": value for name, value in figures.items()})
@@ -50,14 +52,15 @@ def quantize(params: Params, output: Path) -> dict[str, dict[str, float]]:
     torch.set_num_threads(params.engine.threads)
     shutil.rmtree(output, ignore_errors=True)
     release = output / params.name
-    theta = params.quantize.rope_theta
-    saved_encoder(DISTILLED / "student", theta).save(release / "base")
+    # What the release is read with from here on, whatever the phases were trained with.
+    at_inference = (params.quantize.rope_theta, params.quantize.max_tokens)
+    saved_encoder(EXTENDED / "student", *at_inference).save(release / "base")
     texts = _calibration_texts(params)
     calibration: dict[str, dict[str, float]] = {}
     weights: dict[str, dict[str, float]] = {}
     for task in tqdm(TASKS, desc="quantize", unit="adapter"):
         _copy_adapter(ADAPTED / task, release / "adapters" / task, params.name)
-        encoder = saved_encoder(DISTILLED / "student", theta)
+        encoder = saved_encoder(EXTENDED / "student", *at_inference)
         load_adapter(encoder, task, ADAPTED / task)
         merge_adapter(encoder)
         save_sentence_transformer(encoder, prompts_of(encoder, task), release / "merged" / task)
@@ -105,15 +108,19 @@ def _calibrate(params: Params, encoder: "Encoder", texts: list[str]) -> dict[str
 
 def _compare(params: Params, encoder: "Encoder", release: Path, task: Task, texts: list[str]) -> dict[str, float]:
     """Cosine of int8 weights to float on the same texts, sizes in MB (10^6 bytes), and the ratio of their speeds."""
+    import numpy as np
     import torch
 
+    from stages.corpus.batches import token_budget_batches
     from stages.modeling.exports import OpenVINOEncoder
 
-    batch = encoder.pad(encoder.tokenize(texts, "document"))
+    token_ids = encoder.tokenize(texts, "document")
+    rows_of = token_budget_batches([len(ids) for ids in token_ids], BATCH_TOKENS)
+    batches = [encoder.pad([token_ids[row] for row in rows]) for rows in rows_of]
     graph = OpenVINOEncoder(release / "openvino" / task, params.engine.threads)
     with torch.inference_mode():
-        expected, float_seconds = _timed(lambda: encoder(**batch).numpy())
-    got, int8_seconds = _timed(lambda: graph.embed(batch))
+        expected, float_seconds = _timed(lambda: np.concatenate([encoder(**batch).numpy() for batch in batches]))
+    got, int8_seconds = _timed(lambda: np.concatenate([graph.embed(batch) for batch in batches]))
     cosines = (expected * got).sum(axis=1)
     if cosines.min() < params.quantize.min_cosine:
         raise ValueError(

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CURATED = Path("data/curated")
-INPUTS = (CURATED, Path("data/distilled"))
+INPUTS = (CURATED, Path("data/extended"))
 
 
 def main() -> None:
@@ -28,6 +28,7 @@ def main() -> None:
         settings,
         lambda encoder, projection: build(params, encoder),
         lambda encoder: clustering_on_dev(encoder, CURATED, settings.sources, params.seed),
+        max_tokens=settings.max_tokens,
         inputs=INPUTS,
     )
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
-INPUTS = (CURATED, EMBEDDED, Path("data/distilled"))
+INPUTS = (CURATED, EMBEDDED, Path("data/extended"))
 
 
 def main() -> None:
@@ -29,6 +29,7 @@ def main() -> None:
         settings,
         lambda encoder, projection: build(params, encoder, projection),
         lambda encoder: clustering_on_dev(encoder, CURATED, params.adapt.classification.sources, params.seed),
+        max_tokens=settings.max_tokens,
         inputs=INPUTS,
     )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
 MINED = Path("data/mined")
-INPUTS = (CURATED, EMBEDDED, MINED, Path("data/distilled"))
+INPUTS = (CURATED, EMBEDDED, MINED, Path("data/extended"))
 
 
 def main() -> None:
@@ -32,6 +32,7 @@ def main() -> None:
         settings,
         lambda encoder, projection: build(params, encoder, projection),
         lambda encoder: retrieval_on_dev(encoder, CURATED, [draw.source for draw in settings.mixture]),
+        max_tokens=max(draw.max_tokens for draw in settings.mixture),
         inputs=INPUTS,
         average=(settings.average.earlier, settings.average.weight),
     )

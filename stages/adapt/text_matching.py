@@ -7,7 +7,7 @@ from stages.params import Params, load
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
-INPUTS = (CURATED, EMBEDDED, Path("data/distilled"))
+INPUTS = (CURATED, EMBEDDED, Path("data/extended"))
 
 
 def main() -> None:
@@ -26,6 +26,7 @@ def main() -> None:
         settings,
         lambda encoder, projection: build(params, encoder, projection),
         lambda encoder: similarity_on_dev(encoder, CURATED, settings.scored_sources),
+        max_tokens=settings.max_tokens,
         inputs=INPUTS,
     )
 

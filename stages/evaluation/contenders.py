@@ -41,9 +41,9 @@ class Contenders:
 
     def encoder(self, name: str) -> Encoder:
         """The student called `name`, its adapter on where it is a task."""
-        if name == "continued":
-            return saved_encoder(self._distilled / "continued", rope_theta=None)
         encoder = saved_encoder(self._release / "base", rope_theta=None)
+        if name == "continued":  # reads as much of a text as the others
+            return saved_encoder(self._distilled / "continued", None, encoder.settings.max_tokens)
         if name != "base":
             load_adapter(encoder, name, self._release / "adapters" / name)
         return encoder

@@ -49,8 +49,8 @@ def token_counts(encoder: Encoder, texts: Sequence[str], side: str) -> list[int]
 def windows(encoder: Encoder, text: str, side: str, max_tokens: int, window_tokens: int) -> list[str]:
     """The consecutive parts of a text that an encoder reads `window_tokens` at a time: its first `max_tokens` tokens.
 
-    Every part is a text of its own behind its side's prompt, which takes its room. A text that fits into a window is its
-    only part.
+    Every part is a text of its own behind its side's prompt, which takes its room. A text that fits into a window is
+    its only part.
 
     Raises:
         ValueError: there is no room in a window beside the prompt.

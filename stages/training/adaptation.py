@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from stages.modeling.adapters import add_adapter, average_adapter, save_adapter
 from stages.modeling.encoder import Encoder, saved_encoder
+from stages.modeling.projection import read_projection
 from stages.objectives.objective import Objective
 from stages.training.checkpoints import checkpoint_file, run_key
 from stages.training.curves import write_curve
@@ -19,7 +19,7 @@ from stages.training.loop import EngineSettings, EpochBatches, train
 from stages.training.state import Schedule
 from stages.training.tracking import stage_run
 
-DISTILLED = Path("data/distilled")
+EXTENDED = Path("data/extended")
 ADAPTED = Path("data/adapted")
 
 # Objective, batches of an epoch, and the name of each row.
@@ -45,6 +45,7 @@ def adapt(
     build: Build,
     evaluate: Callable[[Encoder], dict[str, float]],
     *,
+    max_tokens: int,
     inputs: Sequence[Path],
     average: tuple[float, float] | None = None,
 ) -> None:
@@ -56,6 +57,7 @@ def adapt(
         build: makes the objective, its batches and its rows' names from the encoder, its new adapter on, and the
             projection of stage 1.
         evaluate: dev metrics of the encoder.
+        max_tokens: where the encoder cuts texts, dev texts among them.
         average: (share of the steps at which to keep a snapshot, its weight in the final mean).
     """
     engine = EngineSettings(**recipe["engine"])
@@ -65,9 +67,9 @@ def adapt(
     schedule = Schedule(**settings.training.model_dump(exclude={"batch_size"}))
     snapshot_at = None if average is None else max(1, round(average[0] * schedule.steps))
     with stage_run(stage=f"adapt@{task}", params=section, inputs=inputs) as run:
-        encoder = saved_encoder(DISTILLED / "student", settings.rope_theta)
+        encoder = saved_encoder(EXTENDED / "student", settings.rope_theta, max_tokens)
         add_adapter(encoder, task, settings.lora.rank, settings.lora.alpha)
-        objective, epoch_batches, ids = build(encoder, read_projection(DISTILLED / "projection.safetensors"))
+        objective, epoch_batches, ids = build(encoder, read_projection(EXTENDED / "projection.safetensors"))
         with checkpoint_file(f"adapt-{task}", run_key(section, inputs), writer=first()) as checkpoint:
             curve, snapshot = train(
                 objective,
@@ -95,11 +97,3 @@ def write(encoder: Encoder, task: str, curve: list[dict[str, float]]) -> None:
     shutil.rmtree(ADAPTED / task, ignore_errors=True)
     save_adapter(encoder, task, ADAPTED / task)
     write_curve(ADAPTED / task / "curve.csv", curve)
-
-
-def read_projection(path: Path) -> nn.Linear:
-    """The projection psi: R^D -> R^T that stage 1 left."""
-    state = load_file(path)
-    projection = nn.Linear(state["weight"].shape[1], state["weight"].shape[0])
-    projection.load_state_dict(state)
-    return projection
