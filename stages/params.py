@@ -441,6 +441,13 @@ class Params(Section):
             if wrong:
                 fitting = sorted(name for name in kinds if kinds[name] == kind)
                 raise ValueError(f"{key}: {wrong} are not sources of {kind} in curate.sources; those are {fitting}")
+        articles = "evaluate.long.articles"
+        for key, (_, names) in uses.items():
+            if key != articles and set(names) & set(uses[articles][1]):
+                raise ValueError(
+                    f"{articles}: {list(uses[articles][1])} is also in {key}, but the teacher does not read it; "
+                    "declare the text again under another name"
+                )
         return self
 
     @model_validator(mode="after")

@@ -112,6 +112,7 @@ FAULTS: list[tuple[str, Any, str, str]] = [
         "not sources of labelled",
     ),
     ("adapt/text-matching/scored_sources", ["wikipedia"], "adapt.text-matching.scored_sources", "of scored"),
+    ("evaluate/long/articles", "wikipedia", "evaluate.long.articles", "['wikipedia'] is also in mine.sources"),
     ("adapt/retrieval/num_negatives", 99, "adapt.retrieval.num_negatives", "99 asked"),
     ("adapt/retrieval/sources", ["wikipedia-descriptions"], "adapt.retrieval.sources", "no mined negatives"),
 ]
