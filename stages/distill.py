@@ -54,6 +54,8 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
     from safetensors.torch import save_file
 
     from stages.corpus.tables import read_split
+    from stages.modeling.encoder import place
+    from stages.modeling.projection import write_projection
     from stages.modeling.warm_start import start_projection
     from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
     from stages.training.curves import write_curve
@@ -67,6 +69,7 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
     torch.manual_seed(params.seed)
     pairs = read_split(CURATED, "pairs", "train", settings.sources)
     encoder, static, data, axes = _student(params, pairs)
+    place(encoder, precision=params.engine.precision, packing=params.engine.packing)
     sample = _sample(len(data.token_ids), settings.warm_start.num_texts, params.seed)
     psi = torch.nn.Linear(encoder.dimensions, len(axes))
 
@@ -106,7 +109,7 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
         if first():
             shutil.rmtree(output, ignore_errors=True)
             encoder.save(output / "student")
-            save_file(dict(psi.state_dict()), output / "projection.safetensors")
+            write_projection(psi, output / "projection.safetensors")
             write_curve(output / "curve.csv", curve)
         train_phase(replace(schedule, steps=settings.continued_steps), two, "continued", params.seed + 1)
         if first():
@@ -192,6 +195,7 @@ def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
     from stages.corpus.readings import TeacherVectors
     from stages.modeling import warm_start
     from stages.modeling.encoder import Encoder, EncoderSettings, load_backbone, load_encoder, load_tokenizer
+    from stages.modeling.truncation import check_truncation
     from stages.objectives.texts import Texts
 
     settings, shape = params.distill, params.distill.backbone
@@ -202,6 +206,7 @@ def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
     # Only the tokenizer, prompts and cut of this encoder are used.
     reader = Encoder(donor, tokenizer, replace(how, rope_theta=None))
     texts = {side: pairs[side].to_pylist() for side in SIDES}
+    check_truncation(reader, texts, settings.max_tokens, settings.max_truncated_share, "distill")
     token_ids = [ids for side in SIDES for ids in reader.tokenize(texts[side], side)]
     teacher = np.concatenate([store.of(side, texts[side], pairs["source"].to_pylist()) for side in SIDES])
     data = Texts(token_ids, torch.from_numpy(teacher))

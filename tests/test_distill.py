@@ -1,0 +1,169 @@
+"""Stage 1 by every objective and projection of the recipe, with a tiny student and made-up teacher vectors."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ruamel.yaml import YAML
+from torch.nn.functional import cosine_similarity
+
+from stages import distill, params
+from stages.corpus.tables import SCHEMAS, SPLITS, read_split, write_table
+from stages.corpus.vectors import Reading, VectorStore
+from stages.modeling.encoder import saved_encoder
+from stages.modeling.projection import read_projection
+from stages.training.curves import read_curve
+from stages.training.tracking import SilentRun
+
+TEACHER = 40
+SOURCES = ("wikipedia", "docstrings")
+PAIRS = {"training.batch_tokens": None, "training.batch_size": 6}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "student side": {},
+    "student side, frozen": {"projection.trained": False},
+    "teacher side": {"projection.side": "teacher"},
+    "teacher side, frozen": {"projection": {"side": "teacher", "trained": False}},
+    "scores": {"objective": "score_distillation", **PAIRS},
+    "contrast": {"objective": "info_nce", **PAIRS},
+}
+
+
+def written(recipe: dict[str, Any], changes: dict[str, Any], file: Path) -> params.Params:
+    """The recipe with values of its section distill changed, read back from a file."""
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        section = recipe["distill"]
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    YAML(typ="safe").dump(recipe, file)
+    return params.read(file)
+
+
+@pytest.fixture
+def project(
+    recipe: dict[str, Any],
+    backbones: dict[str, Path],
+    sentences: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, Any]:
+    """The working folder of a stage: curated pairs and a teacher's vectors; gives the recipe to change."""
+    monkeypatch.chdir(tmp_path)
+    origin = {"entity": "e", "language": "en", "license": "MIT"}
+    rows = [
+        {"id": str(at), **origin, "source": SOURCES[at % 2], "query": sentences[at], "document": sentences[100 + at]}
+        for at in range(100)
+    ]
+    for place, split in enumerate(SPLITS):
+        chosen = [row for at, row in enumerate(rows) if (at // 2) % len(SPLITS) == place]
+        write_table(Path("data/curated/pairs", f"{split}.parquet"), chosen, SCHEMAS["pairs"])
+    store = VectorStore(Path("data/embedded"), {"teacher": "none"})
+    vectors = np.random.default_rng(0).normal(size=(200, TEACHER))
+    store.add([store.key(Reading("", 24, 24), text) for text in sentences], vectors)
+    recipe["embed"] |= {"max_tokens": 24, "prompts": dict.fromkeys(("query", "document", "clustering"), "")}
+    recipe["engine"]["threads"] = 1
+    backbone = dict.fromkeys(recipe["distill"]["backbone"]) | {"architecture": "pretrained", "num_layers": 1}
+    recipe["distill"] |= {"backbone": backbone | {"path": str(backbones["eurobert"])}, "sources": list(SOURCES)}
+    recipe["distill"] |= {"max_tokens": 24, "matryoshka_dims": [8, 32], "continued_steps": 2}
+    recipe["distill"]["training"] |= {"steps": 4, "batch_tokens": 200, "learning_rate": 0.01}
+    return recipe
+
+
+def run(recipe: params.Params) -> None:
+    section = recipe.model_dump(include={"seed", "engine", "distill"})
+    distill.distill(recipe, section, distill.OUTPUT, SilentRun())
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_leaves_what_stage_2_reads(project: dict[str, Any], changes: dict[str, Any]) -> None:
+    recipe = written(project, changes, Path("params.yaml"))
+    run(recipe)
+    curve = read_curve(distill.OUTPUT / "curve.csv")
+    assert [row["step"] for row in curve] == [1, 2, 3, 4]
+    assert "dev_ndcg_at_10" in curve[-1]
+    term = {"embedding_distillation": "distillation"}.get(recipe.distill.objective, recipe.distill.objective)
+    assert term in curve[0]
+    psi = read_projection(distill.OUTPUT / "projection.safetensors")
+    assert psi.weight.shape == (TEACHER, 32)
+    assert (distill.OUTPUT / "static.safetensors").is_file()
+    weights = [
+        torch.cat([value.flatten() for value in saved_encoder(distill.OUTPUT / name, None).parameters()])
+        for name in ("student", "continued")
+    ]
+    assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize("name", ["student side", "contrast"])
+def test_the_projection_fits_the_student_it_stands_beside(project: dict[str, Any], name: str) -> None:
+    """Nearer to the teacher's vectors than the same projection behind the texts of other rows."""
+    run(written(project, VARIANTS[name], Path("params.yaml")))
+    psi = read_projection(distill.OUTPUT / "projection.safetensors")
+    student = saved_encoder(distill.OUTPUT / "student", None)
+    texts = read_split(distill.CURATED, "pairs", "train", SOURCES)["query"].to_pylist()
+    teacher = torch.from_numpy(VectorStore(distill.EMBEDDED).texts(Reading("", 24, 24), texts)).float()
+    with torch.no_grad():
+        projected = psi(torch.from_numpy(student.encode(texts, "query")))
+    right = cosine_similarity(projected, teacher).mean()
+    assert right > cosine_similarity(projected, teacher.roll(1, 0)).mean() + 0.1
+
+
+def test_a_frozen_projection_is_the_closed_form_start(project: dict[str, Any]) -> None:
+    """The same whatever the number of steps; a trained one is not."""
+    states = {}
+    for trained in (False, True):
+        for steps in (1, 3):
+            changes = {"projection.trained": trained, "training.steps": steps}
+            run(written(project, changes, Path("params.yaml")))
+            states[trained, steps] = read_projection(distill.OUTPUT / "projection.safetensors").weight
+    assert torch.equal(states[False, 1], states[False, 3])
+    assert not torch.equal(states[True, 1], states[True, 3])
+
+
+def test_batches_hold_texts_or_pairs_of_one_source(project: dict[str, Any]) -> None:
+    pairs = read_split(distill.CURATED, "pairs", "train", SOURCES)
+    lengths = [5] * (2 * len(pairs))
+    texts, names = distill._batches(
+        written(project, {**PAIRS, "training.batch_size": 4}, Path("params.yaml")), pairs, lengths
+    )
+    assert len(names) == 2 * len(pairs)
+    assert {len(batch) for batch in texts(0, 0)} == {4}
+    assert max(batch.max() for batch in texts(0, 0)) >= len(pairs)  # documents too
+    rows, names = distill._batches(written(project, VARIANTS["contrast"], Path("params.yaml")), pairs, lengths)
+    assert names == pairs["id"].to_pylist()
+    sources = pairs["source"].to_pylist()
+    assert {len(batch) for batch in rows(0, 0)} == {6}
+    assert all(len({sources[row] for row in batch}) == 1 for batch in rows(0, 0))
+    assert {sources[batch[0]] for epoch in range(3) for batch in rows(0, epoch)} == set(SOURCES)
+
+
+def test_a_teacher_smaller_than_its_student_is_not_projected_down(project: dict[str, Any]) -> None:
+    recipe = written(project, VARIANTS["teacher side"], Path("params.yaml"))
+    pairs = read_split(distill.CURATED, "pairs", "train", SOURCES)
+    encoder, _, data, axes = distill._student(recipe, pairs)
+    with pytest.raises(ValueError, match="projects 16 dimensions down, the student has 32; use side: student"):
+        distill._objective(recipe, encoder, torch.nn.Linear(32, 16), data, axes[:16, :16])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"objective": "info_nce"}, "training.batch_size: objective info_nce compares the pairs"),
+        ({**VARIANTS["scores"], "projection.trained": False}, "projection: objective score_distillation has none"),
+        ({"training.batch_size": 8}, "give batch_tokens or batch_size"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_with_the_recipe(
+    project: dict[str, Any], changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        written(project, changes, Path("params.yaml"))
+
+
+def test_too_many_cut_texts_are_refused(project: dict[str, Any]) -> None:
+    recipe = written(project, {"max_tokens": 8, "max_truncated_share": 0.1}, Path("params.yaml"))
+    with pytest.raises(ValueError, match=r"distill: .* are cut at max_tokens 8"):
+        run(recipe)
+    assert not distill.OUTPUT.exists()
