@@ -47,15 +47,16 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
     import torch
 
     from stages.corpus.vectors import VectorStore
-    from stages.modeling.encoder import EncoderSettings, load_encoder
+    from stages.modeling.encoder import EncoderSettings, load_encoder, place
     from stages.modeling.identity import teacher_identity
 
     torch.set_num_threads(params.engine.threads)
-    settings = params.embed
+    settings, engine = params.embed, params.engine
     teacher = load_encoder(
         settings.teacher, EncoderSettings(settings.pooling, dict(settings.prompts), settings.max_tokens)
     )
-    identity = teacher_identity(settings.teacher, settings.pooling)
+    place(teacher, precision=engine.precision, packing=engine.packing)
+    identity = teacher_identity(settings.teacher, settings.pooling, engine.precision)
     store = VectorStore(working / str(identity["digest"]), identity)
     texts = wanted_texts(params, curated)
     _check_truncation(params, teacher, texts)

@@ -415,10 +415,9 @@ class Params(Section):
     evaluate: Evaluate
     promote: Promote
 
-    @model_validator(mode="after")
-    def _use_declared_sources(self) -> Self:
-        kinds = {source.name: source.kind for source in self.curate.sources}
-        uses: dict[str, tuple[Kind, tuple[str, ...]]] = {
+    def _uses(self) -> dict[str, tuple[Kind, tuple[str, ...]]]:
+        """Where a recipe names sources, of which kind they are there, and which it names."""
+        return {
             "mine.sources": ("pairs", self.mine.sources),
             "distill.sources": ("pairs", self.distill.sources),
             "embed.long.sources": ("pairs", self.embed.long.sources),
@@ -436,6 +435,10 @@ class Params(Section):
             "evaluate.sources.clustering": ("labelled", self.evaluate.sources.clustering),
             "evaluate.sources.classification": ("labelled", self.evaluate.sources.classification),
         }
+
+    @model_validator(mode="after")
+    def _use_declared_sources(self) -> Self:
+        kinds, uses = {source.name: source.kind for source in self.curate.sources}, self._uses()
         for key, (kind, names) in uses.items():
             wrong = [name for name in names if kinds.get(name) != kind]
             if wrong:
@@ -448,6 +451,34 @@ class Params(Section):
                     f"{articles}: {list(uses[articles][1])} is also in {key}, but the teacher does not read it; "
                     "declare the text again under another name"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _train_on_nothing_unseen(self) -> Self:
+        for key, (_, names) in self._uses().items():
+            trained_on = sorted(set(names) & set(self.evaluate.sources.unseen))
+            if trained_on and key.startswith(("distill.", "extend.", "adapt.")):
+                raise ValueError(
+                    f"evaluate.sources.unseen: {trained_on} are trained on in {key}; take them from one of the two"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _read_long_texts_with_both(self) -> Self:
+        for draw in self.extend.mixture:
+            is_long = draw.source in self.embed.long.sources
+            seen = self.embed.long.max_tokens if is_long else self.embed.max_tokens
+            if draw.max_tokens > seen:
+                raise ValueError(
+                    f"extend.mixture: the student reads {draw.max_tokens} tokens of {draw.source}, the teacher {seen}; "
+                    "add the source to embed.long.sources, raise its max_tokens there, or lower them here"
+                )
+        long, thetas = self.evaluate.long, (self.distill.rope_theta, self.quantize.rope_theta)
+        if _given(long.haystacks) + _given(long.articles) and None in thetas:
+            raise ValueError(
+                "evaluate.long: compares RoPE thetas, but distill.rope_theta or quantize.rope_theta is null; give both, "
+                "or set haystacks and articles to null"
+            )
         return self
 
     @model_validator(mode="after")

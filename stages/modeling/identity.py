@@ -11,8 +11,12 @@ from stages.corpus.locations import files_digest, resolve
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
-def teacher_identity(location: str, pooling: str) -> dict[str, str | int | bool]:
-    """Digests of a teacher's weights and tokenizer, pooling, normalisation, precision, and one digest over all."""
+def teacher_identity(location: str, pooling: str, precision: str) -> dict[str, str | int | bool]:
+    """Digests of a teacher's weights and tokenizer, pooling, normalisation, precisions, and one digest over all.
+
+    Args:
+        precision: of its forward pass; its vectors are stored as float16.
+    """
     folder = local_folder(location)
     weights = sorted(folder.glob("*.safetensors"))
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
@@ -21,6 +25,7 @@ def teacher_identity(location: str, pooling: str) -> dict[str, str | int | bool]
         "tokenizer": files_digest(tokenizer),
         "pooling": pooling,
         "normalised": True,
+        "precision": precision,
         "dtype": "float16",
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

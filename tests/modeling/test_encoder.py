@@ -368,22 +368,23 @@ def test_a_package_that_is_not_installed_is_named() -> None:
 def test_identity_follows_all_that_decides_a_vector(backbones: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "teacher"
     shutil.copytree(backbones["bert"], folder)
-    first = teacher_identity(str(folder), "mean")
-    assert teacher_identity(str(backbones["bert"]), "mean") == first, "the place of a folder does not matter"
-    digests = {first["digest"], teacher_identity(str(folder), "cls")["digest"]}
+    first = teacher_identity(str(folder), "mean", "float32")
+    assert teacher_identity(str(backbones["bert"]), "mean", "float32") == first, "the place of a folder does not matter"
+    others = [("cls", "float32"), ("mean", "bfloat16")]
+    digests = {first["digest"], *(teacher_identity(str(folder), *how)["digest"] for how in others)}
     tensors = load_file(folder / "model.safetensors")
     name = next(iter(tensors))
     tensors[name].view(-1)[0] += 1e-3
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    changed = teacher_identity(str(folder), "mean")
+    changed = teacher_identity(str(folder), "mean", "float32")
     assert changed["weights"] != first["weights"]
     assert changed["tokenizer"] == first["tokenizer"]
     digests.add(changed["digest"])
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["normalizer"] = None
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    digests.add(teacher_identity(str(folder), "mean")["digest"])
-    assert len(digests) == 4
+    digests.add(teacher_identity(str(folder), "mean", "float32")["digest"])
+    assert len(digests) == 5
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -1,0 +1,114 @@
+"""Long documents, by length: needles and pass keys planted in them, and articles found by their first sentence.
+
+Shapes: N documents and queries, document i relevant to query i.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.corpus import needles
+from stages.corpus.needles import Needle
+from stages.corpus.sentences import sentences
+from stages.corpus.tables import read_split, read_table
+from stages.metrics.retrieval import ndcg_at_10, rank
+from stages.modeling.encoder import Encoder
+from stages.modeling.truncation import prefix, token_counts
+
+HIDDEN: dict[str, Callable[[str], Needle]] = {
+    "needle": lambda key: needles.fact(key, needles.HELD_OUT_FACTS),
+    "passkey": needles.passkey,
+}
+
+
+@dataclass(frozen=True)
+class LongTask:
+    """A query for each document, and how many ranks count: nDCG@1 or nDCG@10."""
+
+    queries: list[str]
+    documents: list[str]
+    ranks: int
+
+
+def planted(encoder: Encoder, curated: Path, source: str, num_documents: int, length: int) -> dict[str, LongTask]:
+    """`needle` and `passkey`: each document is the beginning of another long text, with one of them in it.
+
+    All are `length` tokens long, and the depths spread evenly from the beginning to the end.
+
+    Raises:
+        ValueError: too few texts are long enough.
+    """
+    haystacks = _long_enough(encoder, curated, source, num_documents, length)
+    tasks = {}
+    for task, invent in HIDDEN.items():
+        hidden = [invent(f"evaluation/{number}") for number in range(num_documents)]
+        depths = np.linspace(0.0, 1.0, num_documents).tolist()
+        documents = [
+            _with_needle(encoder, text, needle, depth, length)
+            for text, needle, depth in zip(haystacks, hidden, depths, strict=True)
+        ]
+        tasks[task] = LongTask([needle.query for needle in hidden], documents, ranks=1)
+    return tasks
+
+
+def cut_articles(encoder: Encoder, curated: Path, source: str, length: int) -> LongTask:
+    """Articles cut at `length` tokens, each sought by its first sentence among all of them."""
+    rows = _not_trained_on(curated, "pairs", source)
+    room = _room(encoder, "", length)
+    documents = [prefix(encoder, row["document"], room) for row in rows]
+    return LongTask([row["query"] for row in rows], documents, ranks=10)
+
+
+def score(encoder: Encoder, task: LongTask) -> float:
+    """Mean nDCG@1 or nDCG@10 of a task's queries: ranks beyond the task's are misses."""
+    queries = encoder.encode(task.queries, "query")
+    documents = encoder.encode(task.documents, "document", progress=f"long documents, {len(task.documents)}")
+    ranked, _ = rank(queries, documents, task.ranks)
+    return float(ndcg_at_10(ranked, [{row} for row in range(len(queries))]).mean())
+
+
+def _long_enough(encoder: Encoder, curated: Path, source: str, num_documents: int, length: int) -> list[str]:
+    """Test texts of at least `length` tokens: the first of each speech before the second of any."""
+    rows = _not_trained_on(curated, "documents", source)
+    counts = token_counts(encoder, [row["text"] for row in rows], "document")
+    turns: dict[str, int] = {}
+    found: list[tuple[int, str]] = []
+    for row, count in zip(rows, counts, strict=True):
+        if count >= length:
+            found.append((turns.setdefault(row["entity"], 0), row["text"]))
+            turns[row["entity"]] += 1
+    if len(found) < num_documents:
+        raise ValueError(
+            f"evaluate.long: got {len(found)} test texts of {source} with {length} tokens, expected {num_documents}; "
+            "lower lengths or num_documents, or give the source longer texts or a larger test split"
+        )
+    return [text for _, text in sorted(found, key=lambda one: one[0])[:num_documents]]
+
+
+def _with_needle(encoder: Encoder, text: str, needle: Needle, depth: float, length: int) -> str:
+    return needles.plant(sentences(prefix(encoder, text, _room(encoder, needle.sentence, length))), needle, depth)
+
+
+def _room(encoder: Encoder, beside: str, length: int) -> int:
+    """Tokens left of `length` beside another text and what stands around every document."""
+    return length - token_counts(encoder, [beside], "document")[0]
+
+
+def _not_trained_on(curated: Path, kind: str, source: str) -> list[dict[str, Any]]:
+    """Test rows of a source whose entity is in no pair of any source's train split, under whatever name.
+
+    Raises:
+        ValueError: fewer than two are left.
+    """
+    rows = read_split(curated, kind, "test", [source]).to_pylist()
+    trained = set(read_table(curated / "pairs" / "train.parquet")["entity"].to_pylist())
+    left = [row for row in rows if row["entity"] not in trained]
+    if len(left) < 2:
+        raise ValueError(
+            f"evaluate.long: {len(rows) - len(left)} of the {len(rows)} test rows of {source} are of entities that "
+            "pairs are trained on; give all sources that read them the same splits"
+        )
+    return left
