@@ -195,6 +195,7 @@ def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
     from stages.corpus.readings import TeacherVectors
     from stages.modeling import warm_start
     from stages.modeling.encoder import Encoder, EncoderSettings, load_backbone, load_encoder, load_tokenizer
+    from stages.modeling.rotary import with_rotary_positions
     from stages.modeling.truncation import check_truncation
     from stages.objectives.texts import Texts
 
@@ -217,14 +218,19 @@ def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
     mapping = warm_start.ridge(means, targets, settings.warm_start.ridge_penalty) @ axes[:, : table.shape[1]]
     static = {"table": (table @ mapping).astype(np.float16), "weights": weights.astype(np.float32)}
     if shape.architecture == "pretrained":
-        return load_encoder(shape.path, how, shape.num_layers), static, data, axes
+        return load_encoder(shape.path, how, shape.layers), static, data, axes
     assert how.rope_theta is not None, "checked with the recipe"
+    assert shape.max_position_embeddings is not None, "checked with the recipe"
+    if shape.architecture == "rotary":
+        bert = load_backbone(shape.path, shape.layers)
+        backbone = with_rotary_positions(bert, how.rope_theta, shape.max_position_embeddings)
+        return Encoder(backbone, tokenizer, how), static, data, axes
     backbone = warm_start.eurobert(
         table,
         weights,
         mapping,
         tokenizer,
-        **shape.model_dump(exclude={"path", "architecture"}),
+        **shape.model_dump(exclude={"path", "architecture", "layers"}),
         rope_theta=how.rope_theta,
     )
     return Encoder(backbone, tokenizer, how), static, data, axes

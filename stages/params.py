@@ -153,7 +153,8 @@ class Mine(Section):
 
 class Backbone(Section):
     path: str
-    architecture: Literal["pretrained", "eurobert"]
+    architecture: Literal["pretrained", "rotary", "eurobert"]
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None
     num_layers: Count | None
     num_attention_heads: Count | None
     intermediate_size: Count | None
@@ -161,15 +162,18 @@ class Backbone(Section):
 
     @model_validator(mode="after")
     def _shape_only_what_is_built(self) -> Self:
-        shape = {
-            "num_attention_heads": self.num_attention_heads,
-            "intermediate_size": self.intermediate_size,
-            "max_position_embeddings": self.max_position_embeddings,
-        }
-        if self.architecture == "pretrained" and any(value is not None for value in shape.values()):
-            raise ValueError(f"architecture pretrained takes its shape from the folder: set {list(shape)} to null")
-        if self.architecture == "eurobert" and None in (*shape.values(), self.num_layers):
-            raise ValueError(f"architecture eurobert is built from the recipe: give num_layers and {list(shape)}")
+        built = {name: getattr(self, name) for name in ("num_layers", "num_attention_heads", "intermediate_size")}
+        if self.architecture == "eurobert" and (None in built.values() or self.layers is not None):
+            raise ValueError(f"architecture eurobert is built from the recipe: give {list(built)}, and null for layers")
+        if self.architecture != "eurobert" and any(value is not None for value in built.values()):
+            raise ValueError(
+                f"architecture {self.architecture} takes its shape from the folder: choose layers (null: all), "
+                f"and null for {list(built)}"
+            )
+        if (self.architecture == "pretrained") != (self.max_position_embeddings is None):
+            raise ValueError(
+                "max_position_embeddings: null where the folder says it (pretrained), else the most tokens of a text"
+            )
         return self
 
 
@@ -230,8 +234,8 @@ class Distill(Section):
         expected = ["document", "query"]
         if sorted(self.prompts) != expected:
             raise ValueError(f"prompts: expected {expected}, got {sorted(self.prompts)}")
-        if self.backbone.architecture == "eurobert" and self.rope_theta is None:
-            raise ValueError("rope_theta: architecture eurobert needs one, got null")
+        if self.backbone.architecture != "pretrained" and self.rope_theta is None:
+            raise ValueError(f"rope_theta: architecture {self.backbone.architecture} needs one, got null")
         if self.objective != "embedding_distillation":
             self._check_pairs()
         return self

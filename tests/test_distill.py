@@ -65,7 +65,7 @@ def project(
     store.add([store.key(Reading("", 24, 24), text) for text in sentences], vectors)
     recipe["embed"] |= {"max_tokens": 24, "prompts": dict.fromkeys(("query", "document", "clustering"), "")}
     recipe["engine"]["threads"] = 1
-    backbone = dict.fromkeys(recipe["distill"]["backbone"]) | {"architecture": "pretrained", "num_layers": 1}
+    backbone = dict.fromkeys(recipe["distill"]["backbone"]) | {"architecture": "pretrained", "layers": [0]}
     recipe["distill"] |= {"backbone": backbone | {"path": str(backbones["eurobert"])}, "sources": list(SOURCES)}
     recipe["distill"] |= {"max_tokens": 24, "matryoshka_dims": [8, 32], "continued_steps": 2}
     recipe["distill"]["training"] |= {"steps": 4, "batch_tokens": 200, "learning_rate": 0.01}

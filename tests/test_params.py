@@ -74,7 +74,7 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("promote/gates", REMOVED, "promote.gates", "missing"),
     ("seed", -1, "seed", "greater than or equal to 0"),
     ("seed", None, "seed", "valid integer"),
-    ("threads", 0, "threads", "greater than or equal to 1"),
+    ("engine/threads", 0, "engine.threads", "greater than or equal to 1"),
     ("name", "Not A Name", "name", "match pattern"),
     ("name", "../elsewhere", "name", "match pattern"),
     ("adapt/retrieval/temperature", 0.0, "adapt.retrieval.temperature", "greater than 0"),
@@ -88,7 +88,8 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("distill/matryoshka_dims", [64, 32], "distill.matryoshka_dims", "increasing"),
     ("distill/pooling", "max", "distill.pooling", "'last', 'mean' or 'cls'"),
     ("distill/training/learning_rate", float("inf"), "distill.training.learning_rate", "finite"),
-    ("distill/backbone/num_layers", None, "distill.backbone", "give num_layers"),
+    ("distill/backbone/num_layers", 2, "distill.backbone", "takes its shape from the folder"),
+    ("distill/backbone/max_position_embeddings", None, "distill.backbone", "the most tokens of a text"),
     ("distill/backbone/architecture", "pretrained", "distill.backbone", "null"),
     ("distill/prompts", {"query": ""}, "distill", "expected ['document', 'query'], got ['query']"),
     (
@@ -114,7 +115,9 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("adapt/text-matching/scored_sources", ["wikipedia"], "adapt.text-matching.scored_sources", "of scored"),
     ("evaluate/long/articles", "wikipedia", "evaluate.long.articles", "['wikipedia'] is also in mine.sources"),
     ("adapt/retrieval/num_negatives", 99, "adapt.retrieval.num_negatives", "99 asked"),
-    ("adapt/retrieval/sources", ["wikipedia-descriptions"], "adapt.retrieval.sources", "no mined negatives"),
+    ("adapt/retrieval/mixture/0/source", "wikipedia-descriptions", "adapt.retrieval.mixture", "no mined negatives"),
+    ("extend/mixture", [], "extend", "name a source to draw from"),
+    ("distill/training/batch_size", 8, "distill.training", "batch_tokens or batch_size"),
 ]
 
 
@@ -135,8 +138,8 @@ def test_a_source_named_twice_is_refused(recipe: dict[str, Any], tmp_path: Path)
 
 
 def test_every_fault_is_listed_at_once(recipe: dict[str, Any], tmp_path: Path) -> None:
-    lines = faults(changed(changed(recipe, "seed", -1), "threads", REMOVED), tmp_path / "params.yaml")
-    assert [line.split(": ")[1] for line in lines] == ["seed", "threads"]
+    lines = faults(changed(changed(recipe, "seed", -1), "engine/threads", REMOVED), tmp_path / "params.yaml")
+    assert [line.split(": ")[1] for line in lines] == ["seed", "engine.threads"]
 
 
 @pytest.mark.parametrize("text", ["seed: [1", "a: 1\na: 2\n", "", "just words"])

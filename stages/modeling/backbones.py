@@ -1,5 +1,6 @@
-"""Backbones: loaded whole or their first layers, without dropout, with the RoPE base of a phase."""
+"""Backbones: loaded whole or some of their layers, without dropout, with the RoPE base of a phase."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ from transformers.utils import logging as transformers_logging
 from stages.modeling.identity import local_folder
 
 
-def load_backbone(location: str, num_layers: int | None = None) -> PreTrainedModel:
-    """Load a backbone from a folder, a `package:` location or a hub id, cut to its first `num_layers` layers.
+def load_backbone(location: str, layers: Sequence[int] | None = None) -> PreTrainedModel:
+    """Load a backbone from a folder, a `package:` location or a hub id, with some of its `layers` (None: all).
 
     Raises:
-        ValueError: weights are missing from the folder and would be left random, or it has fewer layers.
+        ValueError: weights are missing from the folder and would be left random, or it has no such layer.
         FileNotFoundError: there is no such model within reach.
     """
     transformers_logging.disable_progress_bar()  # of the weights' names; the stages show bars of their own
@@ -32,8 +33,8 @@ def load_backbone(location: str, num_layers: int | None = None) -> PreTrainedMod
     random = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
     if random:
         raise ValueError(f"{location}: {len(random)} weights are not in the folder and would be random: {random[:3]}")
-    if num_layers is not None:
-        keep_first_layers(backbone, num_layers)
+    if layers is not None:
+        keep_layers(backbone, layers)
     return backbone
 
 
@@ -50,15 +51,17 @@ def layers_of(backbone: nn.Module) -> nn.ModuleList:
     return max((module for module in backbone.modules() if isinstance(module, nn.ModuleList)), key=len)
 
 
-def keep_first_layers(backbone: PreTrainedModel, num_layers: int) -> None:
-    """Cut a backbone to its first `num_layers` transformer layers, in place."""
+def keep_layers(backbone: PreTrainedModel, numbers: Sequence[int]) -> None:
+    """Cut a backbone to some of its transformer layers, numbered from 0, in place."""
     layers = layers_of(backbone)
-    if num_layers > len(layers):
-        raise ValueError(f"num_layers is {num_layers} but the backbone has {len(layers)}; lower it")
-    del layers[num_layers:]
-    backbone.config.num_hidden_layers = num_layers
-    if getattr(backbone.config, "layer_types", None):
-        backbone.config.layer_types = backbone.config.layer_types[:num_layers]
+    if wrong := [number for number in numbers if number >= len(layers)]:
+        raise ValueError(f"layers: the backbone has no layer {wrong}, its numbers are 0 to {len(layers) - 1}")
+    kept = [layers[number] for number in numbers]
+    del layers[:]
+    layers.extend(kept)
+    backbone.config.num_hidden_layers = len(numbers)
+    if kinds := getattr(backbone.config, "layer_types", None):
+        backbone.config.layer_types = [kinds[number] for number in numbers]
 
 
 def first_position(backbone: nn.Module) -> int:

@@ -201,9 +201,9 @@ class Encoder(nn.Module):
         (folder / SETTINGS).write_text(json.dumps(asdict(self.settings), indent=2) + "\n", encoding="utf-8")
 
 
-def load_encoder(location: str, settings: EncoderSettings, num_layers: int | None = None) -> Encoder:
+def load_encoder(location: str, settings: EncoderSettings, layers: Sequence[int] | None = None) -> Encoder:
     """Load a backbone folder with its tokenizer as an encoder."""
-    return Encoder(load_backbone(location, num_layers), load_tokenizer(location), settings)
+    return Encoder(load_backbone(location, layers), load_tokenizer(location), settings)
 
 
 def saved_encoder(folder: Path, rope_theta: float | None, max_tokens: int | None = None) -> Encoder:

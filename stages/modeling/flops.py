@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 
-from stages.modeling.backbones import keep_first_layers, layers_of
+from stages.modeling.backbones import keep_layers, layers_of
 
 # Names that backbones give the linear maps which read a layer's input.
 READS_INPUT = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "Wqkv", "qkv_proj", "q_lin", "k_lin", "v_lin")
@@ -58,7 +58,7 @@ def shape_of(backbone: Any) -> Shape:
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     first = [module for name, module in _linears(layers[0]) if name.rpartition(".")[2] in READS_INPUT]
     # The same condition as pooling.NarrowedMlp's.
-    last = _linears(layers[-1].mlp) if hasattr(layers[-1], "post_attention_layernorm") else []
+    last = _linears(layers[-1].mlp) if hasattr(layers[-1], "input_layernorm") else []
     return Shape(
         len(layers),
         config.hidden_size,
@@ -78,7 +78,7 @@ def shape_of_config(config: PreTrainedConfig, num_layers: int | None) -> Shape:
     if hasattr(backbone, "pooler"):
         backbone.pooler = None
     if num_layers is not None:
-        keep_first_layers(backbone, num_layers)
+        keep_layers(backbone, range(num_layers))
     return shape_of(backbone)
 
 

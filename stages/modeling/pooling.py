@@ -38,7 +38,7 @@ class NarrowedMlp:
     def __init__(self, backbone: nn.Module) -> None:
         self._read: tuple[Tensor, Tensor] | None = None
         layers: Any = getattr(backbone, "layers", None)
-        self._layer = layers[-1] if layers is not None and hasattr(layers[-1], "post_attention_layernorm") else None
+        self._layer = layers[-1] if layers is not None and hasattr(layers[-1], "input_layernorm") else None
         if self._layer is not None:
             self._layer.post_attention_layernorm.register_forward_pre_hook(self._narrow)
             self._layer.mlp.register_forward_hook(self._widen)

@@ -79,8 +79,9 @@ class Processes:
         if not lists:
             raise ValueError("engine.shard: the backbone has no list of layers to spread; set it to false")
         for module in (*max(lists, key=len), encoder.backbone):
-            fully_shard(module).set_gradient_divide_factor(1.0)
-        encoder.backbone.set_force_sum_reduction_for_comms(True)
+            spread = fully_shard(module)
+            spread.set_gradient_divide_factor(1.0)
+            spread.set_force_sum_reduction_for_comms(True)  # gloo knows sums alone
 
 
 class _Gather(torch.autograd.Function):

@@ -72,6 +72,6 @@ def test_training_embeds_as_inference_does(
 
 def test_layers_are_the_longest_list_of_modules(backbones: dict[str, Path]) -> None:
     for architecture, folder in backbones.items():
-        layers = layers_of(load_backbone(str(folder), num_layers=2))
+        layers = layers_of(load_backbone(str(folder), layers=(2, 0)))
         assert len(layers) == 2, architecture
         assert all("Layer" in type(layer).__name__ for layer in layers)

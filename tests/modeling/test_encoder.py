@@ -46,9 +46,9 @@ Load = Callable[..., Encoder]
 @pytest.fixture
 def load(backbones: dict[str, Path]) -> Load:
     def load(architecture: str, pooling: Any = "last", max_tokens: int = 32, **others: Any) -> Encoder:
-        num_layers = others.pop("num_layers", None)
+        layers = others.pop("layers", None)
         settings = EncoderSettings(pooling, PROMPTS, max_tokens, **others)
-        return load_encoder(str(backbones[architecture]), settings, num_layers)
+        return load_encoder(str(backbones[architecture]), settings, layers)
 
     return load
 
@@ -165,7 +165,7 @@ def test_first_layers_alone(
     load: Load, sentences: list[str], tmp_path: Path, backbones: dict[str, Path], architecture: str
 ) -> None:
     """A cut backbone is the first layers of the whole one, and stays so when saved and loaded."""
-    encoder = load(architecture, "mean", num_layers=2)
+    encoder = load(architecture, "mean", layers=(0, 1))
     whole = AutoModel.from_pretrained(backbones[architecture])
     whole_states = []
     layers = whole.layers if hasattr(whole, "layers") else whole.encoder.layer
@@ -189,9 +189,9 @@ def test_first_layers_alone(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_more_layers_than_there_are_is_refused(backbones: dict[str, Path], architecture: str) -> None:
-    with pytest.raises(ValueError, match="num_layers is 4 but the backbone has 3; lower it"):
-        load_backbone(str(backbones[architecture]), num_layers=4)
+def test_a_layer_that_is_not_there_is_refused(backbones: dict[str, Path], architecture: str) -> None:
+    with pytest.raises(ValueError, match=r"the backbone has no layer \[3\], its numbers are 0 to 2"):
+        load_backbone(str(backbones[architecture]), layers=(0, 3))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
