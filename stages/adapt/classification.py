@@ -37,11 +37,19 @@ def build(params: Params, encoder: Any) -> Any:
     """The objective over labelled texts, its batches, and its rows' names."""
     from stages.corpus.batches import shuffled_batches
     from stages.corpus.tables import read_split
+    from stages.modeling.truncation import check_truncation
     from stages.objectives.classification import Classification
     from stages.objectives.texts import texts_of
 
     settings = params.adapt.classification
     rows = read_split(CURATED, "labelled", "train", settings.sources)
+    check_truncation(
+        encoder,
+        {"document": rows["text"].to_pylist()},
+        settings.max_tokens,
+        settings.max_truncated_share,
+        "adapt.classification",
+    )
     texts = texts_of(encoder, rows["text"].to_pylist(), "document", settings.max_tokens)
     labels = [
         f"{source}/{label}" for source, label in zip(rows["source"].to_pylist(), rows["label"].to_pylist(), strict=True)

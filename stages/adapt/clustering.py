@@ -39,12 +39,16 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     from stages.corpus.batches import shuffled_batches
     from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split
+    from stages.modeling.truncation import check_truncation
     from stages.objectives.distillation import Distillation
     from stages.objectives.texts import texts_of
 
     settings = params.adapt.clustering
     pairs = read_split(CURATED, "pairs", "train", settings.sources)
     texts = pairs["query"].to_pylist() + pairs["document"].to_pylist()
+    check_truncation(
+        encoder, {"document": texts}, settings.max_tokens, settings.max_truncated_share, "adapt.clustering"
+    )
     teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
     vectors = teacher.of("clustering", texts, pairs["source"].to_pylist() * 2)
     data = texts_of(encoder, texts, "document", settings.max_tokens, vectors)

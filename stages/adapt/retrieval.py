@@ -45,6 +45,7 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     from stages.corpus.batches import drawn_batches
     from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split, read_table
+    from stages.modeling.truncation import check_truncation
     from stages.objectives.retrieval import Retrieval
     from stages.objectives.texts import Texts, joined, texts_of
 
@@ -53,6 +54,11 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
     tables = [read_split(CURATED, "pairs", "train", [draw.source]) for draw in mixture]
     ids = [name for table in tables for name in table["id"].to_pylist()]
+    for draw, table in zip(mixture, tables, strict=True):
+        texts = {side: table[side].to_pylist() for side in ("query", "document")}
+        check_truncation(
+            encoder, texts, draw.max_tokens, settings.max_truncated_share, f"adapt.retrieval.mixture {draw.source}"
+        )
 
     def side(name: str) -> Texts:
         """All texts of a side, each source cut at its own length."""

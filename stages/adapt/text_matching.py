@@ -38,6 +38,7 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     from stages.corpus.batches import mixed_batches, shuffled_batches
     from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split
+    from stages.modeling.truncation import check_truncation
     from stages.objectives.text_matching import TextMatching
     from stages.objectives.texts import texts_of
 
@@ -46,12 +47,16 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     scored = read_split(CURATED, "scored", "train", settings.scored_sources)
     pairs = read_split(CURATED, "pairs", "train", settings.pair_sources)
     sources = scored["source"].to_pylist() + pairs["source"].to_pylist()
+    sides = [
+        scored[first].to_pylist() + pairs[second].to_pylist()
+        for first, second in (("text_a", "query"), ("text_b", "document"))
+    ]
+    check_truncation(
+        encoder, {"document": sum(sides, [])}, settings.max_tokens, settings.max_truncated_share, "adapt.text-matching"
+    )
     left, right = (
         texts_of(encoder, texts, "document", settings.max_tokens, teacher.of("document", texts, sources))
-        for texts in (
-            scored["text_a"].to_pylist() + pairs["query"].to_pylist(),
-            scored["text_b"].to_pylist() + pairs["document"].to_pylist(),
-        )
+        for texts in sides
     )
     objective = TextMatching(
         encoder,
