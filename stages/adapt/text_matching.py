@@ -52,7 +52,11 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
         for first, second in (("text_a", "query"), ("text_b", "document"))
     ]
     check_truncation(
-        encoder, {"document": sum(sides, [])}, settings.max_tokens, settings.max_truncated_share, "adapt.text-matching"
+        encoder,
+        {"document": [text for texts in sides for text in texts]},
+        settings.max_tokens,
+        settings.max_truncated_share,
+        "adapt.text-matching",
     )
     left, right = (
         texts_of(encoder, texts, "document", settings.max_tokens, teacher.of("document", texts, sources))
