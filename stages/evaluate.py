@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
 DISTILLED = Path("data/distilled")
+EXTENDED = Path("data/extended")
 ADAPTED = Path("data/adapted")
 QUANTIZED = Path("data/quantized")
 OUTPUT = Path("data/evaluated")
+INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED)
 MAIN_FIGURE = {
     "retrieval": "ndcg_at_10",
     "text-matching": "spearman",
@@ -38,7 +40,7 @@ def main() -> None:
     from stages.training.tracking import stage_run
 
     section = params.model_dump(include={"name", "seed", "engine", "evaluate"})
-    with stage_run(stage="evaluate", params=section, inputs=[CURATED, EMBEDDED, DISTILLED, QUANTIZED]) as run:
+    with stage_run(stage="evaluate", params=section, inputs=INPUTS) as run:
         metrics = evaluate(params, OUTPUT)
         run.log_metrics(metrics["summary"])
         for name in ("metrics.json", "truncation.csv", "report.html"):
@@ -53,6 +55,7 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     import torch
 
     from stages.corpus.readings import TeacherVectors
+    from stages.evaluation.comparison import figures, over_base
     from stages.evaluation.contenders import Contenders
 
     torch.set_num_threads(params.engine.threads)
@@ -60,11 +63,17 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
     contenders = Contenders(DISTILLED, release, teacher)
     scores = _score_all(params, contenders)
-    metrics: dict[str, Any] = {task: _figures(by_contender) for task, by_contender in scores.items()}
-    metrics["over_base"] = {task: _over_base(params, task, scores[task]) for task in TASKS}
+    metrics: dict[str, Any] = {task: figures(by_contender) for task, by_contender in scores.items()}
+    metrics["over_base"] = {
+        task: over_base(
+            scores[task][task], scores[task]["base"], MAIN_FIGURE[task], params.seed, params.evaluate.num_resamples
+        )
+        for task in TASKS
+    }
+    metrics["long"] = _long(params, contenders)
     metrics["compression"] = _compression(params, contenders, release)
     metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
-    metrics["summary"] = _summary(params, metrics)
+    metrics["summary"] = _summary(params, metrics) | _summary_beyond(contenders, metrics)
     _write(params, contenders, metrics, output)
     return metrics
 
@@ -76,16 +85,20 @@ def _score_all(params: Params, contenders: "Contenders") -> Scores:
     seeds = range(params.seed, params.seed + CLUSTERING_SEEDS)
     students = ("teacher", "static", "base", "continued")
     scores: Scores = {
-        "retrieval": {
+        task: {
             "teacher": {},
             "bm25": {
                 one: tasks.lexical_retrieval(curated, one, params.evaluate.bm25.k1, params.evaluate.bm25.b)
-                for one in sources.retrieval
+                for one in names
             },
         }
+        | {
+            name: {one: tasks.retrieval(contenders, name, curated, one) for one in names}
+            for name in (*students, "retrieval")
+        }
+        for task, names in (("retrieval", sources.retrieval), ("unseen", sources.unseen))
+        if names
     }
-    for name in (*students, "retrieval"):
-        scores["retrieval"][name] = {one: tasks.retrieval(contenders, name, curated, one) for one in sources.retrieval}
     scores["text-matching"] = {
         name: {one: tasks.text_matching(contenders, name, curated, one) for one in sources.text_matching}
         for name in (*students, "text-matching")
@@ -101,38 +114,27 @@ def _score_all(params: Params, contenders: "Contenders") -> Scores:
     return scores
 
 
-def _figures(by_contender: dict[str, dict[str, "Score"]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Figures by contender and source, with their mean over sources."""
-    import numpy as np
+def _long(params: Params, contenders: "Contenders") -> dict[str, Any]:
+    """Long documents by task, model, RoPE theta and length; empty where the recipe names none."""
+    from stages.evaluation.long import long_figures, long_tasks
 
-    table = {}
-    for name, by_source in by_contender.items():
-        figures = {source: score.figures for source, score in by_source.items()}
-        columns = next(iter(figures.values()))
-        mean = {column: float(np.mean([one[column] for one in figures.values()])) for column in columns}
-        table[name] = {**figures, "mean": mean}
-    return table
+    settings = params.evaluate.long
+    if settings.haystacks is None and settings.articles is None:
+        return {}
+    sources = (settings.haystacks, settings.articles, settings.num_documents)
+    return long_figures(
+        {"before": DISTILLED / "student", "after": EXTENDED / "student"},
+        lambda encoder, length: long_tasks(encoder, CURATED, *sources, length),
+        lengths=settings.lengths,
+        thetas=(*settings.rope_thetas, _release_theta(contenders)),
+        precision=params.engine.precision,
+    )
 
 
-def _over_base(params: Params, task: str, scores: dict[str, dict[str, "Score"]]) -> dict[str, float | None]:
-    """Adapter minus base, with a paired bootstrap interval where the metric is a mean over rows."""
-    import numpy as np
-
-    from stages.metrics.bootstrap import paired_difference
-
-    adapter, base = scores[task], scores["base"]
-    differences = [adapter[one].figures[MAIN_FIGURE[task]] - base[one].figures[MAIN_FIGURE[task]] for one in adapter]
-    rows = ((adapter[one].rows, base[one].rows) for one in adapter)
-    pairs = [(left, right) for left, right in rows if left is not None and right is not None]
-    low = high = None
-    if len(pairs) == len(adapter):
-        # Rows are weighted so that each source counts the same, as in the mean over sources.
-        weights = [sum(len(left) for left, _ in pairs) / len(pairs) / len(left) for left, _ in pairs]
-        left, right = (
-            np.concatenate([one[side] * w for one, w in zip(pairs, weights, strict=True)]) for side in (0, 1)
-        )
-        _, low, high = paired_difference(left, right, params.seed, params.evaluate.num_resamples)
-    return {"difference": float(np.mean(differences)), "low": low, "high": high}
+def _release_theta(contenders: "Contenders") -> float:
+    theta = contenders.encoder("base").settings.rope_theta
+    assert theta is not None, "checked with the recipe"
+    return theta
 
 
 def _compression(params: Params, contenders: "Contenders", release: Path) -> dict[str, dict[str, float]]:
@@ -178,6 +180,19 @@ def _summary(params: Params, metrics: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def _summary_beyond(contenders: "Contenders", metrics: dict[str, Any]) -> dict[str, float]:
+    """Flat figures of what a recipe may leave out: sources that nothing was trained on, and long documents."""
+    from stages.evaluation.long import summary
+
+    flat: dict[str, float] = {}
+    if "unseen" in metrics:
+        ours, teacher = (metrics["unseen"][name]["mean"]["ndcg_at_10"] for name in ("retrieval", "teacher"))
+        flat["unseen_retention"] = ours / teacher
+    if metrics["long"]:
+        flat |= summary(metrics["long"], _release_theta(contenders))
+    return flat
+
+
 def _half(dims: tuple[int, ...]) -> int:
     """The largest listed dimension that is at most half of the full one."""
     return max((dim for dim in dims if 2 * dim <= max(dims)), default=max(dims))
@@ -195,6 +210,8 @@ def _write(params: Params, contenders: "Contenders", metrics: dict[str, Any], ou
     ]
     write_curve(output / "truncation.csv", rows)
     curves = {"distill": read_curve(DISTILLED / "curve.csv")}
+    if extended := read_curve(EXTENDED / "curve.csv"):  # empty where the recipe leaves the phase out
+        curves["extend"] = extended
     curves |= {f"adapt@{task}": read_curve(ADAPTED / task / "curve.csv") for task in TASKS}
     page = render_report(metrics, curves, _about(params, contenders, metrics))
     (output / "report.html").write_text(page, encoding="utf-8")

@@ -1,9 +1,9 @@
 """Long documents, by length: needles and pass keys planted in them, and articles found by their first sentence.
 
-Shapes: N documents and queries, document i relevant to query i.
+Document i is the one relevant to query i.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,85 @@ from stages.corpus.needles import Needle
 from stages.corpus.sentences import sentences
 from stages.corpus.tables import read_split, read_table
 from stages.metrics.retrieval import ndcg_at_10, rank
-from stages.modeling.encoder import Encoder
+from stages.modeling.backbones import set_rope_theta
+from stages.modeling.encoder import Encoder, place, saved_encoder
 from stages.modeling.truncation import prefix, token_counts
 
+# How many ranks count: nDCG@1 where one text alone holds the answer.
+RANKS = {"needle": 1, "passkey": 1, "articles": 10}
 HIDDEN: dict[str, Callable[[str], Needle]] = {
     "needle": lambda key: needles.fact(key, needles.HELD_OUT_FACTS),
     "passkey": needles.passkey,
 }
+# Task, model, RoPE theta at inference, length in tokens -> nDCG.
+Figures = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
 @dataclass(frozen=True)
 class LongTask:
-    """A query for each document, and how many ranks count: nDCG@1 or nDCG@10."""
+    """A query for each document, and how many ranks count."""
 
     queries: list[str]
     documents: list[str]
     ranks: int
+
+
+def long_figures(
+    students: Mapping[str, Path],
+    tasks: Callable[[Encoder, int], Mapping[str, LongTask]],
+    *,
+    lengths: Sequence[int],
+    thetas: Sequence[float],
+    precision: str,
+) -> Figures:
+    """Score every student at its own RoPE theta and at the given ones, for each length.
+
+    Args:
+        students: folders by name; one tokenizer among them.
+        tasks: by name, of an encoder's tokens and a length.
+    """
+    figures: Figures = {}
+    of_length: dict[int, Mapping[str, LongTask]] = {}
+    for model, folder in students.items():
+        # Every document is made to its length, so nothing is cut here.
+        encoder = place(saved_encoder(folder, None, 2 * max(lengths)), precision=precision, packing=False)
+        own = encoder.settings.rope_theta
+        of_length = of_length or {length: tasks(encoder, length) for length in lengths}
+        for theta in dict.fromkeys(one for one in (own, *thetas) if one is not None):
+            set_rope_theta(encoder.backbone, theta)
+            for length, by_name in of_length.items():
+                for name, task in by_name.items():
+                    of_theta = figures.setdefault(name, {}).setdefault(model, {}).setdefault(theta_name(theta), {})
+                    of_theta[str(length)] = score(encoder, task)
+    return figures
+
+
+def theta_name(theta: float) -> str:
+    """A RoPE theta as a key: `10000`."""
+    return f"{theta:.0f}"
+
+
+def summary(figures: Figures, theta: float) -> dict[str, float]:
+    """Mean over lengths after the long-context phase, and its gain over before, both at one RoPE theta."""
+    flat: dict[str, float] = {}
+    for task, by_model in figures.items():
+        after, before = (
+            float(np.mean(list(by_model[name][theta_name(theta)].values()))) for name in ("after", "before")
+        )
+        flat |= {f"long_{task}_ndcg_at_{RANKS[task]}": after, f"long_{task}_over_before": after - before}
+    return flat
+
+
+def long_tasks(
+    encoder: Encoder, curated: Path, haystacks: str | None, articles: str | None, num_documents: int, length: int
+) -> dict[str, LongTask]:
+    """What the named sources give at one length in tokens of the encoder."""
+    tasks: dict[str, LongTask] = {}
+    if haystacks is not None:
+        tasks |= planted(encoder, curated, haystacks, num_documents, length)
+    if articles is not None:
+        tasks |= cut_articles(encoder, curated, articles, length)
+    return tasks
 
 
 def planted(encoder: Encoder, curated: Path, source: str, num_documents: int, length: int) -> dict[str, LongTask]:
@@ -50,22 +113,22 @@ def planted(encoder: Encoder, curated: Path, source: str, num_documents: int, le
             _with_needle(encoder, text, needle, depth, length)
             for text, needle, depth in zip(haystacks, hidden, depths, strict=True)
         ]
-        tasks[task] = LongTask([needle.query for needle in hidden], documents, ranks=1)
+        tasks[task] = LongTask([needle.query for needle in hidden], documents, RANKS[task])
     return tasks
 
 
-def cut_articles(encoder: Encoder, curated: Path, source: str, length: int) -> LongTask:
-    """Articles cut at `length` tokens, each sought by its first sentence among all of them."""
+def cut_articles(encoder: Encoder, curated: Path, source: str, length: int) -> dict[str, LongTask]:
+    """`articles`: cut at `length` tokens, each sought by its first sentence among all of them."""
     rows = _not_trained_on(curated, "pairs", source)
     room = _room(encoder, "", length)
     documents = [prefix(encoder, row["document"], room) for row in rows]
-    return LongTask([row["query"] for row in rows], documents, ranks=10)
+    return {"articles": LongTask([row["query"] for row in rows], documents, RANKS["articles"])}
 
 
 def score(encoder: Encoder, task: LongTask) -> float:
-    """Mean nDCG@1 or nDCG@10 of a task's queries: ranks beyond the task's are misses."""
+    """Mean nDCG of a task's queries over the ranks that count."""
     queries = encoder.encode(task.queries, "query")
-    documents = encoder.encode(task.documents, "document", progress=f"long documents, {len(task.documents)}")
+    documents = encoder.encode(task.documents, "document", progress="long documents")
     ranked, _ = rank(queries, documents, task.ranks)
     return float(ndcg_at_10(ranked, [{row} for row in range(len(queries))]).mean())
 

@@ -68,10 +68,10 @@ def truncation_curve(compression: Mapping[str, Mapping[str, float]], teacher: fl
             axes.axhline(teacher * 100, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, gid="teacher")
             tips["teacher"] = f"teacher, full dimension: {formats.score(teacher)}"
             axes.lines[-1].set_label("teacher, full dimension")
-        _dimension_axis(axes, {int(dimension) for curve in compression.values() for dimension in curve})
+        doubling_axis(axes, {int(dimension) for curve in compression.values() for dimension in curve})
         axes.set(xlabel="dimensions kept (log scale)", ylabel=f"nDCG@10 ({formats.TIMES}100)")
-        _legend(axes, columns=2)
-        _finish(figure, "Retrieval quality of shortened and quantised embeddings")
+        legend(axes, columns=2)
+        finish(figure, "Retrieval quality of shortened and quantised embeddings")
     described = "; ".join(tips.values()) or "no measurements"
     return to_svg(figure, "truncation", "Retrieval quality by dimensions and precision", described, tips)
 
@@ -82,18 +82,18 @@ def _precision_line(
     """Draw one precision as a line, and each measurement as a marker with its own tip."""
     colour, marker, dash = SERIES[number], MARKERS[number], DASHES[number]
     points = sorted((int(dimension), value * 100) for dimension, value in by_dimension.items())
-    axes.plot(*_columns(points), color=colour, linestyle=dash, marker=marker, markersize=6, label=precision)
+    axes.plot(*coordinates(points), color=colour, linestyle=dash, marker=marker, markersize=6, label=precision)
     for dimension, value in points:
         gid = f"{precision}-{dimension}"
         axes.plot([dimension], [value], color=colour, marker=marker, markersize=6, gid=gid, clip_on=False)
         tips[gid] = f"{precision}, {dimension} dimensions: {formats.fixed(value)}"
 
 
-def _dimension_axis(axes: Axes, dimensions: Iterable[int]) -> None:
-    """Halving steps of equal width, a tick at each measured dimension, and at least ten points of height."""
+def doubling_axis(axes: Axes, measured: Iterable[int]) -> None:
+    """Doublings of equal width, a tick at each measured dimension or length, and at least ten points of height."""
     axes.set_xscale("log", base=2)
     axes.xaxis.set_minor_locator(NullLocator())
-    ticks = sorted(dimensions)
+    ticks = sorted(measured)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     low, high = axes.get_ylim()
     spare = max(0.0, 10.0 - (high - low)) / 2
@@ -120,7 +120,7 @@ def over_base_plot(over_base: Mapping[str, Mapping[str, float | None]]) -> str:
         axes.tick_params(axis="y", length=0)
         axes.margins(x=0.16)
         axes.set_xlabel(f"adapter minus base, points ({formats.TIMES}100)")
-        _finish(figure, "Adapter over base, with 95% intervals")
+        finish(figure, "Adapter over base, with 95% intervals")
     return to_svg(figure, "over-base", "Adapter minus base for each task", "; ".join(tips.values()), tips)
 
 
@@ -162,16 +162,16 @@ def training_curves(phase: str, rows: Rows, terms: Sequence[str] = ()) -> str:
         heights = [3, 2] if metrics else [1]
         axes = list(figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights).flat)
         _draw(axes[0], losses, terms)
-        _legend(axes[0], columns=2)
+        legend(axes[0], columns=2)
         axes[0].set_ylabel(_scale_losses(axes[0], losses))
         if metrics:
             _draw(axes[1], metrics, [line.name for line in metrics])
             axes[1].set_ylabel("dev metric")
             if len(metrics) > 1:
-                _legend(axes[1], columns=2)
+                legend(axes[1], columns=2)
         axes[-1].set_xlabel("step")
         axes[-1].xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        _finish(figure, phase_title(phase))
+        finish(figure, phase_title(phase))
     last = [f"{formats.words(line.name)} {line.points[-1][1]:.4g}" for line in losses + metrics]
     described = f"Last values: {', '.join(last)}" if last else "Nothing was logged"
     return to_svg(figure, figure_key(phase), f"Training curves of {phase_title(phase)}", described, {})
@@ -223,7 +223,7 @@ def _draw(axes: Axes, lines: Sequence[Line], order: Sequence[str]) -> None:
     for line in lines:
         place = 0 if line.name == TOTAL else order.index(line.name)
         axes.plot(
-            *_columns(line.points),
+            *coordinates(line.points),
             color=INK if line.name == TOTAL else SERIES[place % len(SERIES)],
             linestyle=DASHES[(place + place // len(SERIES)) % len(DASHES)],
             linewidth=1.5,
@@ -245,19 +245,19 @@ def _scale_losses(axes: Axes, losses: Sequence[Line]) -> str:
     return "loss (log scale)"
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def coordinates(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     """Split points into their x and their y."""
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _legend(axes: Axes, columns: int) -> None:
+def legend(axes: Axes, columns: int) -> None:
     """Name the lines of a panel above it."""
     if axes.get_legend_handles_labels()[1]:
         corner = (-0.02, 1.0)
         axes.legend(loc="lower left", bbox_to_anchor=corner, ncols=columns, fontsize=10.5, borderpad=0.2)
 
 
-def _finish(figure: Figure, title: str) -> None:
+def finish(figure: Figure, title: str) -> None:
     """Put the title at the upper left, and take away the frames behind the panels."""
     figure.suptitle(title, x=0.02, ha="left", fontsize=12.5, fontweight="bold")
     for axes in figure.axes:

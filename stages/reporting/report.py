@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from stages.reporting import figures, formats, tables
+from stages.reporting import figures, formats, lengths, tables
 from stages.reporting.page import render
 
 Rows = Sequence[Mapping[str, Any]]
@@ -38,7 +38,8 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
     """Render the report; the same inputs give the same bytes.
 
     Args:
-        metrics: Scores of 0 to 1: `summary`, an entry a task, `compression`, `over_base`, `weights_int8`.
+        metrics: Scores of 0 to 1: `summary`, an entry a task, `unseen`, `long`, `compression`, `over_base`,
+            `weights_int8`.
         curves: Training phase to its logged rows, each with `step` and any of the losses and `dev*` metrics.
         about: `name`, `created`, `git_sha`, `recipe`, `teacher`, `student`, `gates`, `sources`, `notes`.
 
@@ -58,6 +59,7 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         differences=tables.differences(metrics),
         over_base_figure=_over_base_figure(metrics),
         results=tables.results(metrics),
+        long=lengths.long_tasks(metrics.get("long") or {}),
         precisions=precisions,
         compression=compression,
         truncation_figure=_truncation_figure(metrics),

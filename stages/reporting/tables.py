@@ -44,6 +44,14 @@ TASKS = (
         "Does a logistic regression on the embeddings name the right label?",
     ),
 )
+UNSEEN = Task(
+    "unseen",
+    "ndcg_at_10",
+    "nDCG@10",
+    "recall_at_100",
+    "recall@100",
+    "Retrieval again, from sources that nothing was trained on: how far does it carry?",
+)
 MODELS = {
     "teacher": "Teacher",
     "bm25": "BM25, word matching",
@@ -111,8 +119,8 @@ def ratio(value: float | None, whole: float | None) -> float | None:
 
 
 def results(metrics: Mapping[str, Any]) -> list[Table]:
-    """A results table for each task that was measured."""
-    return [_table(metrics, task) for task in TASKS if metrics.get(task.key)]
+    """A results table for each task that was measured, retrieval from unseen sources last."""
+    return [_table(metrics, task) for task in (*TASKS, UNSEEN) if metrics.get(task.key)]
 
 
 def _table(metrics: Mapping[str, Any], task: Task) -> Table:

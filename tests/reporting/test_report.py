@@ -35,6 +35,11 @@ def _metrics() -> dict[str, Any]:
         for task, measure in MEASURES.items()
     }
     metrics["retrieval"]["bm25"] = _scores("ndcg_at_10", 0.45)
+    metrics["unseen"] = {
+        model: {"cwe": {"ndcg_at_10": value}, "mean": {"ndcg_at_10": value}}
+        for model, value in {"teacher": 0.8, "retrieval": 0.6}.items()
+    }
+    metrics["long"] = {"needle": {"after": {"10000": {"512": 0.4, "1024": 0.2}}}}
     for by_source in metrics["retrieval"].values():
         for row in by_source.values():
             row["recall_at_100"] = 0.9
@@ -149,13 +154,16 @@ def test_headline_results_and_compression(html: str) -> None:
     assert "Clustering, V-measure not higher, no paired interval 45.0 50.0 \u22121.2" in text
     assert "256 50.0 100.0% · 1,024 B 49.5 99.0% · 256 B 42.0 84.0% · 32 B" in text
     assert "64 40.0 80.0% · 256 B \u2013" in text
+    assert "Adapter, retrieval 60.0 \u2013 75.0% 60.0" in text  # of sources that nothing was trained on
+    assert "Needles, nDCG@1 512 tokens 1,024 tokens After, theta 10,000 40.0 20.0" in text
     assert "adapt.retrieval.temperature 0.02" in text
     assert "Made 2026-03-01 11:34 UTC" in text
 
 
 def test_sections_come_in_the_agreed_order(html: str) -> None:
-    ids = [name for name in Page(html).ids if not name.startswith(("training-", "truncation-", "over-base-"))]
-    expected = ["headline", "over-base", "results", "compression", "weights", "training", "data", "recipe"]
+    parts = ("training-", "truncation-", "over-base-", "long-")
+    ids = [name for name in Page(html).ids if not name.startswith(parts)]
+    expected = ["headline", "over-base", "results", "long", "compression", "weights", "training", "data", "recipe"]
     assert ids == [*expected, "notes", "glossary"]
 
 
