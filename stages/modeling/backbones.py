@@ -20,9 +20,12 @@ def load_backbone(location: str, layers: Sequence[int] | None = None) -> PreTrai
     """
     transformers_logging.disable_progress_bar()  # of the weights' names; the stages show bars of their own
     folder = local_folder(location)
+    config = without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    if hasattr(config, "use_cache"):
+        config.use_cache = False  # nothing is generated; a decoder with a cache cannot be exported as a graph
     backbone, report = AutoModel.from_pretrained(
         folder,
-        config=without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False)),
+        config=config,
         trust_remote_code=False,
         use_safetensors=True,
         dtype=torch.float32,
