@@ -61,7 +61,7 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     torch.set_num_threads(params.engine.threads)
     release = QUANTIZED / params.name
     teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
-    contenders = Contenders(DISTILLED, release, teacher)
+    contenders = Contenders(DISTILLED, release, teacher, params.engine.precision)
     scores = _score_all(params, contenders)
     metrics: dict[str, Any] = {task: figures(by_contender) for task, by_contender in scores.items()}
     metrics["over_base"] = {

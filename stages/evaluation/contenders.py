@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from stages.corpus.readings import TeacherVectors
 from stages.modeling.adapters import load_adapter
-from stages.modeling.encoder import Encoder, saved_encoder
+from stages.modeling.encoder import Encoder, place, saved_encoder
 from stages.modeling.warm_start import StaticEmbedder
 
 Embed = Callable[[Sequence[str], str], np.ndarray]
@@ -20,8 +20,8 @@ Embed = Callable[[Sequence[str], str], np.ndarray]
 class Contenders:
     """Embeds each text once per contender and side, however many tasks read it."""
 
-    def __init__(self, distilled: Path, release: Path, teacher: TeacherVectors) -> None:
-        self._distilled, self._release, self._teacher = distilled, release, teacher
+    def __init__(self, distilled: Path, release: Path, teacher: TeacherVectors, precision: str) -> None:
+        self._distilled, self._release, self._teacher, self._precision = distilled, release, teacher, precision
         self._loaded: dict[str, Embed] = {}
         self._known: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
@@ -57,5 +57,5 @@ class Contenders:
         if name == "static":
             static = load_file(self._distilled / "static.safetensors")
             return StaticEmbedder(static["table"], static["weights"], self.encoder("base")).encode
-        encoder = self.encoder(name)
+        encoder = place(self.encoder(name), precision=self._precision, packing=False)
         return lambda texts, side: encoder.encode(texts, side, progress=f"{name}, {side}")
