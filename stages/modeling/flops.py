@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from stages.modeling.backbones import keep_layers, layers_of
+from stages.modeling.backbones import keep_layers, layers_of, without_dropout
+from stages.modeling.pooling import narrows
 
 # Names that backbones give the linear maps which read a layer's input.
 READS_INPUT = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "Wqkv", "qkv_proj", "q_lin", "k_lin", "v_lin")
@@ -57,8 +58,7 @@ def shape_of(backbone: Any) -> Shape:
     layers: Any = layers_of(backbone)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     first = [module for name, module in _linears(layers[0]) if name.rpartition(".")[2] in READS_INPUT]
-    # The same condition as pooling.NarrowedMlp's.
-    last = _linears(layers[-1].mlp) if hasattr(layers[-1], "input_layernorm") else []
+    last = _linears(layers[-1].mlp) if narrows(layers[-1]) else []
     return Shape(
         len(layers),
         config.hidden_size,
@@ -73,13 +73,18 @@ def shape_of(backbone: Any) -> Shape:
 
 def shape_of_config(config: PreTrainedConfig, num_layers: int | None) -> Shape:
     """The shape of a backbone that a config describes, cut to its first layers; no weights are made."""
+    return shape_of(weightless(config, num_layers))
+
+
+def weightless(config: PreTrainedConfig, num_layers: int | None) -> PreTrainedModel:
+    """A backbone as `load_backbone` loads it, on the meta device."""
     with torch.device("meta"):
-        backbone = AutoModel.from_config(config, trust_remote_code=False)
+        backbone = AutoModel.from_config(without_dropout(config), trust_remote_code=False)
     if hasattr(backbone, "pooler"):
         backbone.pooler = None
     if num_layers is not None:
         keep_layers(backbone, range(num_layers))
-    return shape_of(backbone)
+    return backbone
 
 
 def _linears(module: nn.Module) -> list[tuple[str, nn.Linear]]:

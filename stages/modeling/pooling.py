@@ -28,17 +28,26 @@ def read_positions(mask: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
     return torch.arange(mask.shape[0], device=mask.device), position
 
 
+def narrows(layer: nn.Module) -> bool:
+    """Whether a layer is one of the Llama family: a norm before its attention, one before its MLP, and no other.
+
+    Where a norm comes behind the sum with the residual, a narrowed MLP would narrow the residual, too.
+    """
+    norms = {name for name, _ in layer.named_children() if "norm" in name}
+    return norms == {"input_layernorm", "post_attention_layernorm"}
+
+
 class NarrowedMlp:
     """Has the last layer's MLP work on the positions that pooling reads; it is two thirds of that layer.
 
-    Exact for pre-norm layers of the Llama family, which name their parts so; other backbones stay as they are. The
-    hooks stay on the backbone and do nothing outside `at`, so that one compiled graph serves every batch.
+    Exact for layers of the Llama family; other backbones stay as they are. The hooks stay on the backbone and do
+    nothing outside `at`, so that one compiled graph serves every batch.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
         self._read: tuple[Tensor, Tensor] | None = None
         layers: Any = getattr(backbone, "layers", None)
-        self._layer = layers[-1] if layers is not None and hasattr(layers[-1], "input_layernorm") else None
+        self._layer = layers[-1] if layers is not None and narrows(layers[-1]) else None
         if self._layer is not None:
             self._layer.post_attention_layernorm.register_forward_pre_hook(self._narrow)
             self._layer.mlp.register_forward_hook(self._widen)

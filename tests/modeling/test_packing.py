@@ -14,6 +14,7 @@ from stages.modeling.adapters import add_adapter
 from stages.modeling.backbones import layers_of
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
+from stages.modeling.rotary import with_rotary_positions
 
 PROMPTS = {"query": "query : ", "document": "document : "}
 FITTING = [
@@ -66,6 +67,22 @@ def test_vectors_and_gradients_are_those_of_a_padded_batch(
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_a_bert_under_rotary_positions_packs_too(
+    backbones: dict[str, Path], sentences: list[str], pooling: Any
+) -> None:
+    """Its layers have names of the Llama family, and norms in other places."""
+    bert = loaded(backbones["bert"])
+    backbone = with_rotary_positions(bert.backbone, rope_theta=100.0, max_position_embeddings=64)
+    encoder = Encoder(backbone, bert.tokenizer, EncoderSettings(pooling, PROMPTS, 32))
+    encoder.arrange("float32", packing=True)
+    token_ids = of_mixed_length(encoder, sentences)
+    embeddings = encoder(**encoder.collate(token_ids))
+    torch.testing.assert_close(embeddings, encoder(**encoder.pad(token_ids)), rtol=0, atol=1e-6)
+    alone = torch.cat([encoder(**encoder.collate([ids])) for ids in token_ids])
+    torch.testing.assert_close(embeddings, alone, rtol=0, atol=1e-6)
 
 
 def test_batches_by_hand() -> None:
