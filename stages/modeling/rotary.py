@@ -1,8 +1,9 @@
 """A BERT with rotary positions instead of a table of them, so that a student cut from it reads texts of any length."""
 
+from typing import Any
+
 import torch
-from torch import nn
-from transformers import BertModel, JinaEmbeddingsV3Config, JinaEmbeddingsV3Model
+from transformers import BertConfig, BertModel, JinaEmbeddingsV3Config, JinaEmbeddingsV3Model
 
 # Positions whose mean vector stands for them all: short texts are what BERT saw most.
 MEAN_POSITIONS = 96
@@ -19,34 +20,36 @@ def with_rotary_positions(bert: BertModel, rope_theta: float, max_position_embed
     """
     if not isinstance(bert, BertModel):
         raise ValueError(f"architecture rotary is made of a BERT, got {bert.config.model_type!r}; use pretrained")
-    config = bert.config
-    backbone = JinaEmbeddingsV3Model(
-        JinaEmbeddingsV3Config(
-            vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_hidden_layers,
-            num_attention_heads=config.num_attention_heads,
-            intermediate_size=config.intermediate_size,
-            hidden_act=config.hidden_act,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            max_position_embeddings=max_position_embeddings,
-            layer_norm_eps=config.layer_norm_eps,
-            pad_token_id=config.pad_token_id,
-            bos_token_id=None,
-            eos_token_id=None,
-            rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
-        ),
-        add_pooling_layer=False,
-    )
+    config = rotary_config(bert.config, rope_theta, max_position_embeddings)
+    backbone = JinaEmbeddingsV3Model(config, add_pooling_layer=False)
     _copy_embeddings(bert.embeddings, backbone.embeddings)
     for target, source in zip(backbone.layers, bert.encoder.layer, strict=True):
         _copy_layer(source, target)
     return backbone
 
 
+def rotary_config(bert: BertConfig, rope_theta: float, max_position_embeddings: int) -> JinaEmbeddingsV3Config:
+    """The config of a BERT's layers under rotary positions."""
+    return JinaEmbeddingsV3Config(
+        vocab_size=bert.vocab_size,
+        hidden_size=bert.hidden_size,
+        num_hidden_layers=bert.num_hidden_layers,
+        num_attention_heads=bert.num_attention_heads,
+        intermediate_size=bert.intermediate_size,
+        hidden_act=bert.hidden_act,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=max_position_embeddings,
+        layer_norm_eps=bert.layer_norm_eps,
+        pad_token_id=bert.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+    )
+
+
 @torch.no_grad()
-def _copy_embeddings(source: nn.Module, target: nn.Module) -> None:
+def _copy_embeddings(source: Any, target: Any) -> None:
     """Token vectors and norm as they are; the mean position joins the vector that every token gets."""
     target.word_embeddings.load_state_dict(source.word_embeddings.state_dict())
     target.LayerNorm.load_state_dict(source.LayerNorm.state_dict())
@@ -54,7 +57,7 @@ def _copy_embeddings(source: nn.Module, target: nn.Module) -> None:
     target.token_type_embeddings.weight.copy_(source.token_type_embeddings.weight[:1] + position)
 
 
-def _copy_layer(source: nn.Module, target: nn.Module) -> None:
+def _copy_layer(source: Any, target: Any) -> None:
     attention = source.attention
     for there, here in (
         (attention.self.query, target.self_attn.q_proj),
