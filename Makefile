@@ -7,7 +7,7 @@ READY := .venv/.ready
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint bench ui clean
+.PHONY: help build test lint bench ablate ui clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ lint: $(READY)  ## style and types
 
 bench: $(READY)  ## the figures of this machine, printed and written to bench.json
 	@python -m tests.benchmarks.bench
+
+ablate: $(READY)  ## the paper's claims at this scale, as DVC experiments; the table goes to tests/ablations/README.md
+	@python -m tests.ablations.ablate
 
 ui: $(READY)  ## MLflow's history and registry at http://127.0.0.1:5000
 	@mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db

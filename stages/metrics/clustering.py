@@ -16,8 +16,6 @@ NUM_STARTS = 10
 def v_measure(embeddings: NDArray[np.generic], labels: ArrayLike, seed: int) -> float:
     """V-measure of k-means clusters against labels, with as many clusters as there are labels.
 
-    MTEB fits in mini-batches; sets of a few thousand texts do not need them.
-
     Args:
         embeddings: [M, D], of any length: normalised here.
         labels: [M], of any hashable kind.
@@ -26,6 +24,13 @@ def v_measure(embeddings: NDArray[np.generic], labels: ArrayLike, seed: int) -> 
     Returns:
         The harmonic mean of homogeneity and completeness, in [0, 1].
     """
-    kmeans = KMeans(n_clusters=len(np.unique(labels)), n_init=NUM_STARTS, random_state=seed)
-    clusters = kmeans.fit_predict(normalize(embeddings.astype(np.float64)))
-    return float(v_measure_score(labels, clusters))
+    return float(v_measure_score(labels, clusters(embeddings, len(np.unique(labels)), seed)))
+
+
+def clusters(embeddings: NDArray[np.generic], num_clusters: int, seed: int) -> NDArray[np.int32]:
+    """The k-means cluster of each embedding [M, D], normalised here: [M].
+
+    MTEB fits in mini-batches; sets of a few thousand texts do not need them.
+    """
+    kmeans = KMeans(n_clusters=num_clusters, n_init=NUM_STARTS, random_state=seed)
+    return np.asarray(kmeans.fit_predict(normalize(embeddings.astype(np.float64))))

@@ -1,0 +1,168 @@
+"""DVC experiments in a clone of their own, so that nothing in the project's working tree moves while they run.
+
+The clone lies under .stillhouse and shares the project's DVC cache and run cache: what a build or an earlier variant
+has made is not made again. Finished experiments are fetched into the project, where `dvc exp show` lists them beside
+the commit that they belong to. An experiment's name ends in a digest of its code, recipe and text, so the same one is
+found again after an interruption, and never taken for another.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+STAGES = Path(__file__).with_name("stages.yaml")
+# What an experiment's result depends on, of what git keeps.
+DEPENDENCIES = (
+    "params.yaml",
+    "dvc.yaml",
+    "stages",
+    "tests/ablations/stages.yaml",
+    "tests/ablations/score.py",
+    "tests/ablations/comparison.py",
+    "tests/ablations/joint.py",
+)
+TEXT = Path("data/sources")  # the user's own, which git does not keep
+PREFIX = "ablation"
+DVC = (sys.executable, "-m", "dvc")
+
+
+class ExperimentError(RuntimeError):
+    """An experiment that cannot be started, or that failed."""
+
+
+class Workshop:
+    """The clone of a project, and the experiments made in it.
+
+    Raises:
+        ExperimentError: the project has no commit, or files that decide a result differ from it.
+    """
+
+    def __init__(self, project: Path, tracking_uri: str) -> None:
+        self.project, self.clone = project.resolve(), project.resolve() / ".stillhouse/ablations"
+        self.environment = {
+            **os.environ,
+            # A stage's `python` is this one, whether or not its environment is activated.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "MLFLOW_TRACKING_URI": tracking_uri,
+            "DVC_NO_ANALYTICS": "true",
+        }
+        self.commit = self._commit()
+        self._contents = self._git("ls-tree", self.commit, "--", *DEPENDENCIES) + _digest(self.project / TEXT)
+
+    def name(self, variant: str, overrides: dict[str, Any]) -> str:
+        """Name of a variant's experiment."""
+        digest = hashlib.sha256((self._contents + json.dumps(overrides, sort_keys=True)).encode()).hexdigest()
+        return f"{PREFIX}-{variant}-{digest[:8]}"
+
+    def revision(self, name: str) -> str | None:
+        """Commit of a finished experiment, None where there is none of that name."""
+        for line in self._git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines():
+            commit, reference = line.split()
+            if reference.endswith(f"/{name}"):
+                return commit
+        return None
+
+    def prepare(self) -> None:
+        """Make the clone, or bring it to the project's commit, and fetch what it had finished."""
+        if not (self.clone / ".git").exists():
+            shutil.rmtree(self.clone, ignore_errors=True)
+            self._git("clone", "--quiet", "--no-checkout", str(self.project), str(self.clone))
+        cache = subprocess.run([*DVC, "cache", "dir"], cwd=self.project, check=True, capture_output=True, text=True)
+        self._in_clone("fetch", "--quiet", "origin", self.commit)
+        self._in_clone("checkout", "--quiet", "--force", "--detach", self.commit)
+        # DVC commits every experiment; the machine may have no name for git.
+        self._in_clone("config", "user.name", "ablations")
+        self._in_clone("config", "user.email", "ablations@localhost")
+        (self.clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache.stdout.strip()}\n", encoding="utf-8")
+        self._fetch()
+
+    def run(self, name: str, overrides: dict[str, Any], targets: Sequence[str]) -> None:
+        """Run stages with values of the recipe changed, as one experiment; what they print passes through.
+
+        Raises:
+            ExperimentError: a stage failed; names the command that shows why.
+        """
+        self._reset(targets)
+        changes = [f"--set-param={key}={_value(value)}" for key, value in overrides.items()]
+        command = [*DVC, "exp", "run", "--name", name, *changes, *targets]
+        environment = self.environment | {"STILLHOUSE_BUILD": name}
+        if subprocess.run(command, cwd=self.clone, env=environment, check=False).returncode:
+            raise ExperimentError(f"experiment {name} failed in {self.clone}; what it printed is above")
+        self._fetch()
+
+    def table(self, revision: str, path: str) -> Any:
+        """An Arrow table that an experiment left, read from the cache."""
+        import pyarrow.parquet as pq
+        from dvc.api import DVCFileSystem
+
+        with DVCFileSystem(str(self.project), rev=revision).open(path) as stream:
+            return pq.read_table(stream)
+
+    def _commit(self) -> str:
+        try:
+            commit = self._git("rev-parse", "--verify", "HEAD").strip()
+        except subprocess.CalledProcessError as error:
+            raise ExperimentError(f"{self.project}: experiments need a git repository with a commit") from error
+        changed = self._git("status", "--porcelain", "--", *DEPENDENCIES)
+        if changed:
+            raise ExperimentError(f"experiments are made of the last commit; commit or undo first:\n{changed.rstrip()}")
+        return commit
+
+    def _reset(self, targets: Sequence[str]) -> None:
+        """The commit's files, the stages that targets need in dvc.yaml, and what git does not keep of the project."""
+        self._in_clone("reset", "--quiet", "--hard", self.commit)
+        yaml = YAML(typ="safe")
+        pipeline, added = yaml.load(self.clone / "dvc.yaml"), yaml.load(STAGES)["stages"]
+        wanted = {target.partition("@")[0] for target in targets}
+        if "score-joint" in wanted:
+            wanted.add("joint")
+        # Not the others: DVC would warn of each of their outputs that has not been made.
+        pipeline["stages"] |= {name: stage for name, stage in added.items() if name in wanted}
+        yaml.dump(pipeline, self.clone / "dvc.yaml")
+        if (self.project / "dvc.lock").exists():
+            shutil.copy(self.project / "dvc.lock", self.clone)
+        shutil.copytree(self.project / TEXT, self.clone / TEXT, dirs_exist_ok=True)
+
+    def _fetch(self) -> None:
+        """Copy finished experiments from the clone into the project."""
+        references = self._in_clone("for-each-ref", "--format=%(refname)", "refs/exps").split()
+        finished = [one for one in references if one.rpartition("/")[2].startswith(f"{PREFIX}-")]
+        if finished:
+            self._git("fetch", "--quiet", str(self.clone), *(f"+{one}:{one}" for one in finished))
+
+    def _git(self, *arguments: str) -> str:
+        return _run(self.project, "git", *arguments)
+
+    def _in_clone(self, *arguments: str) -> str:
+        return _run(self.clone, "git", *arguments)
+
+
+def _run(folder: Path, *command: str) -> str:
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def _digest(folder: Path) -> str:
+    """Of the names and contents of a folder's files."""
+    total = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        total.update(str(file.relative_to(folder)).encode())
+        with file.open("rb") as content:
+            total.update(hashlib.file_digest(content, "sha256").digest())
+    return total.hexdigest()
+
+
+def _value(value: Any) -> str:
+    """A value as DVC's overrides (Hydra's grammar) have it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_value(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_value, value)) + "]"
+    return value if isinstance(value, str) else json.dumps(value)
