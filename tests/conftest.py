@@ -96,6 +96,17 @@ def recipe() -> dict[str, Any]:
     return values
 
 
+@pytest.fixture
+def short_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The same recipe without the long-context phase, its evaluation and unseen sources: fewer sources to make up."""
+    recipe["embed"]["long"]["sources"] = []
+    recipe["extend"]["mixture"] = []
+    recipe["extend"]["training"]["steps"] = 0
+    recipe["evaluate"]["long"] |= {"haystacks": None, "articles": None}
+    recipe["evaluate"]["sources"]["unseen"] = []
+    return recipe
+
+
 @pytest.fixture(scope="session")
 def sentences() -> list[str]:
     """200 distinct texts of 1 to 20 syllables."""

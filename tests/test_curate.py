@@ -49,6 +49,9 @@ SOURCES = [
         {"text_a": [1, 2], "text_b": [1, 2]},
         options={"scale": 10.0},
     ),
+    source(
+        "speeches", "documents", "speeches.documents", "*-Nobody-1.txt", {"text": [6, 40]}, options={"stretch_words": 40}
+    ),
 ]
 
 
@@ -70,27 +73,32 @@ def write_sources(num_articles: int = 60) -> None:
     (folder / "articles.json").write_text(json.dumps(articles))
     pairs = "".join(f"left{number}\tright{number}\t{number % 11}\n" for number in range(60))
     (folder / "words.tsv").write_text("# word word score\n" + pairs)
+    for number in range(20):
+        text = f"This is speech {number} of many. It has words of number {number}. It ends there."
+        (folder / f"19{number:02}-Nobody-1.txt").write_text(text)
 
 
 @pytest.fixture
-def recipe_here(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A recipe of three local sources, in a folder of its own."""
+def recipe_here(short_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A recipe of four local sources, in a folder of its own."""
+    recipe = short_recipe
     monkeypatch.chdir(tmp_path)
     recipe["curate"]["sources"] = [json.loads(json.dumps(one)) for one in SOURCES]
     recipe["mine"]["sources"] = recipe["distill"]["sources"] = ["wikipedia"]
     for task, key, name in [
-        ("retrieval", "sources", "wikipedia"),
         ("text-matching", "scored_sources", "simlex"),
         ("text-matching", "pair_sources", "wikipedia"),
         ("clustering", "sources", "wikipedia"),
         ("classification", "sources", "wikipedia-topics"),
     ]:
         recipe["adapt"][task][key] = [name]
-    if "sources" in recipe["evaluate"]:
-        names = {"retrieval": "wikipedia", "text-matching": "simlex"}
-        recipe["evaluate"]["sources"] = {
-            task: [names.get(task, "wikipedia-topics")] for task in recipe["evaluate"]["sources"]
-        }
+    recipe["adapt"]["retrieval"]["mixture"] = [{**recipe["adapt"]["retrieval"]["mixture"][0], "source": "wikipedia"}]
+    recipe["evaluate"]["sources"] |= {
+        "retrieval": ["wikipedia"],
+        "text-matching": ["simlex"],
+        "clustering": ["wikipedia-topics"],
+        "classification": ["wikipedia-topics"],
+    }
     write_sources()
     return recipe
 
@@ -122,12 +130,13 @@ def test_clean_sources_become_tables_of_three_splits(recipe_here: dict[str, Any]
     }
     assert json.loads((CURATED / "counts.json").read_text()) == counts
     entities: dict[str, set[str]] = {}
-    for kind, name in [("pairs", "wikipedia"), ("labelled", "wikipedia-topics"), ("scored", "simlex")]:
+    names = {"pairs": "wikipedia", "labelled": "wikipedia-topics", "scored": "simlex", "documents": "speeches"}
+    for kind, name in names.items():
         for split in SPLITS:
             table = read_table(CURATED / kind / f"{split}.parquet")
             assert table.schema.equals(SCHEMAS[kind])
             assert len(table) == counts[name][split] > 0
-            if kind != "scored":
+            if kind in ("pairs", "labelled"):
                 entities.setdefault(split, set()).update(table["entity"].to_pylist())
         assert sum(counts[name][split] for split in SPLITS) + counts[name]["rejected"] == counts[name]["read"]
     assert not entities["train"] & entities["test"], "an article is in one split, whatever source reads it"
@@ -139,7 +148,7 @@ def test_clean_sources_become_tables_of_three_splits(recipe_here: dict[str, Any]
     }
     result = json.loads((VALIDATED / "validation.json").read_text())
     assert result["success"] is True
-    assert [suite["source"] for suite in result["suites"]] == ["wikipedia", "wikipedia-topics", "simlex"]
+    assert [suite["source"] for suite in result["suites"]] == ["wikipedia", "wikipedia-topics", "simlex", "speeches"]
     assert "wikipedia-topics" in (VALIDATED / "validation.html").read_text()
     assert not REFUSED.exists()
 

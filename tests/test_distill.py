@@ -44,13 +44,14 @@ def written(recipe: dict[str, Any], changes: dict[str, Any], file: Path) -> para
 
 @pytest.fixture
 def project(
-    recipe: dict[str, Any],
+    short_recipe: dict[str, Any],
     backbones: dict[str, Path],
     sentences: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, Any]:
     """The working folder of a stage: curated pairs and a teacher's vectors; gives the recipe to change."""
+    recipe = short_recipe
     monkeypatch.chdir(tmp_path)
     origin = {"entity": "e", "language": "en", "license": "MIT"}
     rows = [

@@ -42,10 +42,10 @@ def write_curated(folder: Path, texts: list[str]) -> None:
 
 
 @pytest.fixture
-def project(recipe: dict[str, Any], backbones: dict[str, Path], sentences: list[str], tmp_path: Path) -> Path:
+def project(short_recipe: dict[str, Any], backbones: dict[str, Path], sentences: list[str], tmp_path: Path) -> Path:
     """A folder with a recipe and curated rows."""
+    recipe = short_recipe
     recipe["embed"] |= {"teacher": str(backbones["bert"]), "max_tokens": 24, "batch_tokens": 64, "prompts": PROMPTS}
-    recipe["embed"]["long"]["sources"] = []
     recipe["engine"]["threads"] = 1
     YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
     write_curated(tmp_path / "data/curated", sentences)
@@ -74,7 +74,7 @@ def test_every_text_is_wanted_once_under_the_instructions_that_read_it(project: 
 
 
 def long_source(project: Path, recipe: dict[str, Any], **changes: Any) -> params.Params:
-    """The recipe with the documents of the source wikipedia read in windows of 8 tokens, some of them longer than 16."""
+    """The recipe with documents of the source wikipedia read in windows of 8 tokens, some of them longer than 16."""
     recipe["embed"]["long"] = {"sources": ["wikipedia"], "max_tokens": 16, "window_tokens": 8}
     recipe["embed"] |= {"max_truncated_share": 0.5, **changes}
     YAML(typ="safe").dump(recipe, project / "params.yaml")
