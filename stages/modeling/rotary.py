@@ -3,13 +3,15 @@
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertModel, JinaEmbeddingsV3Config, JinaEmbeddingsV3Model
+from transformers import BertConfig, BertModel, JinaEmbeddingsV3Config, JinaEmbeddingsV3Model, PreTrainedModel
 
 # Positions whose mean vector stands for them all: short texts are what BERT saw most.
 MEAN_POSITIONS = 96
 
 
-def with_rotary_positions(bert: BertModel, rope_theta: float, max_position_embeddings: int) -> JinaEmbeddingsV3Model:
+def with_rotary_positions(
+    bert: PreTrainedModel, rope_theta: float, max_position_embeddings: int
+) -> JinaEmbeddingsV3Model:
     """The weights of a BERT in the architecture of jina-embeddings-v3 (arXiv 2409.10173): the same layers under RoPE.
 
     Queries and keys were not trained to be turned, so the model has to be trained on; 100 steps of distillation are
