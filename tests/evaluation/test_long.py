@@ -1,0 +1,144 @@
+"""Long documents: made to length, hidden where they should be, scored by hand, at every theta."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.corpus.tables import SCHEMAS, write_table
+from stages.evaluation.long import LongTask, cut_articles, long_figures, long_tasks, planted, score, summary
+from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder, saved_encoder
+from stages.modeling.truncation import token_counts
+
+ORIGIN = {"source": "speeches", "language": "en", "license": "MIT"}
+PROMPTS = {"query": "", "document": "document : "}
+WORDS = ["ba", "be", "bi", "bo", "bu", "ca", "ce", "ci", "co", "cu"]
+
+
+@pytest.fixture
+def encoder(backbones: dict[str, Path]) -> Encoder:
+    return load_encoder(str(backbones["eurobert"]), EncoderSettings("mean", PROMPTS, 1000, 10_000.0))
+
+
+def text(number: int, num_sentences: int = 40) -> str:
+    """Sentences of three tokens and a full stop, other ones in every text."""
+    return " ".join(f"{WORDS[number % 10]} {WORDS[place % 10]} co." for place in range(num_sentences)).replace(
+        ". ", ". Ba "
+    )
+
+
+def write_documents(curated: Path, rows: list[tuple[str, str]], trained: tuple[str, ...] = ()) -> None:
+    """Test documents of (entity, text), and training pairs of some entities."""
+    documents = [{"id": str(at), "entity": entity, "text": one, **ORIGIN} for at, (entity, one) in enumerate(rows)]
+    write_table(curated / "documents/test.parquet", documents, SCHEMAS["documents"])
+    pairs = [{"id": one, "entity": one, "query": one, "document": one, **ORIGIN} for one in trained]
+    write_table(curated / "pairs/train.parquet", pairs, SCHEMAS["pairs"])
+
+
+def test_needles_lie_at_even_depths_in_documents_of_the_length_asked_for(encoder: Encoder, tmp_path: Path) -> None:
+    write_documents(tmp_path, [(f"speech {number}", text(number)) for number in range(6)])
+    tasks = planted(encoder, tmp_path, "speeches", num_documents=5, length=100)
+    assert {name: task.ranks for name, task in tasks.items()} == {"needle": 1, "passkey": 1}
+    for task in tasks.values():
+        assert len(set(task.queries)) == 5
+        assert token_counts(encoder, task.documents, "document") == [100] * 5
+    names = [query.rstrip("?").split()[-1] for query in tasks["passkey"].queries]
+    places = [one.split().index(f"{name}.") for one, name in zip(tasks["passkey"].documents, names, strict=True)]
+    shares = [(place - places[0]) / (places[-1] - places[0]) for place in places]
+    assert shares == pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=0.06)
+    assert not set(tasks["needle"].documents) & set(tasks["passkey"].documents)
+
+
+def test_every_speech_gives_one_haystack_before_any_gives_two(encoder: Encoder, tmp_path: Path) -> None:
+    rows = [("a", text(0)), ("a", text(1)), ("a", text(2, 5)), ("b", text(3)), ("c", text(4))]
+    write_documents(tmp_path, rows)
+
+    def haystacks(number: int) -> list[str]:
+        return [one.split()[0] for one in planted(encoder, tmp_path, "speeches", number, 100)["passkey"].documents[1:]]
+
+    assert haystacks(3) == ["bo", "bu"]
+    assert haystacks(4) == ["bo", "bu", "be"]
+    with pytest.raises(ValueError, match="got 4 test texts of speeches with 100 tokens, expected 5; lower lengths or"):
+        haystacks(5)
+
+
+def test_what_was_trained_on_is_left_out(encoder: Encoder, tmp_path: Path) -> None:
+    write_documents(tmp_path, [("a", text(0)), ("b", text(1)), ("c", text(2))], trained=("a",))
+    assert len(planted(encoder, tmp_path, "speeches", 2, 100)["needle"].documents) == 2
+    with pytest.raises(ValueError, match="got 2 test texts"):
+        planted(encoder, tmp_path, "speeches", 3, 100)
+    write_documents(tmp_path, [("a", text(0)), ("b", text(1))], trained=("a", "b"))
+    with pytest.raises(ValueError, match=r"2 of the 2 test rows of speeches .* give all sources .* the same splits"):
+        planted(encoder, tmp_path, "speeches", 2, 100)
+
+
+def write_articles(curated: Path) -> None:
+    rows = [{"id": str(at), "entity": f"e{at}", "query": f"{WORDS[at]} ba", "document": text(at)} for at in range(4)]
+    write_table(curated / "pairs/test.parquet", [row | ORIGIN for row in rows], SCHEMAS["pairs"])
+
+
+def test_articles_are_cut_at_the_length(encoder: Encoder, tmp_path: Path) -> None:
+    write_documents(tmp_path, [])
+    write_articles(tmp_path)
+    task = cut_articles(encoder, tmp_path, "speeches", 50)["articles"]
+    assert token_counts(encoder, task.documents, "document") == [50] * 4
+    assert [len(one) < len(text(at)) for at, one in enumerate(task.documents)] == [True] * 4
+    assert (task.queries[2], task.ranks) == ("bi ba", 10)
+    whole = cut_articles(encoder, tmp_path, "speeches", 5000)["articles"]
+    assert whole.documents == [text(at) for at in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "places", "expected"),
+    [(1, [0, 1, 2], 1.0), (1, [1, 0, 2], 1 / 3), (10, [0, 1, 2], 1.0)],
+)
+def test_a_score_is_the_share_of_queries_that_find_their_document(
+    backbones: dict[str, Path], ranks: int, places: list[int], expected: float
+) -> None:
+    same = load_encoder(str(backbones["eurobert"]), EncoderSettings("mean", {"query": "", "document": ""}, 100, 1e4))
+    texts = ["ba be bi", "co co cu", "du fa fe fi"]
+    assert score(same, LongTask(texts, [texts[place] for place in places], ranks)) == pytest.approx(expected)
+
+
+def test_figures_of_every_student_theta_and_length(encoder: Encoder, tmp_path: Path) -> None:
+    curated = tmp_path / "curated"
+    write_documents(curated, [(f"speech {number}", text(number)) for number in range(4)])
+    write_articles(curated)
+    students = {"before": tmp_path / "before", "after": tmp_path / "after"}
+    encoder.save(students["before"])
+    encoder.backbone.layers[0].self_attn.q_proj.weight.data.mul_(5)
+    encoder.save(students["after"])
+
+    def tasks(one: Encoder, length: int) -> dict[str, LongTask]:
+        return long_tasks(one, curated, "speeches", "speeches", 4, length)
+
+    figures = long_figures(students, tasks, lengths=(60, 120), thetas=(40.0, 10_000.0), precision="float32")
+    assert set(figures) == {"needle", "passkey", "articles"}
+    for by_model in figures.values():
+        assert {name: list(by_theta) for name, by_theta in by_model.items()} == {
+            "before": ["10000", "40"],
+            "after": ["10000", "40"],
+        }
+        assert all(set(one) == {"60", "120"} for by_theta in by_model.values() for one in by_theta.values())
+    alone = saved_encoder(students["after"], 40.0, 240)
+    expected = score(alone, tasks(alone, 120)["articles"])
+    assert figures["articles"]["after"]["40"]["120"] == pytest.approx(expected)
+    assert long_tasks(alone, curated, None, None, 4, 60) == {}
+
+
+def test_the_summary_is_a_mean_over_lengths_and_its_gain() -> None:
+    figures: dict[str, Any] = {
+        "needle": {
+            "before": {"10000": {"512": 0.2, "1024": 0.1}},
+            "after": {"10000": {"512": 0.6, "1024": 0.4}, "40000": {"512": 1.0, "1024": 1.0}},
+        },
+        "articles": {name: {"10000": {"512": 0.9, "1024": 0.9}} for name in ("before", "after")},
+    }
+    assert summary(figures, 10_000.0) == pytest.approx(
+        {
+            "long_needle_ndcg_at_1": 0.5,
+            "long_needle_over_before": 0.35,
+            "long_articles_ndcg_at_10": 0.9,
+            "long_articles_over_before": 0.0,
+        }
+    )
