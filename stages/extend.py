@@ -71,7 +71,7 @@ def extend(params: Params, section: dict[str, Any], output: Path, run: "StageRun
     if params.distill.freeze_token_embeddings:
         encoder.backbone.get_input_embeddings().requires_grad_(False)
     projection = read_projection(DISTILLED / "projection.safetensors")
-    data, epoch_batches, ids = _training_texts(params, encoder)
+    data, epoch_batches, ids = training_texts(params, encoder)
     with checkpoint_file("extend", run_key(section, INPUTS), writer=first()) as checkpoint:
         curve, _ = train(
             Distillation(encoder, projection, params.distill.matryoshka_dims, data),
@@ -91,7 +91,7 @@ def extend(params: Params, section: dict[str, Any], output: Path, run: "StageRun
             write_curve(output / "curve.csv", curve)
 
 
-def _training_texts(
+def training_texts(
     params: Params, encoder: "Encoder"
 ) -> tuple["Texts", Callable[[int], list["np.ndarray"]], list[str]]:
     """All queries, then all documents, each source cut at its own length; the batches of an epoch; the texts' names.

@@ -20,7 +20,7 @@ HEAVY = ("torch", "transformers", "mlflow", "pandas", "pyarrow", "great_expectat
 REMOVED = object()
 # Stages whose mains read the recipe; each must do so before it touches or imports anything.
 MAINS = [
-    "curate", "embed", "mine", "distill", "quantize", "evaluate", "promote",
+    "curate", "embed", "mine", "distill", "extend", "quantize", "evaluate", "promote",
     "adapt.retrieval", "adapt.text_matching", "adapt.clustering", "adapt.classification",
 ]  # fmt: skip
 
@@ -114,6 +114,16 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ),
     ("adapt/text-matching/scored_sources", ["wikipedia"], "adapt.text-matching.scored_sources", "of scored"),
     ("evaluate/long/articles", "wikipedia", "evaluate.long.articles", "['wikipedia'] is also in mine.sources"),
+    (
+        "evaluate/sources/unseen",
+        ["wikipedia"],
+        "evaluate.sources.unseen",
+        "['wikipedia'] are trained on in distill.sources",
+    ),
+    ("extend/mixture/3/max_tokens", 128, "extend.mixture", "reads 128 tokens of wikipedia, the teacher 96"),
+    ("embed/long/sources", ["speeches"], "extend.mixture", "reads 2048 tokens of needles, the teacher 96"),
+    ("quantize/rope_theta", None, "evaluate.long", "give both, or set haystacks and articles to null"),
+    ("evaluate/long/haystacks", "speeches", "evaluate.long.haystacks", "not sources of documents"),
     ("adapt/retrieval/num_negatives", 99, "adapt.retrieval.num_negatives", "99 asked"),
     ("adapt/retrieval/mixture/0/source", "wikipedia-descriptions", "adapt.retrieval.mixture", "no mined negatives"),
     ("extend/mixture", [], "extend", "name a source to draw from"),

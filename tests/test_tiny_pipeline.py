@@ -75,15 +75,35 @@ def test_every_stage_leaves_its_outputs(built: Path) -> None:
     metrics = json.loads((built / "data/evaluated/metrics.json").read_text(encoding="utf-8"))
     assert set(metrics["retrieval"]) == {"teacher", "bm25", "static", "base", "continued", "retrieval"}
     assert 0 < metrics["summary"]["retrieval_retention"] < 1.5
+    assert 0 < metrics["summary"]["unseen_retention"] < 1.5
+    assert {name: list(by_model) for name, by_model in metrics["long"].items()} == {
+        name: ["before", "after"] for name in ("needle", "passkey", "articles")
+    }
+    # Its own theta, the recipe's other one, the release's.
+    assert set(metrics["long"]["needle"]["after"]) == {"10000", "40000", "20000"}
+    assert metrics["summary"]["long_needle_ndcg_at_1"] == pytest.approx(
+        np.mean(list(metrics["long"]["needle"]["after"]["20000"].values()))
+    )
     report = (built / "data/evaluated/report.html").read_text(encoding="utf-8")
     assert "<svg" in report
     assert "http-equiv" in report
     stages = {path.stem for path in (built / "data/lineage").glob("*.json")}
-    assert stages == {"curate", "embed", "mine", "distill", *(f"adapt@{task}" for task in TASKS)} | {
+    assert stages == {"curate", "embed", "mine", "distill", "extend", *(f"adapt@{task}" for task in TASKS)} | {
         "quantize",
         "evaluate",
         "promote",
     }
+
+
+def test_the_release_carries_theta_and_length_of_inference_not_of_training(built: Path) -> None:
+    release = built / "data/quantized/stillhouse-tiny"
+    trained = json.loads((built / "data/extended/student/encoder.json").read_text(encoding="utf-8"))
+    assert (trained["rope_theta"], trained["max_tokens"]) == (10_000.0, 128)
+    for folder in (release / "base", *(release / "merged").iterdir()):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        settings = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+        assert config["rope_parameters"]["rope_theta"] == settings["rope_theta"] == 20_000.0
+        assert settings["max_tokens"] == 128
 
 
 def test_nothing_released_is_a_pickle(built: Path) -> None:
@@ -128,7 +148,7 @@ def test_promoted_model_is_served_by_alias(built: Path, monkeypatch: pytest.Monk
     assert vectors.shape == (1, 64)
     assert np.linalg.norm(vectors) == pytest.approx(1, abs=1e-5)
     runs = mlflow.search_runs(experiment_names=["stillhouse-tiny"])
-    assert len(runs) == 12  # a parent, and a child for each stage that works
+    assert len(runs) == 13  # a parent, and a child for each stage that works
     assert set(runs["status"]) == {"FINISHED"}
 
 
@@ -158,17 +178,20 @@ def test_distill_and_adapters_resume_after_sigkill_with_the_same_weights(built: 
     for name in ("stages", "data", "params.yaml"):
         source = built / name
         shutil.copytree(source, killed / name) if source.is_dir() else shutil.copy(source, killed)
-    expected = {stage: _weights(killed, stage) for stage in ("distill", "retrieval")}
-    for stage, module in (("distill", "stages.distill"), ("retrieval", "stages.adapt.retrieval")):
+    modules = {"distill": "stages.distill", "extend": "stages.extend", "retrieval": "stages.adapt.retrieval"}
+    expected = {stage: _weights(killed, stage) for stage in modules}
+    for stage, module in modules.items():
         _kill_after_checkpoint(killed, module, ".stillhouse/checkpoints")
         run(killed, sys.executable, "-m", module)
         assert _weights(killed, stage) == expected[stage], stage
 
 
 def _weights(folder: Path, stage: str) -> bytes:
-    path = {"distill": "data/distilled/student/model.safetensors"}.get(
-        stage, f"data/adapted/{stage}/adapter_model.safetensors"
-    )
+    students = {
+        "distill": "data/distilled/student/model.safetensors",
+        "extend": "data/extended/student/model.safetensors",
+    }
+    path = students.get(stage, f"data/adapted/{stage}/adapter_model.safetensors")
     return (folder / path).read_bytes()
 
 
@@ -189,7 +212,8 @@ def _kill_after_checkpoint(folder: Path, module: str, checkpoints: str) -> None:
 
 
 def test_a_pretrained_bert_with_mean_pooling_runs_the_same_way(tmp_path: Path) -> None:
-    shape = {"architecture": "pretrained", "num_attention_heads": None, "intermediate_size": None}
+    shape = {"architecture": "pretrained", "layers": [0], "num_layers": None, "num_attention_heads": None}
+    shape |= {"intermediate_size": None}
     changes = {f"distill.backbone.{name}": value for name, value in shape.items()}
     thetas = {f"adapt.{task}.rope_theta": None for task in TASKS}
     folder = checkout(
@@ -200,6 +224,9 @@ def test_a_pretrained_bert_with_mean_pooling_runs_the_same_way(tmp_path: Path) -
             "distill.backbone.max_position_embeddings": None,
             "distill.pooling": "mean",
             "distill.rope_theta": None,
+            "extend.rope_theta": None,
+            "evaluate.long.haystacks": None,
+            "evaluate.long.articles": None,
             "quantize.rope_theta": None,
         },
     )

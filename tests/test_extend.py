@@ -1,0 +1,149 @@
+"""The long-context phase with a tiny student: what a batch is, what is trained, what is handed on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from stages import extend, params
+from stages.corpus.tables import SCHEMAS, SPLITS, read_split, write_table
+from stages.corpus.vectors import Reading, VectorStore
+from stages.modeling.encoder import EncoderSettings, load_encoder, saved_encoder
+from stages.modeling.projection import read_projection, write_projection
+from stages.training.curves import read_curve
+from stages.training.tracking import SilentRun
+
+TEACHER = 40
+PROMPTS = {"query": "query : ", "document": "document : "}
+
+
+@pytest.fixture
+def project(
+    short_recipe: dict[str, Any],
+    backbones: dict[str, Path],
+    sentences: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, Any]:
+    """Curated pairs of a short and a long source, a teacher's vectors and a distilled student; gives the recipe."""
+    monkeypatch.chdir(tmp_path)
+    recipe = short_recipe
+    long = [" ".join(sentences[at : at + 3]) for at in range(100, 160)]
+    origin = {"entity": "e", "language": "en", "license": "MIT"}
+    rows = [
+        {"id": f"{source}/{at}", **origin, "source": source, "query": queries[at], "document": documents[at]}
+        for source, queries, documents in (
+            ("wikipedia", sentences[:60], sentences[100:160]),
+            ("docstrings", sentences[40:100], long),
+        )
+        for at in range(60)
+    ]
+    for place, split in enumerate(SPLITS):
+        write_table(Path("data/curated/pairs", f"{split}.parquet"), rows[place::3], SCHEMAS["pairs"])
+    store = VectorStore(Path("data/embedded"), {"teacher": "none"})
+    generator = np.random.default_rng(0)
+    for texts, reading in ((sentences, Reading("", 24, 24)), (long, Reading("", 64, 16))):
+        store.add([store.key(reading, text) for text in texts], generator.normal(size=(len(texts), TEACHER)))
+    student = load_encoder(str(backbones["eurobert"]), EncoderSettings("last", PROMPTS, 24, 10_000.0))
+    student.save(Path("data/distilled/student"))
+    torch.manual_seed(0)
+    write_projection(torch.nn.Linear(student.dimensions, TEACHER), Path("data/distilled/projection.safetensors"))
+    recipe["embed"] |= {"max_tokens": 24, "prompts": dict.fromkeys(("query", "document", "clustering"), "")}
+    recipe["embed"]["long"] = {"sources": ["docstrings"], "max_tokens": 64, "window_tokens": 16}
+    recipe["engine"]["threads"] = 1
+    recipe["distill"] |= {"matryoshka_dims": [8, 32], "freeze_token_embeddings": True}
+    recipe["extend"] |= {
+        "mixture": [
+            {"source": "wikipedia", "weight": 1.0, "max_tokens": 12, "batch_size": 5},
+            {"source": "docstrings", "weight": 2.0, "max_tokens": 48, "batch_size": 3},
+        ],
+        "max_truncated_share": 0.7,
+        "rope_theta": 500.0,
+    }
+    recipe["extend"]["training"] |= {"steps": 6, "evaluate_every": 6, "checkpoint_every": 3, "learning_rate": 0.01}
+    return recipe
+
+
+def read(recipe: dict[str, Any]) -> params.Params:
+    YAML(typ="safe").dump(recipe, Path("params.yaml"))
+    return params.read(Path("params.yaml"))
+
+
+def run(recipe: params.Params) -> None:
+    section = recipe.model_dump(include={"seed", "engine", "extend"})
+    extend.extend(recipe, section, extend.OUTPUT, SilentRun())
+
+
+def test_student_and_projection_learn_on_and_carry_the_phases_theta_and_length(project: dict[str, Any]) -> None:
+    run(read(project))
+    before, after = (saved_encoder(folder / "student", None) for folder in (extend.DISTILLED, extend.OUTPUT))
+    assert (after.settings.rope_theta, after.settings.max_tokens) == (500.0, 48)
+    assert after.backbone.config.rope_parameters["rope_theta"] == 500.0
+    changed = {
+        name
+        for (name, one), other in zip(before.named_parameters(), after.parameters(), strict=True)
+        if not torch.equal(one, other)
+    }
+    assert any("layers.0" in name for name in changed)
+    assert not any("embed_tokens" in name for name in changed)  # frozen, as in distill
+    psi = [read_projection(folder / "projection.safetensors").weight for folder in (extend.DISTILLED, extend.OUTPUT)]
+    assert psi[0].shape == psi[1].shape == (TEACHER, 32)
+    assert not torch.equal(*psi)
+    curve = read_curve(extend.OUTPUT / "curve.csv")
+    assert [row["step"] for row in curve] == [1, 2, 3, 4, 5, 6]
+    assert 0 <= curve[-1]["dev_ndcg_at_10"] <= 1
+
+
+def test_length_and_batch_size_change_with_the_source_drawn(project: dict[str, Any]) -> None:
+    recipe = read(project)
+    encoder = saved_encoder(extend.DISTILLED / "student", None)
+    data, epoch_batches, ids = extend.training_texts(recipe, encoder)
+    pairs = len(ids) // 2
+    assert len(data.token_ids) == len(ids)
+    drawn: dict[str, set[int]] = {}
+    longest: dict[str, int] = {}
+    for epoch in range(3):
+        for rows in epoch_batches(epoch):
+            queries, documents = np.split(rows, 2)
+            np.testing.assert_array_equal(documents, queries + pairs)  # both sides of the same pairs
+            (source,) = {ids[row].partition("/")[0] for row in rows}
+            assert {ids[row].rpartition(" ")[2] for row in documents} == {"(document)"}
+            drawn.setdefault(source, set()).add(len(queries))
+            longest[source] = max(longest.get(source, 0), *(len(data.token_ids[row]) for row in rows))
+    assert drawn == {"wikipedia": {5}, "docstrings": {3}}
+    assert longest["wikipedia"] == 12
+    assert 24 < longest["docstrings"] <= 48
+
+
+def test_a_long_document_is_distilled_from_its_windows(project: dict[str, Any]) -> None:
+    recipe = read(project)
+    data, _, ids = extend.training_texts(recipe, saved_encoder(extend.DISTILLED / "student", None))
+    store = VectorStore(extend.EMBEDDED)
+    assert data.teacher is not None
+    for source, reading in (("wikipedia", Reading("", 24, 24)), ("docstrings", Reading("", 64, 16))):
+        first = read_split(extend.CURATED, "pairs", "train", [source]).to_pylist()[0]
+        place = ids.index(f"{first['id']} (document)")
+        np.testing.assert_array_equal(data.teacher[[place]].numpy(), store.texts(reading, [first["document"]]))
+
+
+def test_too_many_cut_texts_are_refused(project: dict[str, Any]) -> None:
+    project["extend"]["max_truncated_share"] = 0.01
+    with pytest.raises(ValueError, match=r"extend\.mixture wikipedia: .*% of \d+ texts are cut at max_tokens 12"):
+        run(read(project))
+    assert not extend.OUTPUT.exists()
+
+
+def test_without_steps_the_student_is_handed_on_as_it_is(project: dict[str, Any]) -> None:
+    (extend.OUTPUT / "student").mkdir(parents=True)
+    (extend.OUTPUT / "student/stale.txt").write_text("of an earlier run")
+    extend.pass_on(extend.DISTILLED, extend.OUTPUT)
+    passed = {path.relative_to(extend.OUTPUT): path for path in extend.OUTPUT.rglob("*") if path.is_file()}
+    assert read_curve(passed.pop(Path("curve.csv"))) == []
+    assert passed.keys() == {
+        path.relative_to(extend.DISTILLED) for path in extend.DISTILLED.rglob("*") if path.is_file()
+    }
+    for name, path in passed.items():
+        assert path.read_bytes() == (extend.DISTILLED / name).read_bytes()
