@@ -68,19 +68,16 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
     torch.set_num_threads(params.engine.threads)
     torch.manual_seed(params.seed)
     pairs = read_split(CURATED, "pairs", "train", settings.sources)
-    encoder, static, data, axes = _student(params, pairs)
+    encoder, static, data = _student(params, pairs)
     place(encoder, precision=params.engine.precision, packing=params.engine.packing)
     sample = _sample(len(data.token_ids), settings.warm_start.num_texts, params.seed)
-    psi = torch.nn.Linear(encoder.dimensions, len(axes))
-
-    def fit_psi() -> None:
-        targets = data.targets(sample, torch.device("cpu")).numpy()
-        start_projection(psi, _embed(encoder, data, sample), targets, settings.warm_start.ridge_penalty)
-
-    fit_psi()
+    targets = data.targets(sample, torch.device("cpu")).numpy()
+    start = _embed(encoder, data, sample)
+    psi = torch.nn.Linear(encoder.dimensions, targets.shape[1])
+    start_projection(psi, start, targets, settings.warm_start.ridge_penalty)
     if settings.freeze_token_embeddings:
         encoder.backbone.get_input_embeddings().requires_grad_(False)
-    objective = _objective(params, encoder, psi, data, axes)
+    objective = _objective(params, encoder, psi, data, (targets, start))
     batches, ids = _batches(params, pairs, data.lengths)
     key = run_key(section, INPUTS)
     schedule = Schedule(**settings.training.model_dump(exclude={"batch_tokens", "batch_size"}))
@@ -105,7 +102,7 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
     ):
         curve = train_phase(schedule, one, "student", params.seed)
         if not any(parameter is psi.weight for parameter in objective.parameters()):
-            fit_psi()
+            start_projection(psi, _embed(encoder, data, sample), targets, settings.warm_start.ridge_penalty)
         if first():
             shutil.rmtree(output, ignore_errors=True)
             encoder.save(output / "student")
@@ -118,16 +115,20 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
             save_file(tensors, output / "static.safetensors")
 
 
-def _objective(params: Params, encoder: "Encoder", psi: "nn.Linear", data: "Texts", axes: "np.ndarray") -> "Objective":
+def _objective(
+    params: Params, encoder: "Encoder", psi: "nn.Linear", data: "Texts", start: tuple["np.ndarray", "np.ndarray"]
+) -> "Objective":
     """What `distill.objective` and `distill.projection` name, over texts (queries, then documents) or pairs of both.
 
-    A projection on the teacher's side starts as the rotation into its first D principal axes, which keeps the most.
+    A projection on the teacher's side starts as the rotation of the teacher's space that brings the vectors of some
+    texts nearest to the untrained student's, `start` ([n, T], [n, D]): it keeps what the teacher tells apart.
 
     Raises:
         ValueError: the student has more dimensions than the teacher, so nothing is projected down.
     """
     import torch
 
+    from stages.modeling.warm_start import nearest_rotation
     from stages.objectives.distillation import Distillation, TeacherSideDistillation
     from stages.objectives.pairs import PairContrast, ScoreDistillation
     from stages.objectives.texts import Texts
@@ -144,14 +145,14 @@ def _objective(params: Params, encoder: "Encoder", psi: "nn.Linear", data: "Text
         return kind(encoder, dims, queries, documents, settings.temperature)
     if settings.projection.side == "student":
         return Distillation(encoder, psi.requires_grad_(trained), dims, data)
-    if encoder.dimensions > len(axes):
+    if psi.in_features > psi.out_features:
         raise ValueError(
-            f"distill.projection.side: teacher projects {len(axes)} dimensions down, the student has "
-            f"{encoder.dimensions}; use side: student"
+            f"distill.projection.side: teacher projects {psi.out_features} dimensions down, the student has "
+            f"{psi.in_features}; use side: student"
         )
-    down = torch.nn.Linear(len(axes), encoder.dimensions)
+    down = torch.nn.Linear(psi.out_features, psi.in_features)
     with torch.no_grad():
-        down.weight.copy_(torch.from_numpy(axes[:, : encoder.dimensions].T.copy()))
+        down.weight.copy_(torch.from_numpy(nearest_rotation(*start).T))
         down.bias.zero_()
     return TeacherSideDistillation(encoder, down.requires_grad_(trained), dims, data)
 
@@ -185,9 +186,9 @@ def _batches(
     return lambda seed, epoch: drawn_batches(rows_of, of_pair, sizes, weights, seed, epoch), ids
 
 
-def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "np.ndarray"], "Texts", "np.ndarray"]:
-    """The student before training, the static closed-form embedder (table, token weights), the tokenised texts with
-    their teacher vectors (queries, then documents), and the teacher's principal axes [T, T].
+def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "np.ndarray"], "Texts"]:
+    """The student before training, the static closed-form embedder (table, token weights), and the tokenised texts with
+    their teacher vectors: queries, then documents.
     """
     import numpy as np
     import torch
@@ -218,13 +219,13 @@ def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
     mapping = warm_start.ridge(means, targets, settings.warm_start.ridge_penalty) @ axes[:, : table.shape[1]]
     static = {"table": (table @ mapping).astype(np.float16), "weights": weights.astype(np.float32)}
     if shape.architecture == "pretrained":
-        return load_encoder(shape.path, how, shape.layers), static, data, axes
+        return load_encoder(shape.path, how, shape.layers), static, data
     assert how.rope_theta is not None, "checked with the recipe"
     assert shape.max_position_embeddings is not None, "checked with the recipe"
     if shape.architecture == "rotary":
         bert = load_backbone(shape.path, shape.layers)
         backbone = with_rotary_positions(bert, how.rope_theta, shape.max_position_embeddings)
-        return Encoder(backbone, tokenizer, how), static, data, axes
+        return Encoder(backbone, tokenizer, how), static, data
     backbone = warm_start.eurobert(
         table,
         weights,
@@ -233,7 +234,7 @@ def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
         **shape.model_dump(exclude={"path", "architecture", "layers"}),
         rope_theta=how.rope_theta,
     )
-    return Encoder(backbone, tokenizer, how), static, data, axes
+    return Encoder(backbone, tokenizer, how), static, data
 
 
 def _sample(total: int, wanted: int, seed: int) -> "np.ndarray":

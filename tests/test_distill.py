@@ -143,9 +143,23 @@ def test_batches_hold_texts_or_pairs_of_one_source(project: dict[str, Any]) -> N
 def test_a_teacher_smaller_than_its_student_is_not_projected_down(project: dict[str, Any]) -> None:
     recipe = written(project, VARIANTS["teacher side"], Path("params.yaml"))
     pairs = read_split(distill.CURATED, "pairs", "train", SOURCES)
-    encoder, _, data, axes = distill._student(recipe, pairs)
+    encoder, _, data = distill._student(recipe, pairs)
+    start = np.zeros((3, 16)), np.zeros((3, 32))
     with pytest.raises(ValueError, match="projects 16 dimensions down, the student has 32; use side: student"):
-        distill._objective(recipe, encoder, torch.nn.Linear(32, 16), data, axes[:16, :16])
+        distill._objective(recipe, encoder, torch.nn.Linear(32, 16), data, start)
+
+
+def test_a_teacher_side_projection_starts_as_a_rotation_towards_the_student(project: dict[str, Any]) -> None:
+    recipe = written(project, VARIANTS["teacher side"], Path("params.yaml"))
+    encoder, _, data = distill._student(recipe, read_split(distill.CURATED, "pairs", "train", SOURCES))
+    teacher, student = data.targets(range(60), torch.device("cpu")).numpy(), distill._embed(encoder, data, range(60))
+    objective: Any = distill._objective(recipe, encoder, torch.nn.Linear(32, TEACHER), data, (teacher, student))
+    with torch.no_grad():
+        weight = objective.projection.weight
+        torch.testing.assert_close(weight @ weight.T, torch.eye(32), atol=1e-5, rtol=0)
+        near = cosine_similarity(objective.projection(torch.from_numpy(teacher)), torch.from_numpy(student)).mean()
+        other = cosine_similarity(torch.from_numpy(teacher[:, :32]), torch.from_numpy(student)).mean()
+    assert near > other + 0.1
 
 
 @pytest.mark.parametrize(

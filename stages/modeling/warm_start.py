@@ -141,6 +141,15 @@ def _attend_by_weight(backbone: Any, weights: np.ndarray, end_of_sequence: int) 
         attention.q_proj.weight[row] = last / last.pow(2).sum() * scale / attention.scaling
 
 
+def nearest_rotation(vectors: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Orthonormal map [T, D], D <= T, that brings vectors [N, T] nearest to targets [N, D] (orthogonal Procrustes).
+
+    It keeps distances, or, where D < T, those within the D directions that the targets tell most about.
+    """
+    left, _, right = np.linalg.svd(vectors.T @ targets, full_matrices=False)
+    return np.asarray(left @ right)
+
+
 def start_projection(projection: nn.Linear, embeddings: np.ndarray, teacher: np.ndarray, penalty: float) -> None:
     """Set a projection R^D -> R^T to the ridge solution from student embeddings [N, D] to teacher vectors [N, T]."""
     ones = np.ones((len(embeddings), 1), dtype=embeddings.dtype)

@@ -100,11 +100,13 @@ class Workshop:
 
     def table(self, revision: str, path: str) -> Any:
         """An Arrow table that an experiment left, read from the cache."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
         from dvc.api import DVCFileSystem
 
-        with DVCFileSystem(str(self.project), rev=revision).open(path) as stream:
-            return pq.read_table(stream)
+        # As bytes: Arrow's threads, reading a Python stream, can outlive the interpreter and abort it.
+        content = DVCFileSystem(str(self.project), rev=revision).read_bytes(path)
+        return pq.read_table(pa.BufferReader(content), use_threads=False)
 
     def _commit(self) -> str:
         try:

@@ -60,12 +60,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "data/sources/README.md"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    recipe = YAML(typ="safe").load(ROOT / "tests/recipes/tiny.yaml")
+    yaml = YAML(typ="safe")
+    yaml.default_flow_style = False  # DVC's overrides would write `{path: package:...}` without the quotes it needs
+    recipe = yaml.load(ROOT / "tests/recipes/tiny.yaml")
     for source in recipe["curate"]["sources"]:
         source["max_rows"] = 80
     recipe["distill"]["training"] |= {"steps": 3, "evaluate_every": 3, "checkpoint_every": 3}
     recipe["distill"]["continued_steps"] = 1
-    YAML(typ="safe").dump(recipe, folder / "params.yaml")
+    recipe["extend"]["training"]["steps"] = 0
+    yaml.dump(recipe, folder / "params.yaml")
     (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", "--all")

@@ -47,6 +47,16 @@ def test_weighted_mean_by_hand() -> None:
     np.testing.assert_allclose(means, [[0.25, 0.75], [0.0, 1.0], [4.0, 4.0]])
 
 
+def test_nearest_rotation_finds_the_one_that_was_made() -> None:
+    vectors = normal(60, 7).astype(np.float64)
+    rotation = np.linalg.qr(normal(7, 7).astype(np.float64))[0][:, :4]
+    found = warm_start.nearest_rotation(vectors, 3 * vectors @ rotation)
+    np.testing.assert_allclose(found.T @ found, np.eye(4), atol=1e-10)
+    square = np.linalg.qr(normal(7, 7).astype(np.float64))[0]
+    np.testing.assert_allclose(warm_start.nearest_rotation(vectors, 3 * vectors @ square), square, atol=1e-10)
+    assert np.linalg.norm(found - rotation) < np.linalg.norm(np.eye(7)[:, :4] - rotation)
+
+
 def test_principal_axes_are_a_rotation_that_puts_the_most_first() -> None:
     vectors = normal(200, 6) * np.array([1, 5, 2, 0.1, 3, 0.5])
     axes = warm_start.principal_axes(vectors)
@@ -161,10 +171,10 @@ def test_projection_start_lowers_the_distillation_loss(start: Start, sentences: 
     projection = nn.Linear(WIDTH, 24)
     data = Texts(start.token_ids, torch.from_numpy(teacher))
     objective = Distillation(start.encoder, projection, [WIDTH], data)
-    rows = np.arange(len(sentences))
+    rows, embeddings = np.arange(len(sentences)), start.encoder.encode(sentences, "document")
     with torch.no_grad():
-        random = objective(rows)["distillation"].item()
-        warm_start.start_projection(projection, start.encoder.encode(sentences, "document"), teacher, 1e-3)
-        started = objective(rows)["distillation"].item()
+        random = objective(rows, torch.from_numpy(embeddings), None)["distillation"].item()
+        warm_start.start_projection(projection, embeddings, teacher, 1e-3)
+        started = objective(rows, torch.from_numpy(embeddings), None)["distillation"].item()
     assert random > 0.8
     assert started < 0.1 * random
