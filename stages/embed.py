@@ -6,11 +6,10 @@ embedded. data/embedded is the part of it that this build reads, in order of key
 
 import itertools
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.params import TEXT_FIELDS, Params, load
+from stages.params import Params, load
 
 if TYPE_CHECKING:
     from stages.corpus.vectors import Reading, VectorStore
@@ -75,32 +74,22 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
 
 
 def wanted_texts(params: Params, curated: Path) -> "dict[tuple[str, Reading], list[str]]":
-    """Distinct texts by side (`query`, `document`, `clustering`) and by how the teacher reads them.
-
-    Retrieval pairs are read as query and document; text matching reads both sides as documents, clustering both sides
-    under its own instruction. What only the student is measured on is left out: `documents`, and the long articles.
-    """
+    """Distinct texts by side (`query`, `document`, `clustering`) and by how the teacher reads them."""
     from stages.corpus.readings import Readings
     from stages.corpus.tables import SPLITS, read_table
+    from stages.corpus.wanted import wanted_columns
 
     readings = Readings(params.embed.prompts, params.embed.max_tokens, params.embed.long)
     wanted: dict[tuple[str, Reading], dict[str, None]] = {}
-
-    def want(kind: str, column: str, side: str, sources: Iterable[str]) -> None:
-        for source, split in itertools.product(sources, SPLITS):
-            texts = read_table(curated / kind / f"{split}.parquet", [source])[column].to_pylist()
-            wanted.setdefault((side, readings.of(side, source)), {}).update(dict.fromkeys(texts))
-
-    names = {kind: [one.name for one in params.curate.sources if one.kind == kind] for kind in TEXT_FIELDS}
-    pairs = [name for name in names["pairs"] if name != params.evaluate.long.articles]
-    want("pairs", "query", "query", pairs)
-    want("pairs", "document", "document", pairs)
-    want("pairs", "query", "document", params.adapt.text_matching.pair_sources)
-    for column in ("query", "document"):
-        want("pairs", column, "clustering", params.adapt.clustering.sources)
-    for kind in ("scored", "labelled"):
-        for column in TEXT_FIELDS[kind]:
-            want(kind, column, "document", names[kind])
+    for want in wanted_columns(
+        {source.name: source.kind for source in params.curate.sources},
+        left_out=params.evaluate.long.articles,
+        pair_sources=params.adapt.text_matching.pair_sources,
+        clustering_sources=params.adapt.clustering.sources,
+    ):
+        for source, split in itertools.product(want.sources, SPLITS):
+            texts = read_table(curated / want.kind / f"{split}.parquet", [source])[want.column].to_pylist()
+            wanted.setdefault((want.side, readings.of(want.side, source)), {}).update(dict.fromkeys(texts))
     return {read: list(texts) for read, texts in wanted.items()}
 
 

@@ -1,0 +1,54 @@
+"""The embed stage in a plan: the teacher reads each distinct text once a way of reading it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.corpus.readings import Readings
+from stages.corpus.vectors import Reading
+from stages.corpus.wanted import Want
+from stages.modeling.flops import Shape
+from stages.planning.corpus import Corpus
+from stages.planning.steps import Totals, embedding
+from stages.planning.texts import in_windows
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The model that embeds, and how.
+
+    Args:
+        name: as `TokenCounts` knows it.
+        narrowed: its pooling reads one position.
+    """
+
+    name: str
+    shape: Shape
+    narrowed: bool
+    packing: bool
+    batch_tokens: int
+
+    def work(self, corpus: Corpus, readings: Readings, wanted: Iterable[Want]) -> Totals:
+        """Embedding what is wanted: distinct texts, and the tokens of all their windows."""
+        total = Totals()
+        for scale, texts, lengths in self._reads(corpus, readings, wanted):
+            read = embedding(self.shape, lengths, self.batch_tokens, narrowed=self.narrowed, packing=self.packing)
+            total += Totals(texts, read.tokens, read.flops, read.computed) * scale
+        return total
+
+    def _reads(
+        self, corpus: Corpus, readings: Readings, wanted: Iterable[Want]
+    ) -> Iterator[tuple[float, int, np.ndarray]]:
+        """By source and way of reading: rows that stand behind one, new distinct texts, tokens of each window."""
+        seen: dict[Reading, set[str]] = {}
+        for want in wanted:
+            for name in want.sources:
+                source, reading = corpus.sources[name], readings.of(want.side, name)
+                known = seen.setdefault(reading, set())
+                texts = dict.fromkeys(text for of_split in source.columns[want.column].values() for text in of_split)
+                new = [text for text in texts if text not in known]
+                known.update(new)
+                cut = (reading.instruction, reading.max_tokens)
+                lengths = corpus.counts.lengths(self.name, new, source.tokens, *cut)
+                yield source.scale, len(new), in_windows(lengths, reading.window_tokens)
