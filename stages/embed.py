@@ -41,11 +41,12 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
 
     Raises:
         RuntimeError: a text is still without a vector.
-        ValueError: too many texts are longer than what the teacher reads of them.
+        ValueError: too many texts are longer than what the teacher reads of them, or that is more than it can read.
     """
     import torch
 
     from stages.corpus.vectors import VectorStore
+    from stages.modeling.backbones import take_length
     from stages.modeling.encoder import EncoderSettings, load_encoder, place
     from stages.modeling.identity import teacher_identity
 
@@ -54,6 +55,8 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
     teacher = load_encoder(
         settings.teacher, EncoderSettings(settings.pooling, dict(settings.prompts), settings.max_tokens)
     )
+    if settings.long.sources:
+        take_length(teacher.backbone, min(settings.long.window_tokens, settings.long.max_tokens))
     place(teacher, precision=engine.precision, packing=engine.packing)
     identity = teacher_identity(settings.teacher, settings.pooling, engine.precision)
     store = VectorStore(working / str(identity["digest"]), identity)

@@ -1,4 +1,4 @@
-"""Backbones: loaded whole or some of their layers, without dropout, with the RoPE base of a phase."""
+"""Backbones: loaded whole or some of their layers, without dropout, with the RoPE base and the length of a phase."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -73,6 +73,25 @@ def first_position(backbone: nn.Module) -> int:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.padding_idx + 1
     return 0
+
+
+def take_length(backbone: Any, max_tokens: int) -> None:
+    """Have a backbone take texts of so many tokens; one with rotary positions says so in its config from here on.
+
+    Other people's tools cut a text at what the config says, whatever the release was trained with.
+
+    Raises:
+        ValueError: its positions are a table, which is shorter.
+    """
+    config = backbone.config
+    positions = getattr(config, "max_position_embeddings", max_tokens) - first_position(backbone)
+    if max_tokens <= positions:
+        return
+    if getattr(config, "rope_parameters", None) is None:
+        raise ValueError(
+            f"max_tokens is {max_tokens} but backbone {config.model_type!r} has {positions} positions; lower max_tokens"
+        )
+    config.max_position_embeddings = max_tokens
 
 
 def set_rope_theta(backbone: Any, theta: float) -> None:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from stages.corpus.batches import token_budget_batches
-from stages.modeling.backbones import first_position, load_backbone, set_rope_theta
+from stages.modeling.backbones import first_position, load_backbone, set_rope_theta, take_length
 from stages.modeling.flops import Shape, shape_of_config, training_flops
 from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
 from stages.modeling.pooling import NarrowedMlp, Pooling, pool, read_positions
@@ -202,8 +202,14 @@ class Encoder(nn.Module):
 
 
 def load_encoder(location: str, settings: EncoderSettings, layers: Sequence[int] | None = None) -> Encoder:
-    """Load a backbone folder with its tokenizer as an encoder."""
-    return Encoder(load_backbone(location, layers), load_tokenizer(location), settings)
+    """Load a backbone folder with its tokenizer as an encoder.
+
+    Raises:
+        ValueError: the backbone has fewer positions than a text may have tokens.
+    """
+    backbone = load_backbone(location, layers)
+    take_length(backbone, settings.max_tokens)
+    return Encoder(backbone, load_tokenizer(location), settings)
 
 
 def saved_encoder(folder: Path, rope_theta: float | None, max_tokens: int | None = None) -> Encoder:
