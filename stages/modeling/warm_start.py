@@ -32,12 +32,16 @@ def ridge(features: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarr
 
 
 def token_table(backbone: Any) -> np.ndarray:
-    """A backbone's input embeddings without position, normalised to unit root mean square: [V, D]."""
+    """A backbone's input embeddings without position, normalised to unit root mean square: [V, D].
+
+    The row of a padding token may be zero, and stays so.
+    """
     with torch.inference_mode():
         table = backbone.get_input_embeddings().weight
         if isinstance(backbone, BertModel):
             table = backbone.embeddings.LayerNorm(table + backbone.embeddings.token_type_embeddings.weight[0])
-        return (table * torch.rsqrt(table.pow(2).mean(dim=1, keepdim=True))).numpy()
+        mean_square = table.pow(2).mean(dim=1, keepdim=True).clamp(min=torch.finfo(table.dtype).tiny)
+        return (table * torch.rsqrt(mean_square)).numpy()
 
 
 def token_weights(token_ids: Sequence[Sequence[int]], vocabulary: int) -> np.ndarray:

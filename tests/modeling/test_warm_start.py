@@ -67,6 +67,15 @@ def test_principal_axes_are_a_rotation_that_puts_the_most_first() -> None:
     np.testing.assert_allclose(energy, singular**2, rtol=1e-3)
 
 
+def test_a_zero_row_of_the_token_table_stays_zero(backbones: dict[str, Path]) -> None:
+    backbone = load_backbone(str(backbones["eurobert"]))
+    with torch.no_grad():
+        backbone.get_input_embeddings().weight[0] = 0.0  # as that of the padding token, where one is declared
+    table = warm_start.token_table(backbone)
+    assert not table[0].any()
+    assert np.isfinite(table).all()
+
+
 @pytest.mark.parametrize("architecture", ["bert", "eurobert", "qwen3"])
 def test_token_table_has_rows_of_unit_size(backbones: dict[str, Path], architecture: str) -> None:
     backbone = load_backbone(str(backbones[architecture]))
