@@ -213,10 +213,7 @@ def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
     teacher = np.concatenate([store.of(side, texts[side], pairs["source"].to_pylist()) for side in SIDES])
     data = Texts(token_ids, torch.from_numpy(teacher))
     weights = warm_start.token_weights(token_ids, len(table))
-    targets = teacher.astype(np.float32)
-    axes = warm_start.principal_axes(targets)
-    means = warm_start.weighted_mean(table, weights, token_ids)
-    mapping = warm_start.ridge(means, targets, settings.warm_start.ridge_penalty) @ axes[:, : table.shape[1]]
+    mapping = warm_start.static_map(table, weights, token_ids, teacher, settings.warm_start.ridge_penalty)
     static = {"table": (table @ mapping).astype(np.float16), "weights": weights.astype(np.float32)}
     if shape.architecture == "pretrained":
         return load_encoder(shape.path, how, shape.layers), static, data

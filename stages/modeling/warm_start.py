@@ -22,13 +22,18 @@ QUERY_SCALE = 0.1
 SMOOTHING = 3e-4
 # The end-of-sequence token's own vector is the same for every text: it starts small so as not to drown the mean.
 END_OF_SEQUENCE_SCALE = 0.01
+# Texts whose means and vectors are in memory at once, in float32.
+CHUNK_TEXTS = 65_536
 
 
 def ridge(features: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
     """Least squares W [D, T] of features [N, D] onto targets [N, T], its L2 penalty relative to the mean variance."""
-    gram = features.T @ features
-    gram[np.diag_indices_from(gram)] += penalty * np.trace(gram) / len(gram)
-    return np.linalg.solve(gram, features.T @ targets)
+    return _solve(features.T @ features, features.T @ targets, penalty)
+
+
+def _solve(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:
+    damped = gram + np.diag(np.full(len(gram), penalty * np.trace(gram) / len(gram), dtype=gram.dtype))
+    return np.linalg.solve(damped, cross)
 
 
 def token_table(backbone: Any) -> np.ndarray:
@@ -55,6 +60,24 @@ def weighted_mean(table: np.ndarray, weights: np.ndarray, token_ids: Sequence[Se
     return np.stack([np.average(table[np.asarray(ids)], axis=0, weights=weights[np.asarray(ids)]) for ids in token_ids])
 
 
+def static_map(
+    table: np.ndarray, weights: np.ndarray, token_ids: Sequence[Sequence[int]], teacher: np.ndarray, penalty: float
+) -> np.ndarray:
+    """Ridge from weighted means of the table [V, D] to the teacher's D principal axes: [D, D].
+
+    The sums that it takes are made chunk by chunk, so that any number of texts fits into memory.
+
+    Args:
+        teacher: vectors [N, T] of the texts, float16 as stored.
+    """
+    gram = cross = second = np.zeros((), dtype=np.float32)
+    for start in range(0, len(token_ids), CHUNK_TEXTS):
+        means = weighted_mean(table, weights, token_ids[start : start + CHUNK_TEXTS])
+        targets = teacher[start : start + CHUNK_TEXTS].astype(np.float32)
+        gram, cross, second = gram + means.T @ means, cross + means.T @ targets, second + targets.T @ targets
+    return _solve(gram, cross, penalty) @ principal_axes(second)[:, : table.shape[1]]
+
+
 class StaticEmbedder:
     """The zero-layer baseline: a weighted mean of token vectors [V, D], fitted in closed form.
 
@@ -73,9 +96,9 @@ class StaticEmbedder:
         return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
-def principal_axes(vectors: np.ndarray) -> np.ndarray:
-    """Orthogonal rotation [T, T] into the axes of largest uncentred variance first, so that prefixes keep the most."""
-    eigenvalues, axes = np.linalg.eigh(vectors.T @ vectors)
+def principal_axes(second: np.ndarray) -> np.ndarray:
+    """Rotation [T, T] into the axes of largest second moment first, from the moments [T, T]: prefixes keep the most."""
+    eigenvalues, axes = np.linalg.eigh(second)
     return axes[:, np.argsort(-eigenvalues)]
 
 

@@ -47,6 +47,18 @@ def test_weighted_mean_by_hand() -> None:
     np.testing.assert_allclose(means, [[0.25, 0.75], [0.0, 1.0], [4.0, 4.0]])
 
 
+def test_static_map_is_ridge_into_the_principal_axes_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, weights, teacher = normal(20, 4), np.linspace(0.1, 1, 20), normal(50, 6)
+    token_ids = GENERATOR.integers(0, 20, size=(50, 5)).tolist()
+    means = warm_start.weighted_mean(table, weights, token_ids)
+    expected = warm_start.ridge(means, teacher, 0.1) @ warm_start.principal_axes(teacher.T @ teacher)[:, :4]
+    np.testing.assert_allclose(warm_start.static_map(table, weights, token_ids, teacher, 0.1), expected, rtol=1e-6)
+    monkeypatch.setattr(warm_start, "CHUNK_TEXTS", 7)
+    in_pieces = warm_start.static_map(table, weights, token_ids, teacher, 0.1)
+    # An axis has no sign of its own.
+    np.testing.assert_allclose(np.abs(in_pieces), np.abs(expected), rtol=1e-3, atol=1e-5)
+
+
 def test_nearest_rotation_finds_the_one_that_was_made() -> None:
     vectors = normal(60, 7).astype(np.float64)
     rotation = np.linalg.qr(normal(7, 7).astype(np.float64))[0][:, :4]
@@ -59,7 +71,7 @@ def test_nearest_rotation_finds_the_one_that_was_made() -> None:
 
 def test_principal_axes_are_a_rotation_that_puts_the_most_first() -> None:
     vectors = normal(200, 6) * np.array([1, 5, 2, 0.1, 3, 0.5])
-    axes = warm_start.principal_axes(vectors)
+    axes = warm_start.principal_axes(vectors.T @ vectors)
     np.testing.assert_allclose(axes.T @ axes, np.eye(6), atol=1e-5)
     energy = np.square(vectors @ axes).sum(axis=0)
     assert (np.diff(energy) <= 0).all()
