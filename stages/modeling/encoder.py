@@ -23,8 +23,10 @@ from transformers import PreTrainedTokenizerFast
 from stages.corpus.batches import token_budget_batches
 from stages.modeling.backbones import first_position, load_backbone, set_rope_theta, take_length
 from stages.modeling.flops import Shape, shape_of_config, training_flops
+from stages.modeling.inference import side_by_side
+from stages.modeling.narrowing import narrow
 from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
-from stages.modeling.pooling import NarrowedMlp, Pooling, pool, read_positions
+from stages.modeling.pooling import Pooling, pool, read_positions
 from stages.modeling.tokenization import ensure_end_of_sequence, load_tokenizer
 
 SETTINGS = "encoder.json"
@@ -56,7 +58,7 @@ class Encoder(nn.Module):
             set_rope_theta(backbone, settings.rope_theta)
         self.precision = torch.float32
         self.packing = False
-        self._narrowed = NarrowedMlp(backbone)
+        self._narrowed = narrow(backbone, settings.pooling)
         self._first_position = first_position(backbone)
 
     @property
@@ -115,23 +117,29 @@ class Encoder(nn.Module):
     def _embed_padded(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0) + self._first_position
         pooling = self.settings.pooling
-        read = None if pooling == "mean" else read_positions(attention_mask, pooling)
-        with self._narrowed.at(read):
-            outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions)
-        return pool(outputs.last_hidden_state, attention_mask, pooling)
+        arguments = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": positions}
+        if self._narrowed:
+            return self._embed_read(read_positions(attention_mask, pooling), **arguments)
+        return pool(self.backbone(**arguments).last_hidden_state, attention_mask, pooling)
 
     def _embed_packed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         assert self.packing, "a packed batch goes to an encoder that packs"
         packed = packed_texts(attention_mask, input_ids.shape[1])
-        with self._narrowed.at(packed.read(self.settings.pooling)):
-            outputs = self.backbone(
-                input_ids=input_ids,
-                # Of four dimensions, so that transformers hands it to the attention as it is.
-                attention_mask=attention_mask[None, None],
-                position_ids=packed.positions[None] + self._first_position,
-                packed=packed,
-            )
-        return packed.pool(outputs.last_hidden_state, self.settings.pooling)
+        arguments = {
+            "input_ids": input_ids,
+            # Of four dimensions, so that transformers hands it to the attention as it is.
+            "attention_mask": attention_mask[None, None],
+            "position_ids": packed.positions[None] + self._first_position,
+            "packed": packed,
+        }
+        if self._narrowed:
+            return self._embed_read(packed.read(self.settings.pooling), **arguments)
+        return packed.pool(self.backbone(**arguments).last_hidden_state, self.settings.pooling)
+
+    def _embed_read(self, read: tuple[Tensor, Tensor] | None, **arguments: Any) -> Tensor:
+        """The states at the positions `read`, which is all that a narrowed backbone gives: [B, 1, D] -> [B, D]."""
+        states: Tensor = self.backbone(**arguments, read=read).last_hidden_state
+        return states.squeeze(1)
 
     @cached_property
     def shape(self) -> Shape:
@@ -176,14 +184,23 @@ class Encoder(nn.Module):
         padded = padded_batch(token_ids, self.tokenizer.pad_token_id)
         return {name: tensor.to(self.device) for name, tensor in padded.items()}
 
-    @torch.inference_mode()
     def encode_batches(
         self, token_ids: Sequence[Sequence[int]], batch_tokens: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (row numbers [B], embeddings [B, D] float32) in batches of `batch_tokens`, longest texts first."""
+        """Yield (row numbers [B], embeddings [B, D] float32) of batches, longest texts first.
+
+        Args:
+            batch_tokens: in work at once; on a CPU, several batches side by side share them.
+        """
         self.eval()
-        for rows in token_budget_batches([len(ids) for ids in token_ids], batch_tokens):
-            yield rows, self(**self.batch([token_ids[row] for row in rows])).cpu().numpy()
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+
+        @torch.inference_mode()
+        def embed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return rows, self(**self.batch([token_ids[row] for row in rows])).cpu().numpy()
+
+        batches = list(token_budget_batches([len(ids) for ids in token_ids], batch_tokens // threads))
+        yield from side_by_side(embed, batches) if threads > 1 and len(batches) > 1 else map(embed, batches)
 
     def encode(self, texts: Sequence[str], side: str, batch_tokens: int = 4096, progress: str = "") -> np.ndarray:
         """Embeddings [len(texts), D] float32 of unit length, in the order given; `progress` names a bar."""

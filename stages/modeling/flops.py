@@ -18,10 +18,13 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from stages.modeling.backbones import keep_layers, layers_of, without_dropout
-from stages.modeling.pooling import narrows
+from stages.modeling.narrowing import narrows
 
 # Names that backbones give the linear maps which read a layer's input.
 READS_INPUT = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "Wqkv", "qkv_proj", "q_lin", "k_lin", "v_lin")
+
+# Of these, the ones that a narrowed last layer still applies to every token.
+READS_ALL = ("k_proj", "v_proj")
 
 
 class Maps(NamedTuple):
@@ -47,7 +50,7 @@ class Shape:
     attention_width: int  # dimensions of all query heads together
     linears: Maps  # of all layers
     first_reads: Maps  # those of the first layer that read the token embeddings
-    last_mlp: Maps  # the last layer's MLP where it can be narrowed to the position that pooling reads
+    last_narrowed: Maps  # those of the last layer that can work on the one position that pooling reads
     parameters: int
     embedding_parameters: int  # of `parameters`, those of the token embeddings
 
@@ -58,14 +61,14 @@ def shape_of(backbone: Any) -> Shape:
     layers: Any = layers_of(backbone)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     first = [module for name, module in _linears(layers[0]) if name.rpartition(".")[2] in READS_INPUT]
-    last = _linears(layers[-1].mlp) if narrows(layers[-1]) else []
+    last = _linears(layers[-1]) if narrows(layers[-1], "last") else []
     return Shape(
         len(layers),
         config.hidden_size,
         config.num_attention_heads * head,
         Maps.of(module for _, module in _linears(layers)),
         Maps.of(first),
-        Maps.of(module for _, module in last),
+        Maps.of(module for name, module in last if name.rpartition(".")[2] not in READS_ALL),
         sum(parameter.numel() for parameter in backbone.parameters()),
         backbone.get_input_embeddings().weight.numel(),
     )
@@ -95,11 +98,11 @@ def forward_flops(shape: Shape, lengths: Sequence[int] | np.ndarray, *, narrowed
     """FLOPs of embedding texts of some lengths in tokens.
 
     Args:
-        narrowed: the last layer's MLP works on one position a text (`last` and `cls` pooling).
+        narrowed: the last layer works on one position a text where it can (`last` and `cls` pooling).
         rank: of the LoRA adapter that runs along, None without one.
     """
     base, adapter = _products(shape, lengths, narrowed, rank)
-    return 2.0 * (base + adapter + _scores(shape, lengths))
+    return 2.0 * (base + adapter + _scores(shape, lengths, narrowed))
 
 
 def training_flops(shape: Shape, lengths: Sequence[int] | np.ndarray, *, narrowed: bool, rank: int | None) -> float:
@@ -111,7 +114,7 @@ def training_flops(shape: Shape, lengths: Sequence[int] | np.ndarray, *, narrowe
             embeddings make no difference then: the norm behind them is trained and wants the gradient.
     """
     base, adapter = _products(shape, lengths, narrowed, rank)
-    forward = base + adapter + _scores(shape, lengths)
+    forward = base + adapter + _scores(shape, lengths, narrowed)
     if rank is None:
         return 2.0 * 3 * forward
     tokens = float(np.sum(lengths))
@@ -130,11 +133,15 @@ def _products(
     def both(sizes: Sequence[int]) -> float:
         return sizes[0] * tokens - sizes[1] * left_out
 
-    base = both([shape.linears.weights, shape.last_mlp.weights])
-    sides = both([sum(shape.linears[1:]), sum(shape.last_mlp[1:])])
+    base = both([shape.linears.weights, shape.last_narrowed.weights])
+    sides = both([sum(shape.linears[1:]), sum(shape.last_narrowed[1:])])
     return base, (rank or 0) * sides
 
 
-def _scores(shape: Shape, lengths: Sequence[int] | np.ndarray) -> float:
+def _scores(shape: Shape, lengths: Sequence[int] | np.ndarray, narrowed: bool) -> float:
     """Multiply-adds of attention: scores and their application to the values, every token with every other."""
-    return 2.0 * shape.num_layers * shape.attention_width * float(np.square(np.asarray(lengths, dtype=float)).sum())
+    length = np.asarray(lengths, dtype=float)
+    pairs = shape.num_layers * float(np.square(length).sum())
+    if narrowed and shape.last_narrowed.weights:  # one token with every other
+        pairs -= float((np.square(length) - length).sum())
+    return 2.0 * shape.attention_width * pairs

@@ -95,6 +95,7 @@ def packed_attention(
     """Attention [1, T, H, D] of each text to itself; heads [1, H, T, D] as transformers gives them.
 
     Args:
+        query: of every token, or of one a text that attends to all of it, [B, H, 1, D]; attention is then [1, B, H, D].
         packed: None for a padded batch, which goes the usual way.
         sliding_window: tokens up to this distance, itself included, as transformers counts them.
     """
@@ -102,7 +103,7 @@ def packed_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
     assert dropout == 0.0, "encoders train without dropout"
     causal = bool(getattr(module, "is_causal", False))
-    heads = [states[0].transpose(0, 1) for states in (query, key, value)]
+    heads = [states.transpose(1, 2).flatten(0, 1) for states in (query, key, value)]
     attend = _fused if runs_fused(query) else _unpacked
     return attend(module, heads, packed, scaling, causal, sliding_window).unsqueeze(0), None
 
@@ -128,17 +129,22 @@ def _fused(
     """By PyTorch's variable-length kernel, which autocast does not know."""
     query, key, value = (states.to(_half(heads[0])) for states in heads)
     reach = -1 if sliding_window is None else sliding_window - 1
+    window = (reach, 0 if causal else reach)
     longest = packed.mask.shape[1]
+    boundaries, longest_query = packed.boundaries, longest
+    if len(query) == len(packed.mask):  # one a text: it attends to the whole text
+        boundaries, longest_query = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device), 1
+        window = (-1, -1)
     attended: Any = varlen_attn(
         query,
         key,
         value,
+        boundaries,
         packed.boundaries,
-        packed.boundaries,
-        longest,
+        longest_query,
         longest,
         scale=scaling,
-        window_size=(reach, 0 if causal else reach),
+        window_size=window,
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return attended
@@ -154,16 +160,18 @@ def _unpacked(
 ) -> Tensor:
     """By the usual kernel on the texts padded to [B, H, L, D]."""
     slots = packed.rows * packed.mask.shape[1] + packed.positions
-    query, key, value = (
-        states.new_zeros(packed.mask.numel(), *states.shape[1:])
-        .index_copy(0, slots, states)
-        .unflatten(0, packed.mask.shape)
-        .transpose(1, 2)
-        for states in heads
-    )
-    mask = _attention_mask(packed.mask, causal, sliding_window)
+
+    def spread(states: Tensor) -> Tensor:
+        if len(states) == len(packed.mask):  # one a text
+            return states.unsqueeze(2)
+        padded = states.new_zeros(packed.mask.numel(), *states.shape[1:]).index_copy(0, slots, states)
+        return padded.unflatten(0, packed.mask.shape).transpose(1, 2)
+
+    query, key, value = map(spread, heads)
+    one = query.shape[2] == 1
+    mask = packed.mask[:, None, None, :].bool() if one else _attention_mask(packed.mask, causal, sliding_window)
     attended, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, is_causal=causal)
-    return attended.flatten(0, 1).index_select(0, slots)
+    return attended.flatten(0, 1) if one else attended.flatten(0, 1).index_select(0, slots)
 
 
 def _attention_mask(mask: Tensor, causal: bool, sliding_window: int | None) -> Tensor | None:

@@ -86,7 +86,9 @@ def test_a_layer_by_hand() -> None:
     assert shape.embedding_parameters == 40
     scores = 2 * 6 * (1 * 1 + 2 * 2)
     assert forward_flops(shape, [1, 2], narrowed=False, rank=None) == 2 * (3 * (attention_maps + mlp) + scores)
-    assert forward_flops(shape, [1, 2], narrowed=True, rank=None) == 2 * (3 * attention_maps + 2 * mlp + scores)
+    of_all, of_one = 2 * (4 * 3), 4 * 6 + 6 * 4 + mlp  # key and value of 3 tokens; the rest, of each text's last
+    narrowed = 3 * of_all + 2 * of_one + 2 * 6 * (1 + 2)
+    assert forward_flops(shape, [1, 2], narrowed=True, rank=None) == 2 * narrowed
     assert training_flops(shape, [1, 2], narrowed=False, rank=None) == 6 * (3 * (attention_maps + mlp) + scores)
     lora = 2 * ((4 + 6) + 2 * (4 + 3) + (6 + 4) + 3 * (4 + 5))  # rank 2: down and up beside every map
     with_lora = forward_flops(shape, [1, 2], narrowed=False, rank=2)
