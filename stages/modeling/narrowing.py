@@ -91,7 +91,7 @@ def _attend(
         scaling=attention.scaling,
         packed=packed,
     )
-    output: Tensor = attention.o_proj(attended.reshape(len(read[0]), 1, -1))
+    output: Tensor = attention.o_proj(attended.reshape(read[0].shape[0], 1, -1))
     return output
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoModel, Qwen3Config, Qwen3Model
 
 from stages.modeling.backbones import layers_of
+from stages.modeling.encoder import EncoderSettings, load_encoder
 from stages.modeling.narrowing import NarrowedLayer, narrow
 from stages.modeling.pooling import read_positions
 
@@ -68,6 +69,16 @@ def test_only_keys_and_values_are_of_every_token(backbones: dict[str, Path], arc
     wide = {"self_attn.k_proj", "self_attn.v_proj"}
     assert {name for name, count in rows.items() if count == 15} == wide
     assert {name for name, count in rows.items() if count == 3} == rows.keys() - wide
+
+
+@in_family
+def test_a_traced_graph_takes_other_batches(backbones: dict[str, Path], architecture: str) -> None:
+    """As the release's graphs are made: what tracing takes for a constant would fix the number of texts."""
+    encoder = load_encoder(str(backbones[architecture]), EncoderSettings("last", {"document": ""}, 32)).eval()
+    one, two = (encoder.pad(texts) for texts in ([[5, 6], [7, 8, 9]], [[5, 6, 7, 8], [9, 3], [7]]))
+    with torch.inference_mode():
+        graph = torch.jit.trace(encoder, example_kwarg_inputs=one, check_trace=False)
+        torch.testing.assert_close(graph(**two), encoder(**two), rtol=0, atol=1e-6)
 
 
 @in_family
