@@ -5,9 +5,14 @@ Shapes: B batch, L tokens, D embedding dimension.
 
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+# ruff: noqa: E402
+# OpenVINO and NNCF report every operation of a graph to their makers, in a process each, where they find this package.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import nncf
 import numpy as np

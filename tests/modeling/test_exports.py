@@ -1,0 +1,20 @@
+"""What exporting does beside the files, which tests of the release look at."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_exporting_reports_nothing_to_anyone() -> None:
+    """In a process of its own: NNCF is silent by itself where pytest runs."""
+    code = (
+        "import stages.modeling.exports, openvino.tools.ovc as ovc, nncf.telemetry.wrapper as nncf, sys;"
+        "mute = not isinstance(nncf.telemetry, nncf.NNCFTelemetry);"
+        "print(type(ovc.telemetry).__module__, mute, sys.modules['openvino_telemetry'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "True", "None"]
