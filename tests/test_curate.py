@@ -50,7 +50,12 @@ SOURCES = [
         options={"scale": 10.0},
     ),
     source(
-        "speeches", "documents", "speeches.documents", "*-Nobody-1.txt", {"text": [6, 40]}, options={"stretch_words": 40}
+        "speeches",
+        "documents",
+        "speeches.documents",
+        "*-Nobody-1.txt",
+        {"text": [6, 40]},
+        options={"stretch_words": 40},
     ),
 ]
 
