@@ -127,8 +127,14 @@ def read_sources(params: Params, given: Mapping[str, int], tokens: int | None) -
         else:
             origin = source.model_dump(include={"kind", "language", "license"}) | {"source": source.name}
             limits = Limits(source.words, splits.dev, splits.test, source.max_rows, params.seed)
-            records = read_records(source.reader, source_files(source.files, source.packages), source.options)
-            found[source.name] = cleaned_texts(records, origin, limits, columns)
+            try:
+                records = read_records(source.reader, source_files(source.files, source.packages), source.options)
+                found[source.name] = cleaned_texts(records, origin, limits, columns)
+            except (FileNotFoundError, ModuleNotFoundError) as error:
+                raise FileNotFoundError(
+                    f"source {source.name}: {error}; to plan without its text, give its size: "
+                    f"--rows {source.name}=N --tokens-per-text N"
+                ) from error
     return found
 
 

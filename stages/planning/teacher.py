@@ -49,6 +49,11 @@ class Teacher:
                 texts = dict.fromkeys(text for of_split in source.columns[want.column].values() for text in of_split)
                 new = [text for text in texts if text not in known]
                 known.update(new)
-                cut = (reading.instruction, reading.max_tokens)
-                lengths = corpus.counts.lengths(self.name, new, source.tokens, *cut)
-                yield source.scale, len(new), in_windows(lengths, reading.window_tokens)
+                yield source.scale, len(new), self._lengths(corpus, new, source.tokens, reading)
+
+    def _lengths(self, corpus: Corpus, texts: list[str], given: int | None, reading: Reading) -> np.ndarray:
+        """Tokens of each text, or of each window that it is read in."""
+        prompt, windowed = reading.instruction, reading.window_tokens < reading.max_tokens
+        around = int(corpus.counts.lengths(self.name, [""], None, prompt, reading.max_tokens)[0]) if windowed else 0
+        lengths = corpus.counts.lengths(self.name, texts, given, prompt, reading.max_tokens + around)
+        return in_windows(lengths, reading.window_tokens, around) if windowed else lengths

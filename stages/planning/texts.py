@@ -108,7 +108,13 @@ class TokenCounts:
         return np.array([len(ids) for ids in encoded["input_ids"]])
 
 
-def in_windows(lengths: np.ndarray, window_tokens: int) -> np.ndarray:
-    """Tokens of the windows that texts [N] are read in: as many full ones as there are, and the rest of each."""
-    full, rest = np.divmod(lengths, window_tokens)
-    return np.concatenate([np.full(int(full.sum()), window_tokens), rest[rest > 0]])
+def in_windows(lengths: np.ndarray, window_tokens: int, around: int) -> np.ndarray:
+    """Tokens of the windows that texts [N] are read in: as many full ones as there are, and the rest of each.
+
+    Args:
+        around: tokens of `lengths` that every window has: the prompt's, and those put around a text.
+    """
+    if np.all(lengths <= window_tokens):
+        return lengths
+    full, rest = np.divmod(lengths - around, window_tokens - around)
+    return np.concatenate([np.full(int(full.sum()), window_tokens), rest[rest > 0] + around])
