@@ -223,7 +223,7 @@ def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
         bert = load_backbone(shape.path, shape.layers)
         backbone = with_rotary_positions(bert, how.rope_theta, shape.max_position_embeddings)
         return Encoder(backbone, tokenizer, how), static, data
-    backbone = warm_start.eurobert(
+    built = warm_start.eurobert(
         table,
         weights,
         mapping,
@@ -231,7 +231,7 @@ def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
         **shape.model_dump(exclude={"path", "architecture", "layers"}),
         rope_theta=how.rope_theta,
     )
-    return Encoder(backbone, tokenizer, how), static, data
+    return Encoder(built, tokenizer, how), static, data
 
 
 def _sample(total: int, wanted: int, seed: int) -> "np.ndarray":

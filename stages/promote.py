@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stages.metrics.gates import Limits, Verdict, judge, refusals, table
-from stages.training.tracking import digest, git_state, redacted, stage_run, tracking_uri
+from stages.training.tracking import StageRun, digest, git_state, redacted, stage_run, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -227,6 +227,7 @@ def main() -> None:
     release = Path("data/quantized") / recipe.name
     recorded = {"name": recipe.name, "promote": recipe.promote.model_dump(mode="json")}
     with stage_run("promote", recorded, [release, METRICS, REPORT]) as run:
+        assert isinstance(run, StageRun), "promote is one process"
         summary = json.loads(METRICS.read_text(encoding="utf-8"))["summary"]
         gates = {name: (gate.min, gate.max) for name, gate in recipe.promote.gates.items()}
         run.log_metrics(summary)

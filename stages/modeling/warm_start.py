@@ -70,7 +70,8 @@ def static_map(
     Args:
         teacher: vectors [N, T] of the texts, float16 as stored.
     """
-    gram = cross = second = np.zeros((), dtype=np.float32)
+    gram: Any = np.zeros((), dtype=np.float32)
+    cross, second = gram, gram
     for start in range(0, len(token_ids), CHUNK_TEXTS):
         means = weighted_mean(table, weights, token_ids[start : start + CHUNK_TEXTS])
         targets = teacher[start : start + CHUNK_TEXTS].astype(np.float32)

@@ -65,7 +65,7 @@ class Retrieval(Objective):
         """Queries [B], positives [B], then the hard negatives [B * N]."""
         return self.queries[rows] + self.documents[np.concatenate([rows, self.negatives[rows].ravel()])]
 
-    def forward(self, rows: np.ndarray, embeddings: Tensor, base: None = None) -> dict[str, Tensor]:
+    def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None = None) -> dict[str, Tensor]:
         """Row numbers [B] and embeddings [B * (2 + N), D] -> the three weighted terms."""
         hard = self.negatives[rows]  # [B, N]
         queries, positives, rest = embeddings.split([len(rows), len(rows), hard.size])

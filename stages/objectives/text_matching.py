@@ -54,7 +54,7 @@ class TextMatching(Objective):
         """Left texts [B], then right texts [B]."""
         return self.left[rows] + self.right[rows]
 
-    def forward(self, rows: np.ndarray, embeddings: Tensor, base: None = None) -> dict[str, Tensor]:
+    def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None = None) -> dict[str, Tensor]:
         """Row numbers [B] and embeddings [2 * B, D] -> the terms of the batch's kind, weighted."""
         is_scored = rows < len(self.scores)
         assert is_scored.all() or not is_scored.any(), "a batch holds pairs of one kind"

@@ -74,7 +74,7 @@ def prepare(
     """Cut a step's texts and make the tensors of this process's pieces; touches no model, so a thread can do it."""
     texts = objective.texts(rows)
     lengths = np.array([len(ids) for ids in texts])
-    pieces = cut(lengths, micro_batch_tokens, processes.count)
+    pieces = cut(lengths.tolist(), micro_batch_tokens, processes.count)
     places = [np.concatenate(pieces[rank :: processes.count]) for rank in range(processes.count)]
     mine = [
         Piece(piece, collate([texts[place] for place in piece])) for piece in pieces[processes.rank :: processes.count]
