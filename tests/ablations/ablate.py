@@ -139,11 +139,9 @@ def compare(
     """The comparisons of each claim, from the rows that the experiments scored."""
     scores: dict[tuple[str, str], Scores] = {}
     for job in plan:
-        revision = workshop.revision(job.experiment)
-        assert revision is not None, f"{job.experiment} has not run"
         for task in job.tasks:
             path = f"data/scored/{suite.variants[job.variant].subject}-{task}.parquet"
-            scores[job.variant, task] = by_source(workshop.table(revision, path))
+            scores[job.variant, task] = by_source(workshop.table(job.experiment, path))
     return {
         name: [_row(one, scores, seed, suite.num_resamples) for one in suite.claims[name].comparisons]
         for name in chosen

@@ -71,7 +71,7 @@ class Workshop:
         return None
 
     def prepare(self) -> None:
-        """Make the clone, or bring it to the project's commit, and fetch what it had finished."""
+        """Make the clone, or bring it to the project's commit."""
         if not (self.clone / ".git").exists():
             shutil.rmtree(self.clone, ignore_errors=True)
             self._git("clone", "--quiet", "--no-checkout", str(self.project), str(self.clone))
@@ -82,7 +82,6 @@ class Workshop:
         self._in_clone("config", "user.name", "ablations")
         self._in_clone("config", "user.email", "ablations@localhost")
         (self.clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache.stdout.strip()}\n", encoding="utf-8")
-        self._fetch()
 
     def run(self, name: str, overrides: dict[str, Any], targets: Sequence[str]) -> None:
         """Run stages with values of the recipe changed, as one experiment; what they print passes through.
@@ -91,21 +90,30 @@ class Workshop:
             ExperimentError: a stage failed; names the command that shows why.
         """
         self._reset(targets)
+        for reference in self._references(name):  # of a run that was not fetched, or was removed from the project
+            self._in_clone("update-ref", "-d", reference)
         changes = [f"--set-param={key}={_value(value)}" for key, value in overrides.items()]
         command = [*DVC, "exp", "run", "--name", name, *changes, *targets]
         environment = self.environment | {"STILLHOUSE_BUILD": name}
         if subprocess.run(command, cwd=self.clone, env=environment, check=False).returncode:
             raise ExperimentError(f"experiment {name} failed in {self.clone}; what it printed is above")
-        self._fetch()
+        self._git("fetch", "--quiet", str(self.clone), *(f"+{one}:{one}" for one in self._references(name)))
 
-    def table(self, revision: str, path: str) -> Any:
-        """An Arrow table that an experiment left, read from the cache."""
+    def table(self, name: str, path: str) -> Any:
+        """An Arrow table that an experiment left, read from the cache.
+
+        Raises:
+            ExperimentError: the cache no longer has it.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
         from dvc.api import DVCFileSystem
 
         # As bytes: Arrow's threads, reading a Python stream, can outlive the interpreter and abort it.
-        content = DVCFileSystem(str(self.project), rev=revision).read_bytes(path)
+        try:
+            content = DVCFileSystem(str(self.project), rev=self.revision(name)).read_bytes(path)
+        except FileNotFoundError as error:
+            raise ExperimentError(f"{error}: remove the experiment (dvc exp remove {name}) and run again") from error
         return pq.read_table(pa.BufferReader(content), use_threads=False)
 
     def _commit(self) -> str:
@@ -133,12 +141,10 @@ class Workshop:
             shutil.copy(self.project / "dvc.lock", self.clone)
         shutil.copytree(self.project / TEXT, self.clone / TEXT, dirs_exist_ok=True)
 
-    def _fetch(self) -> None:
-        """Copy finished experiments from the clone into the project."""
+    def _references(self, name: str) -> list[str]:
+        """An experiment's references in the clone."""
         references = self._in_clone("for-each-ref", "--format=%(refname)", "refs/exps").split()
-        finished = [one for one in references if one.rpartition("/")[2].startswith(f"{PREFIX}-")]
-        if finished:
-            self._git("fetch", "--quiet", str(self.clone), *(f"+{one}:{one}" for one in finished))
+        return [one for one in references if one.endswith(f"/{name}")]
 
     def _git(self, *arguments: str) -> str:
         return _run(self.project, "git", *arguments)

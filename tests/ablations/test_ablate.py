@@ -122,9 +122,9 @@ def test_a_second_run_runs_what_is_missing(project: Path, ablated: subprocess.Co
     assert "0 of 2 variants to run" in again.stdout
     assert not stages_run(again)
     assert (project / "table.md").read_text(encoding="utf-8") == table
-    for folder in (project, project / ".stillhouse/ablations"):
-        kept = run(folder, "git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
-        run(folder, "git", "update-ref", "-d", next(one for one in kept if "ablation-pairs-" in one))
+    kept = run(project, "git", "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").stdout.split()
+    pairs = next(name for name in kept if name.startswith("ablation-pairs-"))
+    run(project, sys.executable, "-m", "dvc", "exp", "remove", pairs)
     assert "1 of 2 variants to run" in run_ablate(project, "--list").stdout
     assert "distill" not in stages_run(run_ablate(project))  # that is in the run cache
     assert (project / "table.md").read_text(encoding="utf-8") == table
