@@ -1,0 +1,122 @@
+"""A contrastive step with many in-batch negatives beside Sentence Transformers' cached loss: same student and rows.
+
+`python -m tests.benchmarks.contrastive ROWS` prints what one step of ours adds to the memory of its process, bytes.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from sentence_transformers.losses import CachedMultipleNegativesRankingLoss
+
+from stages.modeling.encoder import Encoder
+from stages.objectives.pairs import PairContrast
+from stages.objectives.texts import texts_of
+from stages.training.pieces import backward, prepare
+from stages.training.processes import Processes
+from tests.benchmarks.engine import LEARNING_RATE, recipe, timed_steps
+from tests.benchmarks.measure import Figure, in_turns, middle, most_resident, seconds, use_all_cores
+from tests.benchmarks.students import MAX_TOKENS, PROMPTS, as_peer, eurobert, gradients_apart
+from tests.benchmarks.texts import pairs as real_pairs
+
+PEER = "CachedMultipleNegativesRankingLoss"
+PEER_MINI_BATCH_SIZES = (16, 32, 64)
+TEMPERATURE = 0.02
+# Enough rows to tell which mini-batch is the peer's best, few enough for seconds.
+TRIAL_ROWS = 128
+MEMORY_ROWS = (256, 1024)
+
+
+def contrastive_speed(
+    build: Callable[[], Encoder], pairs: Sequence[tuple[str, str]], rounds: int, trial_rows: int = TRIAL_ROWS
+) -> dict[str, Figure]:
+    """Figures of a step whose rows are all the pairs: each has the other documents as its negatives."""
+    objective = _objective(build(), pairs)
+    with tempfile.TemporaryDirectory() as folder:
+        peer = as_peer(objective.encoder, Path(folder))
+    rows = np.arange(len(pairs))
+    optimizer = torch.optim.AdamW((one for one in peer.parameters() if one.requires_grad), LEARNING_RATE, fused=True)
+
+    def peer_loss(mini_batch_size: int, count: int) -> torch.Tensor:
+        loss = CachedMultipleNegativesRankingLoss(peer, scale=1 / TEMPERATURE, mini_batch_size=mini_batch_size)
+        sides = [
+            peer.preprocess([PROMPTS[side] + pair[at] for pair in pairs[:count]]) for at, side in enumerate(PROMPTS)
+        ]
+        value = loss(sides, None)
+        value.backward()
+        return value.detach()
+
+    def peer_step(mini_batch_size: int, count: int) -> None:
+        peer_loss(mini_batch_size, count)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    term, expected = _gradients(objective, rows[:trial_rows]), float(peer_loss(32, trial_rows))
+    gradients = gradients_apart(objective.encoder, peer)
+    objective.zero_grad()
+    optimizer.zero_grad()
+    mini_batch_size = min(PEER_MINI_BATCH_SIZES, key=lambda size: seconds(lambda: peer_step(size, trial_rows)))
+    found = in_turns(
+        {
+            "ours": lambda: timed_steps(objective, [rows[:trial_rows], rows], warm_steps=1).seconds,
+            "peer": lambda: seconds(lambda: peer_step(mini_batch_size, len(rows))),
+        },
+        rounds,
+    )
+    ratio = middle(found["peer"]) / middle(found["ours"])
+    tokens = sum(len(ids) for ids in objective.texts(rows))
+    return {
+        "contrastive_step_tokens_per_second": Figure(tokens / middle(found["ours"]), "tokens/s"),
+        "contrastive_step_ratio": Figure(ratio, f"mini {mini_batch_size}", PEER, ratio, ">= 1.3"),
+        "contrastive_step_loss_apart": Figure(abs(term - expected) / expected, "", target="< 1e-5"),
+        "contrastive_step_gradients_apart": Figure(gradients, "", target="< 1e-4"),
+    }
+
+
+def _objective(encoder: Encoder, pairs: Sequence[tuple[str, str]]) -> PairContrast:
+    """InfoNCE at the full dimension alone, as the peer's loss has it."""
+    queries, documents = (
+        texts_of(encoder, [pair[at] for pair in pairs], side, MAX_TOKENS) for at, side in enumerate(PROMPTS)
+    )
+    return PairContrast(encoder, [encoder.dimensions], queries, documents, TEMPERATURE)
+
+
+def _gradients(objective: PairContrast, rows: np.ndarray) -> float:
+    """Leave the engine's gradients of some rows in the encoder; returns the loss."""
+    processes = Processes(1)
+    micro_batch_tokens = recipe().engine.micro_batch_tokens
+    batch = prepare(objective, rows, micro_batch_tokens, processes, objective.encoder.collate)
+    (term,) = backward(objective, batch, processes).values()
+    return float(term)
+
+
+def contrastive_memory() -> dict[str, Figure]:
+    """What a step adds to a process's memory, with a quarter of the rows and with all of them."""
+    found = []
+    for rows in MEMORY_ROWS:
+        command = [sys.executable, "-m", "tests.benchmarks.contrastive", str(rows)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        found.append(float(printed.split()[-1]))
+    return {
+        "contrastive_step_bytes": Figure(found[1], "bytes"),
+        "contrastive_step_bytes_growth": Figure(found[1] / found[0], f"x of {MEMORY_ROWS[0]} rows", target="< 1.5"),
+    }
+
+
+def _main() -> None:
+    use_all_cores()
+    pairs = real_pairs(int(sys.argv[1]))
+    objective = _objective(eurobert(), pairs)
+    this = psutil.Process()
+    before = this.memory_info().rss
+    most = most_resident(lambda: _gradients(objective, np.arange(len(pairs))), lambda: [this], every=0.005)
+    print(most - before)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,148 @@
+"""A GPU's figures at the full-size students' shapes, with random weights: training steps, embedding, memory.
+
+Nobody has run this on a GPU yet; a test runs it on a CPU with a tiny shape, so what it does is checked, not how fast.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import EuroBertConfig, EuroBertModel, PreTrainedModel, Qwen3Config, Qwen3Model
+
+from stages.modeling.encoder import Encoder, EncoderSettings
+from stages.modeling.tokenization import load_tokenizer
+from stages.objectives.distillation import Distillation
+from stages.objectives.texts import Texts
+from stages.training.meter import gemm_peak
+from tests.benchmarks.engine import timed_steps
+from tests.benchmarks.measure import Figure, middle, seconds
+from tests.benchmarks.students import PROMPTS, as_peer
+from tests.benchmarks.texts import TEACHER
+
+PEER = "SentenceTransformer.encode"
+TOKENS, STEPS, WARM_STEPS, TEACHER_DIMENSIONS = 512, 12, 4, 2560
+# Texts of a step, and tokens of them in work at once: table A1's batch of one device, half of 80 GB.
+BATCH_SIZE, MICRO_BATCH_TOKENS = 512, 65_536
+PEER_BATCH_SIZES = (64, 128, 256)
+ROPE = {"rope_type": "default", "rope_theta": 250_000.0}
+
+
+def nano() -> PreTrainedModel:
+    """EuroBERT-210m's shape."""
+    config = EuroBertConfig(
+        vocab_size=128_256,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        max_position_embeddings=8192,
+        pad_token_id=0,
+        rope_parameters=ROPE,
+    )
+    return EuroBertModel(config)
+
+
+def small() -> PreTrainedModel:
+    """Qwen3-0.6B's shape."""
+    config = Qwen3Config(
+        vocab_size=151_936,
+        hidden_size=1024,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        intermediate_size=3072,
+        max_position_embeddings=32_768,
+        pad_token_id=0,
+        use_cache=False,
+        rope_parameters=ROPE,
+    )
+    return Qwen3Model(config)
+
+
+STUDENTS: Mapping[str, Callable[[], PreTrainedModel]] = {"nano": nano, "small": small}
+
+
+def gpu_speed(
+    texts: Sequence[str],
+    device: torch.device,
+    students: Mapping[str, Callable[[], PreTrainedModel]] = STUDENTS,
+    rounds: int = 3,
+    **sizes: Any,
+) -> dict[str, Figure]:
+    """Figures of each student, in bfloat16.
+
+    Args:
+        sizes: of the training step, see `_training`.
+    """
+    figures: dict[str, Figure] = {}
+    for name, build in students.items():
+        torch.manual_seed(17)
+        encoder = Encoder(build(), load_tokenizer(TEACHER), EncoderSettings("last", PROMPTS, TOKENS)).to(device)
+        figures |= {f"gpu_{name}_{key}": figure for key, figure in _training(encoder, **sizes).items()}
+        figures |= {f"gpu_{name}_{key}": figure for key, figure in _embedding(encoder, texts, rounds).items()}
+    return figures
+
+
+def _training(
+    encoder: Encoder,
+    tokens: int = TOKENS,
+    batch_size: int = BATCH_SIZE,
+    steps: int = STEPS,
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS,
+    packing: bool = True,
+) -> dict[str, Figure]:
+    """Distillation steps on texts of `tokens` random tokens each: rate, share of the peak, memory."""
+    generator = np.random.default_rng(17)
+    count = batch_size * steps
+    ids = generator.integers(1000, 30_000, size=(count, tokens)).tolist()
+    teacher = torch.from_numpy(generator.normal(size=(count, TEACHER_DIMENSIONS)).astype(np.float16))
+    projection = nn.Linear(encoder.dimensions, TEACHER_DIMENSIONS)
+    objective = Distillation(encoder, projection, [encoder.dimensions], Texts(ids, teacher))
+    on_gpu = encoder.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(encoder.device)
+    timed = timed_steps(
+        objective,
+        np.array_split(np.arange(count), steps),
+        min(WARM_STEPS, steps - 1),
+        precision="bfloat16",
+        packing=packing,
+        micro_batch_tokens=micro_batch_tokens,
+    )
+    peak = gemm_peak(encoder.device, torch.bfloat16)
+    flops = sum(map(encoder.training_flops, timed.lengths))
+    figures = {
+        "step_tokens_per_second": Figure(timed.rate, "tokens/s"),
+        "step_mfu": Figure(flops / timed.seconds / peak, "", target=">= 0.4"),
+    }
+    if on_gpu:
+        figures["step_bytes"] = Figure(torch.cuda.max_memory_allocated(encoder.device), "bytes")
+    return figures
+
+
+def _embedding(encoder: Encoder, texts: Sequence[str], rounds: int) -> dict[str, Figure]:
+    """Real texts through our encoder and through the peer's, which holds its weights in bfloat16."""
+    encoder.arrange("bfloat16", packing=True)
+    with tempfile.TemporaryDirectory() as folder:
+        peer = as_peer(encoder, Path(folder)).eval().to(encoder.device, torch.bfloat16)
+
+    def run_peer(batch_size: int) -> float:
+        return seconds(lambda: peer.encode(list(texts), prompt_name="document", batch_size=batch_size))
+
+    def run_ours() -> float:
+        return seconds(lambda: encoder.encode(texts, "document", MICRO_BATCH_TOKENS))
+
+    run_ours()  # warm
+    batch_size = min(PEER_BATCH_SIZES, key=run_peer)
+    ours, theirs = zip(*((run_ours(), run_peer(batch_size)) for _ in range(rounds)), strict=True)
+    ratio = middle(list(theirs)) / middle(list(ours))
+    tokens = sum(len(ids) for ids in encoder.tokenize(texts, "document"))
+    return {
+        "embed_tokens_per_second": Figure(tokens / middle(list(ours)), "tokens/s"),
+        "embed_ratio": Figure(ratio, f"batch {batch_size}", PEER, ratio, ">= 1.4"),
+    }
