@@ -480,7 +480,7 @@ class Params(Section):
         long, thetas = self.evaluate.long, (self.distill.rope_theta, self.quantize.rope_theta)
         if _given(long.haystacks) + _given(long.articles) and None in thetas:
             raise ValueError(
-                "evaluate.long: compares RoPE thetas; distill.rope_theta or quantize.rope_theta is null; give both "
+                "evaluate.long: compares RoPE thetas; distill.rope_theta or quantize.rope_theta is null; give both, "
                 "or set haystacks and articles to null"
             )
         return self
