@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -36,35 +37,40 @@ def contrastive_speed(
     build: Callable[[], Encoder], pairs: Sequence[tuple[str, str]], rounds: int, trial_rows: int = TRIAL_ROWS
 ) -> dict[str, Figure]:
     """Figures of a step whose rows are all the pairs: each has the other documents as its negatives."""
+    # Longest first, as the peer's length-grouping sampler has it: its mini-batches are cut in this order.
+    pairs = sorted(pairs, key=lambda pair: len(pair[1]), reverse=True)
     objective = _objective(build(), pairs)
     with tempfile.TemporaryDirectory() as folder:
         peer = as_peer(objective.encoder, Path(folder))
     rows = np.arange(len(pairs))
+    trial = rows[:: len(rows) // trial_rows]
     optimizer = torch.optim.AdamW((one for one in peer.parameters() if one.requires_grad), LEARNING_RATE, fused=True)
 
-    def peer_loss(mini_batch_size: int, count: int) -> torch.Tensor:
-        loss = CachedMultipleNegativesRankingLoss(peer, scale=1 / TEMPERATURE, mini_batch_size=mini_batch_size)
-        sides = [
-            peer.preprocess([PROMPTS[side] + pair[at] for pair in pairs[:count]]) for at, side in enumerate(PROMPTS)
-        ]
-        value = loss(sides, None)
-        value.backward()
-        return value.detach()
+    def peer_inputs(chosen: np.ndarray) -> list[Any]:
+        texts = [[PROMPTS[side] + pairs[row][at] for row in chosen] for at, side in enumerate(PROMPTS)]
+        return [peer.preprocess(of_side) for of_side in texts]
 
-    def peer_step(mini_batch_size: int, count: int) -> None:
-        peer_loss(mini_batch_size, count)
+    def peer_loss(mini_batch_size: int, inputs: list[Any]) -> float:
+        loss = CachedMultipleNegativesRankingLoss(peer, scale=1 / TEMPERATURE, mini_batch_size=mini_batch_size)
+        value = loss(inputs, None)
+        value.backward()
+        return float(value)
+
+    def peer_step(mini_batch_size: int, inputs: list[Any]) -> None:
+        peer_loss(mini_batch_size, inputs)
         optimizer.step()
         optimizer.zero_grad()
 
-    term, expected = _gradients(objective, rows[:trial_rows]), float(peer_loss(32, trial_rows))
+    trial_inputs, inputs = peer_inputs(trial), peer_inputs(rows)
+    term, expected = _gradients(objective, trial), peer_loss(32, trial_inputs)
     gradients = gradients_apart(objective.encoder, peer)
     objective.zero_grad()
     optimizer.zero_grad()
-    mini_batch_size = min(PEER_MINI_BATCH_SIZES, key=lambda size: seconds(lambda: peer_step(size, trial_rows)))
+    mini_batch_size = min(PEER_MINI_BATCH_SIZES, key=lambda size: seconds(lambda: peer_step(size, trial_inputs)))
     found = in_turns(
         {
-            "ours": lambda: timed_steps(objective, [rows[:trial_rows], rows], warm_steps=1).seconds,
-            "peer": lambda: seconds(lambda: peer_step(mini_batch_size, len(rows))),
+            "ours": lambda: timed_steps(objective, [trial, rows], warm_steps=1).seconds,
+            "peer": lambda: seconds(lambda: peer_step(mini_batch_size, inputs)),
         },
         rounds,
     )

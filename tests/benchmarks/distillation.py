@@ -17,7 +17,7 @@ from sentence_transformers import (
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from torch import Tensor, nn
 from transformers import TrainerCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 from stages.corpus.batches import shuffled_token_batches
 from stages.modeling.encoder import Encoder
@@ -67,15 +67,19 @@ class Clock(TrainerCallback):
 
 
 def grouped_by_length(lengths: list[int]) -> type[DefaultBatchSampler]:
-    """The trainer's batch sampler over transformers' length-grouping one, which sorts texts by their tokens."""
+    """The trainer's batch sampler over transformers' length-grouping one, which sorts groups of texts by their tokens.
+
+    Its groups are of 50 batches, as they are over any large data set; few texts would give it small ones, and padding.
+    """
+
+    class Grouped(LengthGroupedSampler):
+        def __iter__(self) -> Iterator[int]:
+            return iter(get_length_grouped_indices(self.lengths, self.batch_size, 50, self.generator))
 
     class ByLength(DefaultBatchSampler):
         def __init__(self, dataset: Any, batch_size: int, drop_last: bool, **_others: Any) -> None:
-            sampler = LengthGroupedSampler(batch_size, lengths=lengths, generator=torch.Generator().manual_seed(17))
+            sampler = Grouped(batch_size, lengths=lengths, generator=torch.Generator().manual_seed(17))
             super().__init__(sampler, batch_size=batch_size, drop_last=drop_last)
-
-        def __iter__(self) -> Iterator[list[int]]:
-            yield from torch.utils.data.BatchSampler.__iter__(self)
 
     return ByLength
 
