@@ -34,7 +34,7 @@ class LongTask:
     """A query for each document, and how many ranks count."""
 
     queries: list[str]
-    documents: list[str]
+    documents: tuple[str, ...]
     ranks: int
 
 
@@ -62,9 +62,9 @@ def long_figures(
         for theta in dict.fromkeys(one for one in (own, *thetas) if one is not None):
             set_rope_theta(encoder.backbone, theta)
             for length, by_name in of_length.items():
-                for name, task in by_name.items():
+                for name, figure in scores(encoder, by_name).items():
                     of_theta = figures.setdefault(name, {}).setdefault(model, {}).setdefault(theta_name(theta), {})
-                    of_theta[str(length)] = score(encoder, task)
+                    of_theta[str(length)] = figure
     return figures
 
 
@@ -97,40 +97,46 @@ def long_tasks(
 
 
 def planted(encoder: Encoder, curated: Path, source: str, num_documents: int, length: int) -> dict[str, LongTask]:
-    """`needle` and `passkey`: each document is the beginning of another long text, with one of them in it.
+    """`needle` and `passkey`: each document is the beginning of another long text, with one of both in it.
 
-    All are `length` tokens long, and the depths spread evenly from the beginning to the end.
+    All are `length` tokens long. The depths spread evenly, of needles from the beginning to the end, of pass keys back.
 
     Raises:
         ValueError: too few texts are long enough.
     """
-    haystacks = _long_enough(encoder, curated, source, num_documents, length)
-    tasks = {}
-    for task, invent in HIDDEN.items():
-        hidden = [invent(f"evaluation/{number}") for number in range(num_documents)]
-        depths = np.linspace(0.0, 1.0, num_documents).tolist()
-        documents = [
-            _with_needle(encoder, text, needle, depth, length)
-            for text, needle, depth in zip(haystacks, hidden, depths, strict=True)
-        ]
-        tasks[task] = LongTask([needle.query for needle in hidden], documents, RANKS[task])
-    return tasks
+    hidden = {
+        task: [invent(f"evaluation/{task}/{number}") for number in range(num_documents)]
+        for task, invent in HIDDEN.items()
+    }
+    depths = np.linspace(0.0, 1.0, num_documents).tolist()
+    documents = tuple(
+        _with_both(encoder, text, [(depth, needle), (1 - depth, passkey)], length)
+        for text, needle, passkey, depth in zip(
+            _long_enough(encoder, curated, source, num_documents, length), *hidden.values(), depths, strict=True
+        )
+    )
+    return {task: LongTask([one.query for one in of_task], documents, RANKS[task]) for task, of_task in hidden.items()}
 
 
 def cut_articles(encoder: Encoder, curated: Path, source: str, length: int) -> dict[str, LongTask]:
     """`articles`: cut at `length` tokens, each sought by its first sentence among all of them."""
     rows = _not_trained_on(curated, "pairs", source)
     room = _room(encoder, "", length)
-    documents = [prefix(encoder, row["document"], room) for row in rows]
+    documents = tuple(prefix(encoder, row["document"], room) for row in rows)
     return {"articles": LongTask([row["query"] for row in rows], documents, RANKS["articles"])}
 
 
-def score(encoder: Encoder, task: LongTask) -> float:
-    """Mean nDCG of a task's queries over the ranks that count."""
-    queries = encoder.encode(task.queries, "query")
-    documents = encoder.encode(task.documents, "document", progress="long documents")
-    ranked, _ = rank(queries, documents, task.ranks)
-    return float(ndcg_at_10(ranked, [{row} for row in range(len(queries))]).mean())
+def scores(encoder: Encoder, tasks: Mapping[str, LongTask]) -> dict[str, float]:
+    """Mean nDCG of each task's queries over the ranks that count; documents that tasks share are read once."""
+    known = {
+        documents: encoder.encode(documents, "document", progress="long documents")
+        for documents in {task.documents: None for task in tasks.values()}
+    }
+    figures = {}
+    for name, task in tasks.items():
+        ranked, _ = rank(encoder.encode(task.queries, "query"), known[task.documents], task.ranks)
+        figures[name] = float(ndcg_at_10(ranked, [{row} for row in range(len(task.queries))]).mean())
+    return figures
 
 
 def _long_enough(encoder: Encoder, curated: Path, source: str, num_documents: int, length: int) -> list[str]:
@@ -151,13 +157,25 @@ def _long_enough(encoder: Encoder, curated: Path, source: str, num_documents: in
     return [text for _, text in sorted(found, key=lambda one: one[0])[:num_documents]]
 
 
-def _with_needle(encoder: Encoder, text: str, needle: Needle, depth: float, length: int) -> str:
-    return needles.plant(sentences(prefix(encoder, text, _room(encoder, needle.sentence, length))), needle, depth)
+def _with_both(encoder: Encoder, text: str, hidden: Sequence[tuple[float, Needle]], length: int) -> str:
+    """The beginning of a text with needles at their depths, `length` tokens in all."""
+    room = _room(encoder, " ".join(needle.sentence for _, needle in hidden), length)
+    document = prefix(encoder, text, room)
+    for depth, needle in hidden:
+        document = needles.plant(sentences(document), needle, depth)
+    return document
 
 
 def _room(encoder: Encoder, beside: str, length: int) -> int:
-    """Tokens left of `length` beside another text and what stands around every document."""
-    return length - token_counts(encoder, [beside], "document")[0]
+    """Tokens left of `length` beside another text and what stands around every document.
+
+    Raises:
+        ValueError: none are left.
+    """
+    taken = token_counts(encoder, [beside], "document")[0]
+    if taken >= length:
+        raise ValueError(f"evaluate.long.lengths: {length} tokens, and what is hidden takes {taken} of them; raise it")
+    return length - taken
 
 
 def _not_trained_on(curated: Path, kind: str, source: str) -> list[dict[str, Any]]:

@@ -1,12 +1,13 @@
 """Long documents: made to length, hidden where they should be, scored by hand, at every theta."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages.corpus.tables import SCHEMAS, write_table
-from stages.evaluation.long import LongTask, cut_articles, long_figures, long_tasks, planted, score, summary
+from stages.evaluation.long import LongTask, cut_articles, long_figures, long_tasks, planted, scores, summary
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder, saved_encoder
 from stages.modeling.truncation import token_counts
 
@@ -37,16 +38,19 @@ def write_documents(curated: Path, rows: list[tuple[str, str]], trained: tuple[s
 
 def test_needles_lie_at_even_depths_in_documents_of_the_length_asked_for(encoder: Encoder, tmp_path: Path) -> None:
     write_documents(tmp_path, [(f"speech {number}", text(number)) for number in range(6)])
-    tasks = planted(encoder, tmp_path, "speeches", num_documents=5, length=100)
+    tasks = planted(encoder, tmp_path, "speeches", num_documents=5, length=180)
     assert {name: task.ranks for name, task in tasks.items()} == {"needle": 1, "passkey": 1}
-    for task in tasks.values():
-        assert len(set(task.queries)) == 5
-        assert token_counts(encoder, task.documents, "document") == [100] * 5
-    names = [query.rstrip("?").split()[-1] for query in tasks["passkey"].queries]
-    places = [one.split().index(f"{name}.") for one, name in zip(tasks["passkey"].documents, names, strict=True)]
-    shares = [(place - places[0]) / (places[-1] - places[0]) for place in places]
-    assert shares == pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=0.06)
-    assert not set(tasks["needle"].documents) & set(tasks["passkey"].documents)
+    assert tasks["needle"].documents == tasks["passkey"].documents
+    documents = tasks["needle"].documents
+    assert token_counts(encoder, documents, "document") == [180] * 5
+    assert len(set(tasks["needle"].queries)) == len(set(tasks["passkey"].queries)) == 5
+    sentence = re.compile(r"The pass key of ([\w ]+) is \d+\.")
+    found = [sentence.search(one) for one in documents]
+    assert [match and f"What is the pass key of {match[1]}?" for match in found] == tasks["passkey"].queries
+    places = [match.start() / len(one) for match, one in zip(found, documents, strict=True) if match]
+    assert places == pytest.approx([0.8, 0.65, 0.45, 0.2, 0.0], abs=0.12)  # pass keys from the end to the beginning
+    assert places == sorted(places, reverse=True)
+    assert all(len(sentence.findall(one)) == 1 for one in documents)
 
 
 def test_every_speech_gives_one_haystack_before_any_gives_two(encoder: Encoder, tmp_path: Path) -> None:
@@ -54,10 +58,13 @@ def test_every_speech_gives_one_haystack_before_any_gives_two(encoder: Encoder, 
     write_documents(tmp_path, rows)
 
     def haystacks(number: int) -> list[str]:
-        return [one.split()[0] for one in planted(encoder, tmp_path, "speeches", number, 100)["passkey"].documents[1:]]
+        documents = planted(encoder, tmp_path, "speeches", number, 100)["passkey"].documents
+        return [max(WORDS, key=lambda word: one.count(f"Ba {word} ")) for one in documents]
 
-    assert haystacks(3) == ["bo", "bu"]
-    assert haystacks(4) == ["bo", "bu", "be"]
+    assert haystacks(3) == ["ba", "bo", "bu"]
+    assert haystacks(4) == ["ba", "bo", "bu", "be"]
+    with pytest.raises(ValueError, match=r"lengths: 20 tokens, and what is hidden takes \d\d of them; raise it"):
+        planted(encoder, tmp_path, "speeches", 3, 20)
     with pytest.raises(ValueError, match="got 4 test texts of speeches with 100 tokens, expected 5; lower lengths or"):
         haystacks(5)
 
@@ -85,7 +92,7 @@ def test_articles_are_cut_at_the_length(encoder: Encoder, tmp_path: Path) -> Non
     assert [len(one) < len(text(at)) for at, one in enumerate(task.documents)] == [True] * 4
     assert (task.queries[2], task.ranks) == ("bi ba", 10)
     whole = cut_articles(encoder, tmp_path, "speeches", 5000)["articles"]
-    assert whole.documents == [text(at) for at in range(4)]
+    assert whole.documents == tuple(text(at) for at in range(4))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +104,8 @@ def test_a_score_is_the_share_of_queries_that_find_their_document(
 ) -> None:
     same = load_encoder(str(backbones["eurobert"]), EncoderSettings("mean", {"query": "", "document": ""}, 100, 1e4))
     texts = ["ba be bi", "co co cu", "du fa fe fi"]
-    assert score(same, LongTask(texts, [texts[place] for place in places], ranks)) == pytest.approx(expected)
+    task = LongTask(texts, tuple(texts[place] for place in places), ranks)
+    assert scores(same, {"one": task, "again": task}) == pytest.approx({"one": expected, "again": expected})
 
 
 def test_figures_of_every_student_theta_and_length(encoder: Encoder, tmp_path: Path) -> None:
@@ -112,17 +120,17 @@ def test_figures_of_every_student_theta_and_length(encoder: Encoder, tmp_path: P
     def tasks(one: Encoder, length: int) -> dict[str, LongTask]:
         return long_tasks(one, curated, "speeches", "speeches", 4, length)
 
-    figures = long_figures(students, tasks, lengths=(60, 120), thetas=(40.0, 10_000.0), precision="float32")
+    figures = long_figures(students, tasks, lengths=(100, 180), thetas=(40.0, 10_000.0), precision="float32")
     assert set(figures) == {"needle", "passkey", "articles"}
     for by_model in figures.values():
         assert {name: list(by_theta) for name, by_theta in by_model.items()} == {
             "before": ["10000", "40"],
             "after": ["10000", "40"],
         }
-        assert all(set(one) == {"60", "120"} for by_theta in by_model.values() for one in by_theta.values())
-    alone = saved_encoder(students["after"], 40.0, 240)
-    expected = score(alone, tasks(alone, 120)["articles"])
-    assert figures["articles"]["after"]["40"]["120"] == pytest.approx(expected)
+        assert all(set(one) == {"100", "180"} for by_theta in by_model.values() for one in by_theta.values())
+    alone = saved_encoder(students["after"], 40.0, 360)
+    expected = scores(alone, tasks(alone, 180))
+    assert {name: by_model["after"]["40"]["180"] for name, by_model in figures.items()} == pytest.approx(expected)
     assert long_tasks(alone, curated, None, None, 4, 60) == {}
 
 
