@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import FILE, TEXT_FIELDS, Params, Source, load
+from stages.params import FILE, TEXT_FIELDS, Params, load
 
 if TYPE_CHECKING:
     from stages.planning.corpus import Corpus
@@ -122,7 +122,7 @@ def read_sources(params: Params, given: Mapping[str, int], tokens: int | None) -
             assert tokens is not None, "checked above"
             rows = given[source.name]
             found[source.name] = given_texts(source.name, rows, tokens, splits.dev, splits.test, columns)
-        elif source in built:
+        elif source.model_dump(mode="json") in built:
             found[source.name] = curated_texts(CURATED, source.name, source.kind, columns)
         else:
             origin = source.model_dump(include={"kind", "language", "license"}) | {"source": source.name}
@@ -138,8 +138,8 @@ def read_sources(params: Params, given: Mapping[str, int], tokens: int | None) -
     return found
 
 
-def _built_sources(seed: int) -> list[Source]:
-    """Sources as they were when curate last ran; none where it has not, or with another seed."""
+def _built_sources(seed: int) -> list[dict[str, Any]]:
+    """Sections of the sources as they were when curate last ran; none where it has not, or with another seed."""
     from ruamel.yaml import YAML
 
     if not (CURATED / "counts.json").exists() or not LOCK.exists():
@@ -148,7 +148,8 @@ def _built_sources(seed: int) -> list[Source]:
     locked = stages.get("curate", {}).get("params", {}).get(str(FILE), {})
     if locked.get("seed") != seed:
         return []
-    return [Source.model_validate(source) for source in locked["curate"]["sources"]]
+    sources: list[dict[str, Any]] = locked["curate"]["sources"]
+    return sources
 
 
 def plan(params: Params, models: "Models", corpus: "Corpus", device: "Hardware") -> tuple[list["Phase"], "Disk"]:
