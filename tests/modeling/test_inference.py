@@ -52,13 +52,31 @@ def test_threads_are_given_back_after_an_error_and_what_waits_is_dropped() -> No
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_reader_that_stops_early_leaves_nothing_running() -> None:
-    before = set(threading.enumerate())  # other tests' pools may still be there
-    results = side_by_side(lambda item: item, range(50))
+    begun, ended = [], []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.02)
+        ended.append(item)
+        return item
+
+    results = side_by_side(work, range(50))
     assert next(results) == 0
     assert torch.get_num_threads() == 1
     results.close()
     assert torch.get_num_threads() == 2
-    assert set(threading.enumerate()) <= before
+    assert sorted(begun) == sorted(ended)
+    assert len(begun) < 10, "no more than a few are begun before their turn, so that few results are held"
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_stay_for_the_next_batches() -> None:
+    def work(_item: int) -> str:
+        time.sleep(0.01)
+        return threading.current_thread().name
+
+    first, second = set(side_by_side(work, range(8))), set(side_by_side(work, range(8)))
+    assert first == second and len(first) == 2
 
 
 @pytest.mark.usefixtures("two_threads")
