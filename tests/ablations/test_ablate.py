@@ -63,11 +63,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     yaml = YAML(typ="safe")
     yaml.default_flow_style = False  # DVC's overrides would write `{path: package:...}` without the quotes it needs
     recipe = yaml.load(ROOT / "tests/recipes/tiny.yaml")
-    for source in recipe["curate"]["sources"]:
-        source["max_rows"] = 80
+    unused = ("needles", "speeches-whole", "encyclopedia", "cwe")
+    sources = [source for source in recipe["curate"]["sources"] if source["name"] not in unused]
+    recipe["curate"]["sources"] = [source | {"max_rows": 80} for source in sources]
+    for section, key in ((recipe["embed"]["long"], "sources"), (recipe["evaluate"]["sources"], "unseen")):
+        section[key] = []
+    recipe["extend"]["mixture"] = []
+    recipe["evaluate"]["long"] |= {"haystacks": None, "articles": None}
     recipe["distill"]["training"] |= {"steps": 3, "evaluate_every": 3, "checkpoint_every": 3}
-    recipe["distill"]["continued_steps"] = 1
-    recipe["extend"]["training"]["steps"] = 0
+    recipe["distill"]["continued_steps"], recipe["extend"]["training"]["steps"] = 1, 0
     yaml.dump(recipe, folder / "params.yaml")
     (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
     run(folder, "git", "init", "--quiet")
