@@ -167,16 +167,14 @@ def _batches(
 
     settings, training, processes = params.distill, params.distill.training, params.engine.processes
     ids = pairs["id"].to_pylist()
-    if settings.objective == "embedding_distillation":
-        names = [f"{name} ({side})" for side in SIDES for name in ids]
-        if training.batch_tokens is not None:
-            budget = training.batch_tokens * processes
-            return lambda seed, epoch: shuffled_token_batches(lengths, budget, seed, epoch), names
-        assert training.batch_size is not None, "checked with the recipe"
-        size = training.batch_size * processes
-        return lambda seed, epoch: shuffled_batches(lengths, size, seed, epoch), names
+    names = [f"{name} ({side})" for side in SIDES for name in ids]
+    if training.batch_tokens is not None:  # of texts: pairs come with a batch_size, the recipe's check says
+        budget = training.batch_tokens * processes
+        return lambda seed, epoch: shuffled_token_batches(lengths, budget, seed, epoch), names
     assert training.batch_size is not None, "checked with the recipe"
     size = training.batch_size * processes
+    if settings.objective == "embedding_distillation":
+        return lambda seed, epoch: shuffled_batches(lengths, size, seed, epoch), names
     of_pair = np.sum(np.split(np.asarray(lengths), 2), axis=0).tolist()
     sources = np.asarray(pairs["source"].to_pylist())
     rows_of = [np.flatnonzero(sources == name) for name in settings.sources]
