@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from stages.objectives.objective import Objective
 from stages.training.checkpoints import CheckpointFile
-from stages.training.meter import Meter, gemm_peak
+from stages.training.meter import Meter
 from stages.training.pieces import Batch, backward, prepare
 from stages.training.processes import Processes, unshard, whole
 from stages.training.state import Curve, Run, Schedule, resume, save, start, trained
@@ -109,12 +109,12 @@ def _set_up(objective: Objective, engine: EngineSettings, processes: Processes) 
     encoder = objective.encoder
     encoder.arrange(engine.precision, engine.packing)
     if engine.gradient_checkpointing:
-        encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        encoder.backbone.activation_checkpointing_enable({"use_reentrant": False})
     if engine.shard:
         processes.shard(encoder)
     if engine.compile:
         encoder.backbone.compile(dynamic=True)
-    return Meter(processes.device, gemm_peak(processes.device, encoder.precision), processes.count)
+    return Meter(processes.device, encoder.precision, processes.count)
 
 
 def _ahead(rows: Iterator[np.ndarray], prepared: Callable[[np.ndarray], Batch]) -> Iterator[Batch]:

@@ -1,7 +1,7 @@
 """How fast a step went: tokens a second, padding, and the share of the machine's measured peak (MFU)."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -10,12 +10,15 @@ from stages.training.pieces import Batch
 # Large enough to reach the peak, small enough for a fraction of a second on a CPU.
 GEMM_SIZE = {"cpu": 1024, "cuda": 8192}
 GEMM_REPEATS = 5
+# Steps after which the peak is measured again: other processes may have had the machine the first time.
+PEAK_EVERY = 25
 
 
 def gemm_peak(device: torch.device, precision: torch.dtype) -> float:
     """FLOP/s of a square matrix product, the best of some: what MFU is a share of."""
     size = GEMM_SIZE[device.type]
-    left, right = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
+    own = torch.Generator(device).manual_seed(0)  # training's random numbers stay as they are
+    left, right = (torch.randn(size, size, device=device, dtype=precision, generator=own) for _ in range(2))
     best = float("inf")
     for _ in range(GEMM_REPEATS + 1):  # the first one warms up
         started = _now(device)
@@ -29,17 +32,22 @@ class Meter:
     """Measures steps of one process and gives the figures of all.
 
     Args:
-        peak: FLOP/s of one process's device.
+        precision: of the matrix products that the step is held against.
         processes: how many share the work.
     """
 
     device: torch.device
-    peak: float
+    precision: torch.dtype
     processes: int
-    _started: float = field(default_factory=time.perf_counter)
+    peak: float = 0.0  # FLOP/s of the device, the best seen so far
+    _steps: int = 0
+    _started: float = 0.0
 
     def start(self) -> None:
-        """Begin to measure."""
+        """Begin to measure a step."""
+        if self._steps % PEAK_EVERY == 0:
+            self.peak = max(self.peak, gemm_peak(self.device, self.precision))
+        self._steps += 1
         self._started = _now(self.device)
 
     def stop(self, batch: Batch, flops: float) -> dict[str, float]:
