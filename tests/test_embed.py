@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from stages import params
 from stages.corpus.tables import SCHEMAS, SPLITS, write_table
 from stages.corpus.vectors import Reading, VectorStore
-from stages.embed import embed, wanted_texts
+from stages.embed import collect, embed, wanted
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.modeling.truncation import encode_windows
 
@@ -57,20 +57,25 @@ def run_embed(project: Path, working: str, output: str) -> dict[str, float]:
     return embed(recipe, project / "data/curated", project / output, project / working)
 
 
+def distinct(recipe: params.Params, project: Path) -> dict[tuple[str, Reading], set[str]]:
+    texts: dict[tuple[str, Reading], set[str]] = {}
+    for side, reading, batch in wanted(recipe, project / "data/curated"):
+        texts.setdefault((side, reading), set()).update(batch)
+    return texts
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_every_text_is_wanted_once_under_the_instructions_that_read_it(project: Path, sentences: list[str]) -> None:
-    wanted = wanted_texts(params.read(project / "params.yaml"), project / "data/curated")
+    texts = distinct(params.read(project / "params.yaml"), project)
     queries, documents = sentences[::2], sentences[1::2]
-    assert set(wanted) == set(READINGS.items())
-    assert sorted(wanted["query", READINGS["query"]]) == sorted(queries)
+    assert set(texts) == set(READINGS.items())
+    assert texts["query", READINGS["query"]] == {*queries}
     # Documents, both sides of scored pairs, and both sides of text matching's pairs: here every pair.
-    assert set(wanted["document", READINGS["document"]]) == {*documents, *queries}
-    assert set(wanted["clustering", READINGS["clustering"]]) == {*queries[::2], *documents[::2]}
-    for texts in wanted.values():
-        assert len(texts) == len(set(texts))
+    assert texts["document", READINGS["document"]] == {*documents, *queries}
+    assert texts["clustering", READINGS["clustering"]] == {*queries[::2], *documents[::2]}
 
 
 def long_source(project: Path, recipe: dict[str, Any], **changes: Any) -> params.Params:
@@ -105,8 +110,7 @@ def test_articles_that_only_the_student_is_measured_on_are_left_out(
     rows = {"id": "a", **ORIGIN, "source": "articles", "query": "an article", "document": "is not read"}
     curated = project / "data/curated"
     write_table(curated / "pairs/test.parquet", [rows], SCHEMAS["pairs"])
-    wanted = wanted_texts(long_source(project, recipe), curated)
-    texts = {text for of_side in wanted.values() for text in of_side}
+    texts = set().union(*distinct(long_source(project, recipe), project).values())
     assert texts
     assert not texts & {"an article", "is not read"}
 
@@ -164,7 +168,7 @@ def test_another_cut_or_pooling_shares_nothing(project: Path, recipe: dict[str, 
         recipe["embed"] |= changes
         YAML(typ="safe").dump(recipe, project / "params.yaml")
         assert run_embed(project, "working", "data/embedded")["embedded"] == first["texts"]
-    assert len(list((project / "working").iterdir())) == 2  # a store for each way of pooling
+    assert len(list((project / "working").glob("*/manifest.json"))) == 2  # a store for each way of pooling
 
 
 SCRIPT = """
@@ -211,7 +215,7 @@ def test_a_kill_costs_only_what_was_under_way(project: Path) -> None:
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     assert not (project / "data/embedded").exists()
-    (folder,) = (project / "working").iterdir()
+    (folder,) = (manifest.parent for manifest in (project / "working").glob("*/manifest.json"))
     kept = len(VectorStore(folder))
 
     again = start(project, "working", "data/embedded")

@@ -44,7 +44,7 @@ def write_vectors(folder: Path, curated: Path, prompts: dict[str, str]) -> None:
         queries = generator.normal(size=(len(table), 8)) + 2
         documents = queries + 0.3 * generator.normal(size=queries.shape)
         for side, vectors in (("query", queries), ("document", documents)):
-            keys = [store.key(Reading(prompts[side], 96, 96), text) for text in table[side].to_pylist()]
+            keys = store.keys(Reading(prompts[side], 96, 96), table[side].to_pylist())
             store.add(keys, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 

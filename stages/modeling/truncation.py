@@ -27,6 +27,11 @@ def check_truncation(
         ValueError: more than `max_share` of all the texts are cut at `max_tokens`.
     """
     lengths = [length for side, of_side in texts.items() for length in token_counts(encoder, of_side, side)]
+    refuse_truncation(lengths, max_tokens, max_share, name)
+
+
+def refuse_truncation(lengths: Sequence[int], max_tokens: int, max_share: float, name: str) -> None:
+    """The same check of texts whose lengths in tokens are known; raises like `check_truncation`."""
     share = truncated_share(lengths, max_tokens)
     if share > max_share:
         raise ValueError(
