@@ -9,10 +9,9 @@ import argparse
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.params import Params, load
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from stages.corpus.vectors import Reading, VectorStore
     from stages.corpus.wanted import Texts
-    from stages.teachers.teacher import Teacher
+    from stages.teachers.teacher import Teacher, Work
 
 CURATED = Path("data/curated")
 OUTPUT = Path("data/embedded")
@@ -33,15 +32,6 @@ SHARD_ROWS = 65_536
 CHUNK_ROWS = 2**18
 # Of more texts than these, this many stand for all when those longer than the cut are counted.
 COUNTED_TEXTS = 200_000
-
-
-@dataclass(frozen=True)
-class Work:
-    """Texts read in one way that become one working shard."""
-
-    keys: "np.ndarray"
-    reading: "Reading"
-    texts: list[str]
 
 
 def main() -> None:
@@ -75,13 +65,13 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
     """
     from stages.corpus.vectors import VectorStore
 
-    teacher = load_teacher(params)
+    teacher = load_teacher(params, working)
     with _only_writer(working):
         store = VectorStore(working / str(teacher.identity["digest"]), teacher.identity)
         keys = _wanted_keys(params, teacher, store, wanted(params, curated))
         num_missing = int((~store.holds(keys)).sum())
         if num_missing:
-            _embed_missing(teacher, store, wanted(params, curated), num_missing, params.embed.max_tokens)
+            _embed_missing(params, teacher, store, wanted(params, curated), num_missing)
         store.compact(SHARD_ROWS)
         if uncovered := int((~store.holds(keys)).sum()):
             raise RuntimeError(f"{uncovered} of {len(keys)} texts have no teacher vector after embedding; run again")
@@ -90,22 +80,29 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
     return {"texts": len(keys), "embedded": num_missing, "reused": len(keys) - num_missing}
 
 
-def load_teacher(params: Params) -> "Teacher":
-    """The recipe's teacher, ready to embed."""
-    from stages.teachers.transformer import load_transformer
+def load_teacher(params: Params, working: Path) -> "Teacher":
+    """The recipe's teacher; one behind an address leaves its probe in the working store."""
+    settings, engine, teacher = params.embed, params.engine, params.embed.teacher
+    if teacher.kind == "endpoint":
+        from stages.teachers.endpoint import EndpointTeacher
 
-    settings, engine = params.embed, params.engine
-    return load_transformer(
-        settings.teacher,
-        settings.pooling,
-        instructions=settings.prompts.values(),
-        max_tokens=settings.max_tokens,
-        window_tokens=min(settings.long.window_tokens, settings.long.max_tokens) if settings.long.sources else None,
-        precision=engine.precision,
-        packing=engine.packing,
-        threads=engine.threads,
-        batch_tokens=settings.batch_tokens,
-    )
+        return EndpointTeacher(**teacher.model_dump(exclude={"kind"}), probes=working / "probes")
+    window_tokens = min(settings.long.window_tokens, settings.long.max_tokens) if settings.long.sources else None
+    shared: dict[str, Any] = {
+        "instructions": tuple(settings.prompts.values()),
+        "precision": engine.precision,
+        "threads": engine.threads,
+        "batch_tokens": settings.batch_tokens,
+        "max_tokens": settings.max_tokens,
+        "window_tokens": window_tokens,
+    }
+    if teacher.kind == "sentence_transformer":
+        from stages.teachers.sentence_transformer import SentenceTransformerTeacher
+
+        return SentenceTransformerTeacher(teacher.path, **shared)
+    from stages.teachers.transformer import TransformerTeacher
+
+    return TransformerTeacher(teacher.path, teacher.pooling, packing=engine.packing, **shared)
 
 
 def wanted(params: Params, curated: Path) -> "Iterator[Texts]":
@@ -151,17 +148,33 @@ def _check_truncation(teacher: "Teacher", texts: "dict[Reading, list[str]]", max
 
 
 def _embed_missing(
-    teacher: "Teacher", store: "VectorStore", batches: "Iterable[Texts]", num_missing: int, max_tokens: int
+    params: Params, teacher: "Teacher", store: "VectorStore", batches: "Iterable[Texts]", num_missing: int
 ) -> None:
-    """Embed what the store lacks and store it, shard by shard; most texts have up to `max_tokens`."""
+    """Embed what the store lacks and store it, shard by shard."""
     from tqdm import tqdm
 
     with tqdm(total=num_missing, desc="embed", unit="text") as bar:
         for chunk in _chunks(batches):
-            for work in _works(store, chunk, max_tokens):
-                store.add(work.keys, teacher.embed(work.texts, work.reading))
-                bar.update(len(work.texts))
+            for keys, vectors in _embedded(params, teacher, _works(store, chunk, params.embed.max_tokens)):
+                store.add(keys, vectors)
+                bar.update(len(keys))
             store.compact(SHARD_ROWS)
+
+
+def _embedded(
+    params: Params, teacher: "Teacher", works: "Iterator[Work]"
+) -> "Iterator[tuple[np.ndarray, np.ndarray]]":
+    """Keys and vectors of each work, from this process or from several."""
+    from stages.teachers.teacher import embed_here
+
+    settings = params.embed.ray
+    if settings is None:
+        return embed_here(teacher, works)
+    from stages.teachers.ray import embed_on_ray
+
+    return embed_on_ray(
+        teacher, works, workers=settings.workers, threads=params.engine.threads, gpus=settings.gpus
+    )
 
 
 def _chunks(batches: "Iterable[Texts]") -> "Iterator[list[Texts]]":
@@ -175,9 +188,10 @@ def _chunks(batches: "Iterable[Texts]") -> "Iterator[list[Texts]]":
     yield chunk
 
 
-def _works(store: "VectorStore", chunk: "list[Texts]", max_tokens: int) -> Iterator[Work]:
+def _works(store: "VectorStore", chunk: "list[Texts]", max_tokens: int) -> "Iterator[Work]":
     """What is missing of a chunk: texts of one side read in one way together, longest first."""
     from stages.corpus.shards import packed_keys
+    from stages.teachers.teacher import Work
 
     missing: dict[bytes, tuple[str, Reading, str]] = {}
     for side, reading, texts in chunk:

@@ -122,10 +122,53 @@ class LongTexts(Section):
     window_tokens: Tokens
 
 
-class Embed(Section):
-    teacher: str
-    license: str
+class TransformerTeacher(Section):
+    kind: Literal["transformer"]
+    path: str
     pooling: Literal["last", "mean", "cls"]
+
+
+    @property
+    def name(self) -> str:
+        """What the release says where its teacher came from."""
+        return self.path
+
+
+class SentenceTransformerTeacher(Section):
+    kind: Literal["sentence_transformer"]
+    path: str
+
+    @property
+    def name(self) -> str:
+        """What the release says where its teacher came from."""
+        return self.path
+
+
+class EndpointTeacher(Section):
+    kind: Literal["endpoint"]
+    url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")]
+    model: str
+    key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None
+    batch_size: Count
+    parallel: Count
+    max_retries: Annotated[int, Field(ge=0)]
+    timeout: Positive
+
+    @property
+    def name(self) -> str:
+        """What the release says where its teacher came from."""
+        return self.model
+
+
+class RayWorkers(Section):
+    workers: Count
+    gpus: NotNegative
+
+
+class Embed(Section):
+    teacher: Annotated[TransformerTeacher | SentenceTransformerTeacher | EndpointTeacher, Field(discriminator="kind")]
+    license: str
+    ray: RayWorkers | None
     max_tokens: Tokens
     max_truncated_share: Share
     long: LongTexts
@@ -140,6 +183,8 @@ class Embed(Section):
                 f"prompts: expected {expected}, got {sorted(self.prompts)}; "
                 'write "" where the teacher takes no instruction'
             )
+        if isinstance(self.teacher, EndpointTeacher) and self.long.sources:
+            raise ValueError("long.sources: an endpoint does not tell its tokens, so nothing is read in windows; empty it")
         return self
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,11 +42,15 @@ def write_curated(folder: Path, texts: list[str]) -> None:
             write_table(folder / kind / f"{split}.parquet", rows[kind][place::3], schema)
 
 
+def transformer(path: Path, pooling: str = "mean") -> dict[str, str]:
+    return {"kind": "transformer", "path": str(path), "pooling": pooling}
+
+
 @pytest.fixture
 def project(short_recipe: dict[str, Any], backbones: dict[str, Path], sentences: list[str], tmp_path: Path) -> Path:
     """A folder with a recipe and curated rows."""
     recipe = short_recipe
-    recipe["embed"] |= {"teacher": str(backbones["bert"]), "max_tokens": 24, "batch_tokens": 64, "prompts": PROMPTS}
+    recipe["embed"] |= {"teacher": transformer(backbones["bert"]), "max_tokens": 24, "batch_tokens": 64, "prompts": PROMPTS}
     recipe["engine"]["threads"] = 1
     YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
     write_curated(tmp_path / "data/curated", sentences)
@@ -164,11 +169,47 @@ def test_nothing_is_embedded_twice_and_rows_added_cost_only_themselves(project: 
 
 def test_another_cut_or_pooling_shares_nothing(project: Path, recipe: dict[str, Any]) -> None:
     first = run_embed(project, "working", "data/embedded")
-    for changes in ({"max_tokens": 20}, {"pooling": "cls"}):
+    for changes in ({"max_tokens": 20}, {"teacher": recipe["embed"]["teacher"] | {"pooling": "cls"}}):
         recipe["embed"] |= changes
         YAML(typ="safe").dump(recipe, project / "params.yaml")
         assert run_embed(project, "working", "data/embedded")["embedded"] == first["texts"]
     assert len(list((project / "working").glob("*/manifest.json"))) == 2  # a store for each way of pooling
+
+
+def test_garbage_is_what_this_build_does_not_hold(project: Path, recipe: dict[str, Any], sentences: list[str]) -> None:
+    working, output = project / "working", project / "data/embedded"
+    with pytest.raises(ValueError, match="holds no vector store"):
+        collect(output, working)
+    more = run_embed(project, "working", "data/embedded")["texts"]
+    recipe["embed"]["teacher"]["pooling"] = "cls"
+    YAML(typ="safe").dump(recipe, project / "params.yaml")
+    write_curated(project / "data/curated", sentences[:60])
+    fewer = run_embed(project, "working", "data/embedded")["texts"]
+    write_curated(project / "data/curated", sentences[:40])
+    run_embed(project, "working", "data/embedded")
+    before = files(output)
+    build = VectorStore(output)
+    assert collect(output, working) == (more + fewer - len(build), len(build))
+    assert collect(output, working) == (0, len(build))
+    shutil.rmtree(output)
+    assert run_embed(project, "working", "data/embedded")["embedded"] == 0
+    assert files(output) == before
+
+
+def test_texts_in_small_chunks_are_all_embedded_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[int] = []
+    add = VectorStore.add
+
+    def counted(store: VectorStore, keys: np.ndarray, vectors: np.ndarray) -> None:
+        added.append(len(keys))
+        add(store, keys, vectors)
+
+    monkeypatch.setattr(VectorStore, "add", counted)
+    monkeypatch.setattr("stages.embed.CHUNK_ROWS", 50)
+    figures = run_embed(project, "working", "data/embedded")
+    *of_chunks, exported = added
+    assert len(of_chunks) > 4
+    assert sum(of_chunks) == exported == figures["embedded"] == figures["texts"]
 
 
 SCRIPT = """

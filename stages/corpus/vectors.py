@@ -59,6 +59,11 @@ class VectorStore:
     def __len__(self) -> int:
         return sum(map(len, self._shards))
 
+    @property
+    def dimensions(self) -> int:
+        """T, of a store that is not empty."""
+        return self._shards[0].dimensions
+
     def all_keys(self) -> np.ndarray:
         """Every key, in any order."""
         return np.concatenate([_NONE, *(shard.keys for shard in self._shards)])
@@ -75,8 +80,10 @@ class VectorStore:
         """Write a shard; a killed process leaves whole shards only.
 
         Raises:
-            ValueError: a vector is not finite.
+            ValueError: a vector is not finite, or has other dimensions than those before.
         """
+        if self._shards and vectors.shape[1] != self.dimensions:
+            raise ValueError(f"{self.folder}: got vectors of {vectors.shape[1]} dimensions, expected {self.dimensions}")
         with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused
             stored = vectors.astype(np.float16)
         if not np.isfinite(stored).all():
@@ -98,7 +105,7 @@ class VectorStore:
             for shard in self._shards:  # whose damage may be why
                 shard.check()
             raise KeyError(f"{self.folder}: {missing} of {len(keys)} texts have no teacher vector; run the embed stage")
-        vectors = np.empty((len(distinct), self._shards[0].dimensions), dtype=np.float16)
+        vectors = np.empty((len(distinct), self.dimensions), dtype=np.float16)
         for shard, (found, rows) in zip(self._shards, places, strict=True):
             if len(found):
                 vectors[found] = shard.vectors(rows)
