@@ -190,10 +190,24 @@ class Embed(Section):
 
 class Mine(Section):
     sources: Names
+    candidates: Annotated[tuple[Literal["teacher", "bm25", "student"], ...], Field(min_length=1)]
+    student: str | None
     num_negatives: Count
     rank_window: Range
     relative_margin: Share
+    absolute_margin: NotNegative | None
     num_examples: Count
+
+    @model_validator(mode="after")
+    def _name_a_student(self) -> Self:
+        if len(set(self.candidates)) < len(self.candidates):
+            raise ValueError(f"candidates: each list once, got {list(self.candidates)}")
+        if ("student" in self.candidates) != (self.student is not None):
+            raise ValueError(
+                f"student: candidates {list(self.candidates)} and student {self.student!r}; give the folder of an earlier "
+                "build's merged/retrieval and name student among the candidates, or neither"
+            )
+        return self
 
 
 class Backbone(Section):
@@ -351,6 +365,7 @@ class Retrieval(Adapter):
     training: Training
     num_negatives: Count
     temperature: Positive
+    false_negative_margin: Share | None
     weights: RetrievalWeights
     average: Average
 
