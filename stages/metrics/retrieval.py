@@ -32,7 +32,7 @@ def rank(
     for start in range(0, len(documents), DOCUMENT_BLOCK):
         block, block_scores = _rank_block(queries, documents[start : start + DOCUMENT_BLOCK], k)
         indices, scores = np.hstack([indices, block + start]), np.hstack([scores, block_scores])
-        if indices.shape[1] > k:
+        if start:
             # Earlier blocks stand first and have the lower indices, so the first of equals is right.
             best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
             indices, scores = (np.take_along_axis(values, best, axis=1) for values in (indices, scores))
