@@ -38,7 +38,9 @@ def main() -> None:
     """Run the stage, or collect garbage."""
     parser = argparse.ArgumentParser(prog="python -m stages.embed", description="Embed curated texts.")
     parser.add_argument(
-        "--collect", action="store_true", help=f"delete vectors in {WORKING} that are not in {OUTPUT}, and embed nothing"
+        "--collect",
+        action="store_true",
+        help=f"delete vectors in {WORKING} that are not in {OUTPUT}, and embed nothing",
     )
     if parser.parse_args().collect:
         deleted, kept = collect(OUTPUT, WORKING)
@@ -161,9 +163,7 @@ def _embed_missing(
             store.compact(SHARD_ROWS)
 
 
-def _embedded(
-    params: Params, teacher: "Teacher", works: "Iterator[Work]"
-) -> "Iterator[tuple[np.ndarray, np.ndarray]]":
+def _embedded(params: Params, teacher: "Teacher", works: "Iterator[Work]") -> "Iterator[tuple[np.ndarray, np.ndarray]]":
     """Keys and vectors of each work, from this process or from several."""
     from stages.teachers.teacher import embed_here
 
@@ -172,9 +172,7 @@ def _embedded(
         return embed_here(teacher, works)
     from stages.teachers.ray import embed_on_ray
 
-    return embed_on_ray(
-        teacher, works, workers=settings.workers, threads=params.engine.threads, gpus=settings.gpus
-    )
+    return embed_on_ray(teacher, works, workers=settings.workers, threads=params.engine.threads, gpus=settings.gpus)
 
 
 def _chunks(batches: "Iterable[Texts]") -> "Iterator[list[Texts]]":

@@ -127,7 +127,6 @@ class TransformerTeacher(Section):
     path: str
     pooling: Literal["last", "mean", "cls"]
 
-
     @property
     def name(self) -> str:
         """What the release says where its teacher came from."""
@@ -184,7 +183,7 @@ class Embed(Section):
                 'write "" where the teacher takes no instruction'
             )
         if isinstance(self.teacher, EndpointTeacher) and self.long.sources:
-            raise ValueError("long.sources: an endpoint does not tell its tokens, so nothing is read in windows; empty it")
+            raise ValueError("long.sources: an endpoint does not tell its tokens, so there are no windows; empty it")
         return self
 
 

@@ -50,7 +50,12 @@ def transformer(path: Path, pooling: str = "mean") -> dict[str, str]:
 def project(short_recipe: dict[str, Any], backbones: dict[str, Path], sentences: list[str], tmp_path: Path) -> Path:
     """A folder with a recipe and curated rows."""
     recipe = short_recipe
-    recipe["embed"] |= {"teacher": transformer(backbones["bert"]), "max_tokens": 24, "batch_tokens": 64, "prompts": PROMPTS}
+    recipe["embed"] |= {
+        "teacher": transformer(backbones["bert"]),
+        "max_tokens": 24,
+        "batch_tokens": 64,
+        "prompts": PROMPTS,
+    }
     recipe["engine"]["threads"] = 1
     YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
     write_curated(tmp_path / "data/curated", sentences)

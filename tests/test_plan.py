@@ -83,7 +83,9 @@ def test_the_teacher_reads_what_the_embed_stage_gives_it(
     """Each distinct text once a way of reading it, long ones in windows: the same texts and tokens."""
     write_curated(tiny, sources, tmp_path)
     settings = tiny.embed
-    teacher = load_encoder(settings.teacher.path, EncoderSettings(settings.teacher.pooling, settings.prompts, settings.max_tokens))
+    teacher = load_encoder(
+        settings.teacher.path, EncoderSettings(settings.teacher.pooling, settings.prompts, settings.max_tokens)
+    )
     texts: dict[Reading, set[str]] = {}
     for _, reading, batch in wanted(tiny, tmp_path):
         texts.setdefault(reading, set()).update(batch)

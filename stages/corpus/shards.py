@@ -52,12 +52,12 @@ class Shard:
 
         The fewer are looked for among the more, so that all shards together cost no more than their rows.
         """
-        start, end = np.searchsorted(keys, self._ends, side="left") + (0, 1)
+        start, end = _between(keys, *self._ends)
         asked = keys[start:end]
         if len(asked) == 0:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        first, last = np.searchsorted(self._keys, asked[[0, -1]], side="left") + (0, 1)
-        held = self._keys[first:last]
+        first, last = _between(self.keys, asked[0], asked[-1])
+        held = self.keys[first:last]
         if len(asked) <= len(held):
             places, rows = _matches(asked, held)
         else:
@@ -90,18 +90,14 @@ class Shard:
         return None if self.checksum else np.argsort(self._map("keys").view(KEY)[:, 0])
 
     @cached_property
-    def _keys(self) -> np.ndarray:
+    def keys(self) -> np.ndarray:
+        """Keys [R], ascending, mapped."""
         keys = self._map("keys").view(KEY)[:, 0]
         return keys if self._order is None else keys[self._order]
 
     @cached_property
     def _ends(self) -> np.ndarray:
-        return np.array(self._keys[[0, -1]])
-
-    @property
-    def keys(self) -> np.ndarray:
-        """Keys [R], ascending, mapped."""
-        return self._keys
+        return np.array(self.keys[[0, -1]])
 
     @cached_property
     def _mapped(self) -> np.ndarray:
@@ -145,6 +141,11 @@ def _checksum(keys: np.ndarray, vectors: np.ndarray) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(keys))
     digest.update(np.ascontiguousarray(vectors))
     return digest.hexdigest()
+
+
+def _between(keys: np.ndarray, least: np.bytes_, most: np.bytes_) -> tuple[int, int]:
+    """Where the keys from `least` to `most` begin and end among ascending keys."""
+    return int(np.searchsorted(keys, least, "left")), int(np.searchsorted(keys, most, "right"))
 
 
 def _matches(fewer: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -136,7 +136,9 @@ class VectorStore:
         kept = [shard.find(wanted)[0] for shard in self._shards]
         partly = [number for number, shard in enumerate(self._shards) if len(kept[number]) < len(shard)]
         rest = [wanted[kept[number]] for number in partly]
-        self._replace([self._shards[number] for number in partly], np.unique(np.concatenate([_NONE, *rest])), shard_rows)
+        self._replace(
+            [self._shards[number] for number in partly], np.unique(np.concatenate([_NONE, *rest])), shard_rows
+        )
         return before - len(self)
 
     def _replace(self, shards: list[Shard], keys: np.ndarray, shard_rows: int) -> None:

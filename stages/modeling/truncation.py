@@ -123,8 +123,6 @@ def means(vectors: np.ndarray, weights: np.ndarray, owners: Sequence[int], num_t
 
 def _spans(tokenizer: Any, text: str) -> list[tuple[int, int]]:
     """Where each token of a text begins and ends in it, without the tokens that a tokenizer puts around a text."""
-    encoded = tokenizer(
-        text, add_special_tokens=False, return_offsets_mapping=True, truncation=True, max_length=_UNCUT
-    )
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=True, max_length=_UNCUT)
     spans: list[tuple[int, int]] = encoded["offset_mapping"]
     return spans

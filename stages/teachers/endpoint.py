@@ -51,7 +51,11 @@ class EndpointTeacher:
     def identity(self) -> Identity:
         """Name, dimension, and the answer to a probe: a model that changed behind its name is another teacher."""
         vector = self._request([PROBE])[0]
-        fields = {"endpoint": self.model, "dimensions": len(vector), "probe": same_probe(self.probes, self.model, vector)}
+        fields = {
+            "endpoint": self.model,
+            "dimensions": len(vector),
+            "probe": same_probe(self.probes, self.model, vector),
+        }
         return identified({**fields, "normalised": True, "dtype": "float16"})
 
     def embed(self, texts: Sequence[str], reading: Reading) -> np.ndarray:
@@ -99,9 +103,7 @@ class EndpointTeacher:
     def _client(self) -> Any:
         import openai
 
-        return openai.OpenAI(
-            base_url=self.url, api_key=self._key, max_retries=self.max_retries, timeout=self.timeout
-        )
+        return openai.OpenAI(base_url=self.url, api_key=self._key, max_retries=self.max_retries, timeout=self.timeout)
 
     @property
     def _key(self) -> str:

@@ -17,6 +17,8 @@ from stages.corpus.shards import KEY
 from stages.corpus.vectors import Reading
 from stages.teachers.teacher import Teacher, Work
 
+STARTS = 3
+
 
 class Worker:
     """What a Ray actor holds: the teacher, loaded when it first embeds."""
@@ -90,10 +92,23 @@ def start(cpus: int, gpus: float) -> Any:
     if ray.is_initialized():
         return ray.data
     own: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if own_cluster else {}
-    ray.init(log_to_driver=False, logging_level="warning", **own)
+    _init(ray, log_to_driver=False, logging_level="warning", **own)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False
     if own_cluster and gpus > (here := ray.cluster_resources().get("GPU", 0)):
         ray.shutdown()
         raise ValueError(f"embed.ray: its workers take {gpus:g} GPUs, this machine has {here:g}; lower workers or gpus")
     return ray.data
+
+
+def _init(ray: Any, **settings: Any) -> None:
+    """Ray's start, again where the machine was too busy for it: Ray gives its own processes half a minute."""
+    for attempt in range(STARTS):
+        try:
+            ray.init(**settings)
+        except Exception as error:  # Ray raises nothing narrower
+            if "timed out during startup" not in str(error) or attempt == STARTS - 1:
+                raise
+            ray.shutdown()
+        else:
+            return

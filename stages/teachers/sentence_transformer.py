@@ -94,5 +94,7 @@ class SentenceTransformerTeacher:
             raise ValueError(f"max_tokens is {needed} but {self.path} reads {positions}; lower max_tokens")
         for name, prompt in model.prompts.items():
             if prompt and prompt not in self.instructions:
-                print(f"{self.path} has a prompt {name!r}, {prompt!r}, that embed.prompts does not use", file=sys.stderr)
+                print(
+                    f"{self.path} has a prompt {name!r}, {prompt!r}, that embed.prompts does not use", file=sys.stderr
+                )
         return model.eval()

@@ -1,5 +1,6 @@
 """What 1 % more texts cost the embed stage: the default teacher, a whole process each time."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,10 +44,10 @@ def embed_increment(pairs: Sequence[tuple[str, str]]) -> dict[str, Figure]:
     }
 
 
-def write_recipe(folder: Path, **embed: object) -> None:
-    """The default recipe with one source of pairs that are read once, and other values of its section embed."""
+def write_recipe(folder: Path) -> None:
+    """The default recipe, whatever the share of texts that are cut."""
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    values["embed"] |= {"max_truncated_share": 1.0, **embed}
+    values["embed"]["max_truncated_share"] = 1.0
     YAML(typ="safe").dump(values, folder / "params.yaml")
 
 
@@ -63,12 +64,5 @@ def write_pairs(curated: Path, pairs: Sequence[tuple[str, str]]) -> None:
 def run_stage(folder: Path) -> float:
     """Seconds of the embed stage as a process, without MLflow."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", STAGE], cwd=folder, env=environment(), check=True)
+    subprocess.run([sys.executable, "-c", STAGE], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     return time.perf_counter() - started
-
-
-def environment() -> dict[str, str]:
-    """This process's variables, with the project on Python's path."""
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -175,7 +175,8 @@ def test_retrieval_leaves_out_what_the_teacher_finds_as_near_as_the_positive(ret
     assert 0 < excluded.sum() < excluded.numel() - 4
     sides = embeddings.split([4, 4, 8])
     expected = sum(
-        info_nce(*(side[:, :dim] for side in sides[:2]), sides[2].view(4, 2, 32)[..., :dim], 0.05, excluded) for dim in DIMS
+        info_nce(*(side[:, :dim] for side in sides[:2]), sides[2].view(4, 2, 32)[..., :dim], 0.05, excluded)
+        for dim in DIMS
     )
     assert masked["info_nce"].item() == pytest.approx(float(expected) / len(DIMS), rel=1e-5)
     assert masked["info_nce"] < plain["info_nce"]

@@ -1,4 +1,4 @@
-"""A `/v1/embeddings` endpoint as teacher, against a small server on loopback: order, limits, faults, keys, other models."""
+"""A `/v1/embeddings` endpoint as teacher, against a server on loopback: order, limits, faults, keys, other models."""
 
 import json
 import threading
@@ -56,7 +56,11 @@ def server() -> Iterator[Server]:
                 answer = {"error": {"message": f"no, {self.headers['Authorization']}", "type": "x", "code": "x"}}
             content = json.dumps(answer).encode()
             self.send_response(status)
-            for name, value in {**headers, "Content-Type": "application/json", "Content-Length": str(len(content))}.items():
+            for name, value in {
+                **headers,
+                "Content-Type": "application/json",
+                "Content-Length": str(len(content)),
+            }.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)

@@ -1,4 +1,4 @@
-"""The embed stage on Ray Data: the bytes of one process, a killed worker, loopback only, and what it says without Ray."""
+"""The embed stage on Ray Data: the bytes of one process, a killed worker, loopback alone, no Ray at all."""
 
 import json
 import os
@@ -53,7 +53,9 @@ def project(short_recipe: dict[str, Any], backbones: dict[str, Path], sentences:
     rows = [{"id": text, "text": text, "label": "a", **origin} for text in sentences]
     for kind, schema in SCHEMAS.items():
         for place, split in enumerate(SPLITS):
-            write_table(tmp_path / "curated" / kind / f"{split}.parquet", rows[place::3] if kind == "labelled" else [], schema)
+            write_table(
+                tmp_path / "curated" / kind / f"{split}.parquet", rows[place::3] if kind == "labelled" else [], schema
+            )
     return tmp_path
 
 

@@ -106,7 +106,9 @@ def test_a_static_model_reads_texts_of_any_length(load: Teacher, backbones: dict
 
     tokenizer = Tokenizer.from_file(str(backbones["bert"] / "tokenizer.json"))
     torch.manual_seed(0)
-    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=6)], device="cpu").save(str(tmp_path / "static"))
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=6)], device="cpu").save(
+        str(tmp_path / "static")
+    )
     teacher = load(tmp_path / "static")
     assert teacher.token_counts(["ba"], "") is None
     vectors = teacher.embed([*TEXTS, LONG], Reading("", 24, 24))
