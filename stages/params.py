@@ -203,8 +203,8 @@ class Mine(Section):
             raise ValueError(f"candidates: each list once, got {list(self.candidates)}")
         if ("student" in self.candidates) != (self.student is not None):
             raise ValueError(
-                f"student: candidates {list(self.candidates)} and student {self.student!r}; give the folder of an earlier "
-                "build's merged/retrieval and name student among the candidates, or neither"
+                f"student: candidates {list(self.candidates)} and student {self.student!r}; give the folder of an "
+                "earlier build's merged/retrieval and name student among the candidates, or neither"
             )
         return self
 
