@@ -19,7 +19,7 @@ class TextSample(Generic[Group]):
     def add(self, group: Group, keys: np.ndarray, texts: Sequence[str]) -> None:
         """Look at texts of a group by their keys [N], which are spread evenly."""
         leading = keys.view(">u8")[::2]
-        for row in np.flatnonzero(leading <= self._limit - 1):
+        for row in np.flatnonzero(leading <= self._limit - 1).tolist():
             self._kept[keys[row]] = (group, texts[row])
         while len(self._kept) > self._most:
             self._limit //= 2

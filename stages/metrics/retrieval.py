@@ -27,15 +27,15 @@ def rank(
     Returns:
         (indices [Q, K], scores [Q, K]) with K = min(k, C).
     """
-    indices = np.empty((len(queries), 0), dtype=np.int64)
-    scores = np.empty((len(queries), 0), dtype=np.float32)
+    indices: NDArray[np.int64] = np.empty((len(queries), 0), dtype=np.int64)
+    scores: NDArray[np.float32] = np.empty((len(queries), 0), dtype=np.float32)
     for start in range(0, len(documents), DOCUMENT_BLOCK):
         block, block_scores = _rank_block(queries, documents[start : start + DOCUMENT_BLOCK], k)
         indices, scores = np.hstack([indices, block + start]), np.hstack([scores, block_scores])
         if start:
             # Earlier blocks stand first and have the lower indices, so the first of equals is right.
             best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            indices, scores = (np.take_along_axis(values, best, axis=1) for values in (indices, scores))
+            indices, scores = np.take_along_axis(indices, best, axis=1), np.take_along_axis(scores, best, axis=1)
     return indices, scores
 
 

@@ -17,7 +17,7 @@ SAME_COSINE = 0.999
 
 
 def same_probe(folder: Path, model: str, vector: np.ndarray) -> str:
-    """Name of the answer that a model gave first, where this one [T] is the same; else of this one, which is kept."""
+    """Name of the answer that a model gave first, where this one [T] is the same; else of this one, now kept."""
     of_model = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
     cosines = []
     for path in sorted(of_model.glob("*.safetensors")):
