@@ -27,7 +27,7 @@ def same_probe(folder: Path, model: str, vector: np.ndarray) -> str:
             return path.stem
     if cosines:
         print(
-            f"{model} answers otherwise than before (cosine {max(cosines):.3f}): it is another model now, and its texts "
+            f"{model} answers otherwise than before (cosine {max(cosines):.3f}): it is another model now, and texts "
             "are embedded anew",
             file=sys.stderr,
         )
