@@ -5,6 +5,7 @@
 
 import argparse
 import itertools
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -592,6 +593,7 @@ def _explain(file: Path, fault: Any) -> str:
             return f"{file}: {key}: missing; every value of a recipe is written down"
         case _:
             given = "" if isinstance(fault["input"], dict | list) else f" (got {fault['input']!r})"
+            given = re.sub(r"://[^/\s@]+@", "://***@", given)  # a user and password in an address
             message = fault["msg"].removeprefix("Value error, ")
             return f"{file}: {key + ': ' if key else ''}{message}{given}"
 

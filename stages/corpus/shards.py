@@ -138,8 +138,8 @@ def packed_keys(keys: Sequence[bytes]) -> np.ndarray:
 
 
 def _checksum(keys: np.ndarray, vectors: np.ndarray) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(keys))
-    digest.update(np.ascontiguousarray(vectors))
+    digest = hashlib.sha256(np.ascontiguousarray(keys).data)
+    digest.update(np.ascontiguousarray(vectors).data)
     return digest.hexdigest()
 
 

@@ -77,10 +77,9 @@ class EndpointTeacher:
 
     def _request(self, texts: list[str]) -> np.ndarray:
         """Unit vectors [N, T] float32 of some texts, in one request."""
-        import openai
-
+        openai, client = _library(), self._client
         try:
-            answer = self._client.embeddings.create(model=self.model, input=texts, encoding_format="float")
+            answer = client.embeddings.create(model=self.model, input=texts, encoding_format="float")
         except openai.OpenAIError as error:
             # A server may repeat the key that it refuses.
             said = str(error).replace(self._key, "***")
@@ -101,9 +100,9 @@ class EndpointTeacher:
 
     @cached_property
     def _client(self) -> Any:
-        import openai
-
-        return openai.OpenAI(base_url=self.url, api_key=self._key, max_retries=self.max_retries, timeout=self.timeout)
+        return _library().OpenAI(
+            base_url=self.url, api_key=self._key, max_retries=self.max_retries, timeout=self.timeout
+        )
 
     @property
     def _key(self) -> str:
@@ -112,3 +111,13 @@ class EndpointTeacher:
         if not (key := os.environ.get(self.key_variable)):
             raise ValueError(f"embed.teacher.key_variable: {self.key_variable} is not set; export it with the key")
         return key
+
+
+def _library() -> Any:
+    try:
+        import openai
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "embed.teacher: an endpoint needs OpenAI's client, which is not installed; pip install 'openai~=3.57'"
+        ) from error
+    return openai

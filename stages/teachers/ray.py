@@ -44,7 +44,6 @@ def embed_on_ray(
     Raises:
         ModuleNotFoundError: the extra is not installed.
     """
-    data = start(workers * threads, workers * gpus)
     rows = [
         {
             "keys": work.keys.tobytes(),
@@ -55,6 +54,9 @@ def embed_on_ray(
         }
         for work in works
     ]
+    if not rows:
+        return
+    data = start(workers * threads, workers * gpus)
     embedded = data.from_items(rows, override_num_blocks=len(rows)).map(
         Worker,
         fn_constructor_args=(replace(teacher),),  # type: ignore[type-var]  # every teacher is a dataclass

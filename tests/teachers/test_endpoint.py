@@ -1,6 +1,7 @@
 """A `/v1/embeddings` endpoint as teacher, against a server on loopback: order, limits, faults, keys, other models."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -165,3 +166,9 @@ def test_nothing_that_is_kept_holds_the_key(server: Server, load: Any, tmp_path:
     assert len(kept) == 3  # manifest, shard, probe
     assert not any(KEY.encode() in content for content in kept)
     assert KEY not in repr(teacher)
+
+
+def test_without_the_client_the_error_says_how_to_install_it(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(ModuleNotFoundError, match=r"not installed; pip install 'openai~=3.57'"):
+        load().embed(TEXTS, PLAIN)
