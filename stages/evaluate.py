@@ -234,7 +234,7 @@ def _about(params: Params, contenders: "Contenders", metrics: dict[str, Any]) ->
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_sha": git_state()[0] or "",
         "recipe": params.model_dump(mode="json", by_alias=True),
-        "teacher": _teacher(params.embed.teacher),
+        "teacher": _teacher(params),
         "student": _student(contenders),
         "gates": [
             {"name": one.metric, "value": one.figure, "min": one.min, "max": one.max, "passed": one.passed}
@@ -245,15 +245,15 @@ def _about(params: Params, contenders: "Contenders", metrics: dict[str, Any]) ->
     }
 
 
-def _teacher(location: str) -> dict[str, Any]:
+def _teacher(params: Params) -> dict[str, Any]:
+    """Name and dimensions; parameters where it is a backbone alone."""
+    from stages.corpus.vectors import VectorStore
     from stages.modeling.encoder import load_backbone
 
-    backbone = load_backbone(location)
-    return {
-        "name": location,
-        "dimensions": backbone.config.hidden_size,
-        "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
-    }
+    teacher, parameters = params.embed.teacher, None
+    if teacher.kind == "transformer":
+        parameters = sum(parameter.numel() for parameter in load_backbone(teacher.path).parameters())
+    return {"name": teacher.name, "dimensions": VectorStore(EMBEDDED).dimensions, "parameters": parameters}
 
 
 def _student(contenders: "Contenders") -> dict[str, Any]:

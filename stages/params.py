@@ -5,6 +5,7 @@
 
 import argparse
 import itertools
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -122,10 +123,52 @@ class LongTexts(Section):
     window_tokens: Tokens
 
 
-class Embed(Section):
-    teacher: str
-    license: str
+class TransformerTeacher(Section):
+    kind: Literal["transformer"]
+    path: str
     pooling: Literal["last", "mean", "cls"]
+
+    @property
+    def name(self) -> str:
+        """What the release says where its teacher came from."""
+        return self.path
+
+
+class SentenceTransformerTeacher(Section):
+    kind: Literal["sentence_transformer"]
+    path: str
+
+    @property
+    def name(self) -> str:
+        """What the release says where its teacher came from."""
+        return self.path
+
+
+class EndpointTeacher(Section):
+    kind: Literal["endpoint"]
+    url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")]
+    model: str
+    key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None
+    batch_size: Count
+    parallel: Count
+    max_retries: Annotated[int, Field(ge=0)]
+    timeout: Positive
+
+    @property
+    def name(self) -> str:
+        """What the release says where its teacher came from."""
+        return self.model
+
+
+class RayWorkers(Section):
+    workers: Count
+    gpus: NotNegative
+
+
+class Embed(Section):
+    teacher: Annotated[TransformerTeacher | SentenceTransformerTeacher | EndpointTeacher, Field(discriminator="kind")]
+    license: str
+    ray: RayWorkers | None
     max_tokens: Tokens
     max_truncated_share: Share
     long: LongTexts
@@ -140,15 +183,31 @@ class Embed(Section):
                 f"prompts: expected {expected}, got {sorted(self.prompts)}; "
                 'write "" where the teacher takes no instruction'
             )
+        if isinstance(self.teacher, EndpointTeacher) and self.long.sources:
+            raise ValueError("long.sources: an endpoint does not tell its tokens, so there are no windows; empty it")
         return self
 
 
 class Mine(Section):
     sources: Names
+    candidates: Annotated[tuple[Literal["teacher", "bm25", "student"], ...], Field(min_length=1)]
+    student: str | None
     num_negatives: Count
     rank_window: Range
     relative_margin: Share
+    absolute_margin: NotNegative | None
     num_examples: Count
+
+    @model_validator(mode="after")
+    def _name_a_student(self) -> Self:
+        if len(set(self.candidates)) < len(self.candidates):
+            raise ValueError(f"candidates: each list once, got {list(self.candidates)}")
+        if ("student" in self.candidates) != (self.student is not None):
+            raise ValueError(
+                f"student: candidates {list(self.candidates)} and student {self.student!r}; give the folder of an "
+                "earlier build's merged/retrieval and name student among the candidates, or neither"
+            )
+        return self
 
 
 class Backbone(Section):
@@ -306,6 +365,7 @@ class Retrieval(Adapter):
     training: Training
     num_negatives: Count
     temperature: Positive
+    false_negative_margin: Share | None
     weights: RetrievalWeights
     average: Average
 
@@ -533,6 +593,7 @@ def _explain(file: Path, fault: Any) -> str:
             return f"{file}: {key}: missing; every value of a recipe is written down"
         case _:
             given = "" if isinstance(fault["input"], dict | list) else f" (got {fault['input']!r})"
+            given = re.sub(r"://[^/\s@]+@", "://***@", given)  # a user and password in an address
             message = fault["msg"].removeprefix("Value error, ")
             return f"{file}: {key + ': ' if key else ''}{message}{given}"
 

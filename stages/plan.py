@@ -162,12 +162,16 @@ def plan(params: Params, models: "Models", corpus: "Corpus", device: "Hardware")
     from stages.planning.teacher import Teacher
 
     settings, engine = params.embed, params.engine
-    config: Any = models.config(settings.teacher)
+    workers = 1 if settings.ray is None else settings.ray.workers
+    if settings.teacher.kind == "endpoint":
+        raise ValueError("a plan counts the teacher's work, and embed.teacher is an endpoint: its size is not known")
+    pooling = settings.teacher.pooling if settings.teacher.kind == "transformer" else "mean"
+    config: Any = models.config(settings.teacher.path)
     shape, kept = models.shape(config, config.num_hidden_layers, engine.precision)
     teacher = Teacher(
-        name=f"{settings.teacher} {settings.pooling}",
+        name=f"{settings.teacher.path} {pooling}",
         shape=shape,
-        narrowed=settings.pooling != "mean",
+        narrowed=pooling != "mean",
         packing=engine.packing,
         batch_tokens=settings.batch_tokens,
     )
@@ -179,7 +183,7 @@ def plan(params: Params, models: "Models", corpus: "Corpus", device: "Hardware")
     )
     work = teacher.work(corpus, Readings(settings.prompts, settings.max_tokens, settings.long), wanted)
     memory = embedding_memory(shape, kept, settings.batch_tokens)
-    embed = phase("embed", work, Totals(), memory, device, engine.precision, processes=1)
+    embed = phase("embed", work, Totals(), memory, device, engine.precision, processes=workers)
     student = _student(params, models, corpus, device)
     adapt, long = params.adapt, [params.extend] if params.extend.training.steps else []
     phases = [

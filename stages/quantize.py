@@ -157,7 +157,7 @@ def _lineage(params: Params) -> dict[str, Any]:
     return {
         "name": params.name,
         "license": params.quantize.license,
-        "teacher": {"path": params.embed.teacher, "license": params.embed.license},
+        "teacher": {"path": params.embed.teacher.name, "license": params.embed.license},
         "sources": [
             {
                 "name": source.name,
@@ -178,7 +178,7 @@ def _write_cards(params: Params, release: Path, weights: dict[str, dict[str, flo
     about = {
         "name": params.name,
         "license": params.quantize.license,
-        "teacher": params.embed.teacher,
+        "teacher": params.embed.teacher.name,
         "dims": params.evaluate.truncate_dims,
         # The card says what the weights were trained on: not what is only tested on.
         "sources": [one.model_dump() for one in params.curate.sources if one.splits.dev + one.splits.test < 1],

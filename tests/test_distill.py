@@ -63,7 +63,7 @@ def project(
         write_table(Path("data/curated/pairs", f"{split}.parquet"), chosen, SCHEMAS["pairs"])
     store = VectorStore(Path("data/embedded"), {"teacher": "none"})
     vectors = np.random.default_rng(0).normal(size=(200, TEACHER))
-    store.add([store.key(Reading("", 24, 24), text) for text in sentences], vectors)
+    store.add(store.keys(Reading("", 24, 24), sentences), vectors)
     recipe["embed"] |= {"max_tokens": 24, "prompts": dict.fromkeys(("query", "document", "clustering"), "")}
     recipe["engine"]["threads"] = 1
     backbone = dict.fromkeys(recipe["distill"]["backbone"]) | {"architecture": "pretrained", "layers": [0]}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from ruamel.yaml import YAML
 from stages import params
 from stages.corpus.tables import SCHEMAS, SPLITS, write_table
 from stages.corpus.vectors import Reading, VectorStore
-from stages.embed import embed, wanted_texts
+from stages.embed import collect, embed, wanted
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.modeling.truncation import encode_windows
 
@@ -41,11 +42,20 @@ def write_curated(folder: Path, texts: list[str]) -> None:
             write_table(folder / kind / f"{split}.parquet", rows[kind][place::3], schema)
 
 
+def transformer(path: Path, pooling: str = "mean") -> dict[str, str]:
+    return {"kind": "transformer", "path": str(path), "pooling": pooling}
+
+
 @pytest.fixture
 def project(short_recipe: dict[str, Any], backbones: dict[str, Path], sentences: list[str], tmp_path: Path) -> Path:
     """A folder with a recipe and curated rows."""
     recipe = short_recipe
-    recipe["embed"] |= {"teacher": str(backbones["bert"]), "max_tokens": 24, "batch_tokens": 64, "prompts": PROMPTS}
+    recipe["embed"] |= {
+        "teacher": transformer(backbones["bert"]),
+        "max_tokens": 24,
+        "batch_tokens": 64,
+        "prompts": PROMPTS,
+    }
     recipe["engine"]["threads"] = 1
     YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
     write_curated(tmp_path / "data/curated", sentences)
@@ -57,20 +67,25 @@ def run_embed(project: Path, working: str, output: str) -> dict[str, float]:
     return embed(recipe, project / "data/curated", project / output, project / working)
 
 
+def distinct(recipe: params.Params, project: Path) -> dict[tuple[str, Reading], set[str]]:
+    texts: dict[tuple[str, Reading], set[str]] = {}
+    for side, reading, batch in wanted(recipe, project / "data/curated"):
+        texts.setdefault((side, reading), set()).update(batch)
+    return texts
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_every_text_is_wanted_once_under_the_instructions_that_read_it(project: Path, sentences: list[str]) -> None:
-    wanted = wanted_texts(params.read(project / "params.yaml"), project / "data/curated")
+    texts = distinct(params.read(project / "params.yaml"), project)
     queries, documents = sentences[::2], sentences[1::2]
-    assert set(wanted) == set(READINGS.items())
-    assert sorted(wanted["query", READINGS["query"]]) == sorted(queries)
+    assert set(texts) == set(READINGS.items())
+    assert texts["query", READINGS["query"]] == {*queries}
     # Documents, both sides of scored pairs, and both sides of text matching's pairs: here every pair.
-    assert set(wanted["document", READINGS["document"]]) == {*documents, *queries}
-    assert set(wanted["clustering", READINGS["clustering"]]) == {*queries[::2], *documents[::2]}
-    for texts in wanted.values():
-        assert len(texts) == len(set(texts))
+    assert texts["document", READINGS["document"]] == {*documents, *queries}
+    assert texts["clustering", READINGS["clustering"]] == {*queries[::2], *documents[::2]}
 
 
 def long_source(project: Path, recipe: dict[str, Any], **changes: Any) -> params.Params:
@@ -105,8 +120,7 @@ def test_articles_that_only_the_student_is_measured_on_are_left_out(
     rows = {"id": "a", **ORIGIN, "source": "articles", "query": "an article", "document": "is not read"}
     curated = project / "data/curated"
     write_table(curated / "pairs/test.parquet", [rows], SCHEMAS["pairs"])
-    wanted = wanted_texts(long_source(project, recipe), curated)
-    texts = {text for of_side in wanted.values() for text in of_side}
+    texts = set().union(*distinct(long_source(project, recipe), project).values())
     assert texts
     assert not texts & {"an article", "is not read"}
 
@@ -160,11 +174,47 @@ def test_nothing_is_embedded_twice_and_rows_added_cost_only_themselves(project: 
 
 def test_another_cut_or_pooling_shares_nothing(project: Path, recipe: dict[str, Any]) -> None:
     first = run_embed(project, "working", "data/embedded")
-    for changes in ({"max_tokens": 20}, {"pooling": "cls"}):
+    for changes in ({"max_tokens": 20}, {"teacher": recipe["embed"]["teacher"] | {"pooling": "cls"}}):
         recipe["embed"] |= changes
         YAML(typ="safe").dump(recipe, project / "params.yaml")
         assert run_embed(project, "working", "data/embedded")["embedded"] == first["texts"]
-    assert len(list((project / "working").iterdir())) == 2  # a store for each way of pooling
+    assert len(list((project / "working").glob("*/manifest.json"))) == 2  # a store for each way of pooling
+
+
+def test_garbage_is_what_this_build_does_not_hold(project: Path, recipe: dict[str, Any], sentences: list[str]) -> None:
+    working, output = project / "working", project / "data/embedded"
+    with pytest.raises(ValueError, match="holds no vector store"):
+        collect(output, working)
+    more = run_embed(project, "working", "data/embedded")["texts"]
+    recipe["embed"]["teacher"]["pooling"] = "cls"
+    YAML(typ="safe").dump(recipe, project / "params.yaml")
+    write_curated(project / "data/curated", sentences[:60])
+    fewer = run_embed(project, "working", "data/embedded")["texts"]
+    write_curated(project / "data/curated", sentences[:40])
+    run_embed(project, "working", "data/embedded")
+    before = files(output)
+    build = VectorStore(output)
+    assert collect(output, working) == (more + fewer - len(build), len(build))
+    assert collect(output, working) == (0, len(build))
+    shutil.rmtree(output)
+    assert run_embed(project, "working", "data/embedded")["embedded"] == 0
+    assert files(output) == before
+
+
+def test_texts_in_small_chunks_are_all_embedded_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[int] = []
+    add = VectorStore.add
+
+    def counted(store: VectorStore, keys: np.ndarray, vectors: np.ndarray) -> None:
+        added.append(len(keys))
+        add(store, keys, vectors)
+
+    monkeypatch.setattr(VectorStore, "add", counted)
+    monkeypatch.setattr("stages.embed.CHUNK_ROWS", 50)
+    figures = run_embed(project, "working", "data/embedded")
+    *of_chunks, exported = added
+    assert len(of_chunks) > 4
+    assert sum(of_chunks) == exported == figures["embedded"] == figures["texts"]
 
 
 SCRIPT = """
@@ -211,7 +261,7 @@ def test_a_kill_costs_only_what_was_under_way(project: Path) -> None:
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     assert not (project / "data/embedded").exists()
-    (folder,) = (project / "working").iterdir()
+    (folder,) = (manifest.parent for manifest in (project / "working").glob("*/manifest.json"))
     kept = len(VectorStore(folder))
 
     again = start(project, "working", "data/embedded")

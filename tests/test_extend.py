@@ -46,7 +46,7 @@ def project(
     store = VectorStore(Path("data/embedded"), {"teacher": "none"})
     generator = np.random.default_rng(0)
     for texts, reading in ((sentences, Reading("", 24, 24)), (long, Reading("", 64, 16))):
-        store.add([store.key(reading, text) for text in texts], generator.normal(size=(len(texts), TEACHER)))
+        store.add(store.keys(reading, texts), generator.normal(size=(len(texts), TEACHER)))
     student = load_encoder(str(backbones["eurobert"]), EncoderSettings("last", PROMPTS, 24, 10_000.0))
     student.save(Path("data/distilled/student"))
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """The mine stage, and how the retrieval adapter reads what it mined."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from stages import params
 from stages.adapt.retrieval import hard_negatives
 from stages.corpus.tables import SCHEMAS, read_table, write_table
 from stages.corpus.vectors import Reading, VectorStore
+from stages.metrics.lexical import bm25_search
 from stages.mine import mine_all
+from stages.reporting.mining import render_mining
 
 SOURCES = ("wikipedia", "docstrings")
 
@@ -44,7 +47,7 @@ def write_vectors(folder: Path, curated: Path, prompts: dict[str, str]) -> None:
         queries = generator.normal(size=(len(table), 8)) + 2
         documents = queries + 0.3 * generator.normal(size=queries.shape)
         for side, vectors in (("query", queries), ("document", documents)):
-            keys = [store.key(Reading(prompts[side], 96, 96), text) for text in table[side].to_pylist()]
+            keys = store.keys(Reading(prompts[side], 96, 96), table[side].to_pylist())
             store.add(keys, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
@@ -99,10 +102,47 @@ def test_audit_counts_what_happened(mined: tuple[Path, dict[str, Any]]) -> None:
 def test_mining_twice_gives_the_same_bytes(mined: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = mined
     mine_all(params.read(folder / "params.yaml"), folder / "curated", folder / "embedded", folder / "again")
-    for name in ("negatives.parquet", "audit.json"):
+    for name in ("negatives.parquet", "audit.json", "audit.html"):
         assert (folder / "again" / name).read_bytes() == (folder / "mined" / name).read_bytes()
 
 
 def test_hard_negatives_are_rows_and_too_few_are_marked() -> None:
     mined = {"a": ["c", "b", "d"], "b": ["a"], "c": [], "d": ["b", "c"]}
     assert hard_negatives(["a", "b", "c", "d"], mined, 2).tolist() == [[2, 1], [0, -1], [-1, -1], [1, 2]]
+
+
+def test_words_and_an_earlier_student_give_candidates_too(
+    mined: tuple[Path, dict[str, Any]], recipe: dict[str, Any], tiny_release: Path
+) -> None:
+    folder, alone = mined
+    recipe["mine"] |= {"candidates": ["bm25", "student"], "student": str(tiny_release / "merged/retrieval")}
+    YAML(typ="safe").dump(recipe, folder / "params.yaml")
+    audit = mine_all(params.read(folder / "params.yaml"), folder / "curated", folder / "embedded", folder / "others")
+    rows, before = (read_table(folder / name / "negatives.parquet").to_pylist() for name in ("others", "mined"))
+    assert [row["id"] for row in rows] == [row["id"] for row in before]
+    assert rows != before
+    for source in SOURCES:
+        assert 30 * 12 <= audit[source]["candidates"] <= 30 * 24, "two lists of up to 12, which share some"
+        assert audit[source]["mean_positive_score"] == alone[source]["mean_positive_score"]
+        for example in audit[source]["examples"]:
+            assert all(score <= 0.95 * example["score"] + 1e-6 for score in example["negative_scores"])
+
+
+def test_a_word_that_no_document_has_gives_no_candidate() -> None:
+    found, scores = bm25_search(["still"], ["copper still", "oak cask", "malt"], 3, 1.5, 0.75)
+    assert found[0, 0] == 0
+    assert (scores[0] > 0).tolist() == [True, False, False]
+
+
+def test_the_page_shows_suspects_as_text_and_asks_nothing_of_the_network(mined: tuple[Path, dict[str, Any]]) -> None:
+    _, audit = mined
+    evil = '<script>alert("1")</script>'
+    suspect = {"query": evil, "document": "its own", "score": 0.5, "suspect": evil * 50, "suspect_score": 0.61}
+    figures = audit["wikipedia"] | {"suspects": [suspect]}
+    settings = {"candidates": ["teacher", "bm25"], "rank_window": [1, 12], "num_negatives": 3}
+    page = render_mining(settings | {"relative_margin": 0.05, "absolute_margin": None}, {"wikipedia": figures})
+    assert "<script" not in page
+    assert "61.0 against 50.0" in page
+    assert "query with too few" not in page and "queries with too few negatives" in page
+    assert "(1,350 characters)" in page
+    assert not re.search(r"(src|href)=[\"']?https?:", page)

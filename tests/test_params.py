@@ -62,6 +62,16 @@ def test_a_checked_recipe_does_not_change() -> None:
         recipe.seed = 3
 
 
+ENDPOINT = {
+    "kind": "endpoint",
+    "url": "http://127.0.0.1:8000/v1",
+    "model": "big",
+    "key_variable": None,
+    "batch_size": 8,
+    "parallel": 1,
+    "max_retries": 2,
+    "timeout": 10.0,
+}
 FAULTS: list[tuple[str, Any, str, str]] = [
     # where, value, key that the message names, what it says
     ("sead", 1, "sead", "unknown key"),
@@ -98,6 +108,20 @@ FAULTS: list[tuple[str, Any, str, str]] = [
         "embed",
         "expected ['clustering', 'document', 'query'], got ['document', 'query']",
     ),
+    ("embed/teacher/kind", "remote", "embed.teacher", "'transformer', 'sentence_transformer', 'endpoint'"),
+    ("embed/teacher", ENDPOINT, "embed", "an endpoint does not tell its tokens"),
+    (
+        "embed/teacher",
+        ENDPOINT | {"url": "https://me:key@host/v1"},
+        "embed.teacher.endpoint.url",
+        "https://***@host/v1",
+    ),
+    ("embed/teacher", ENDPOINT | {"key": "sk-1"}, "embed.teacher.endpoint.key", "unknown key"),
+    ("embed/ray", {"workers": 0, "gpus": 0}, "embed.ray.workers", "greater than or equal to 1"),
+    ("mine/candidates", ["bm25", "bm25"], "mine", "each list once"),
+    ("mine/candidates", ["teacher", "student"], "mine", "give the folder of an earlier build's merged/retrieval"),
+    ("mine/student", "earlier", "mine", "or neither"),
+    ("adapt/retrieval/false_negative_margin", 1.5, "adapt.retrieval.false_negative_margin", "less than or equal to 1"),
     ("curate/sources/0/splits/test", 0.95, "curate.sources.0.splits", "shares of one whole"),
     ("curate/sources/0/words", {"query": [1, 2]}, "curate.sources.0", "needs ['query', 'document']"),
     ("curate/sources/0/kind", "triples", "curate.sources.0.kind", "'pairs'"),

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from stages.corpus.tables import SCHEMAS, write_table
 from stages.corpus.vectors import Reading
-from stages.embed import wanted_texts
+from stages.embed import wanted
 from stages.modeling.encoder import EncoderSettings, load_encoder
 from stages.modeling.truncation import windows
 from stages.params import TEXT_FIELDS, Params, read
@@ -83,10 +83,12 @@ def test_the_teacher_reads_what_the_embed_stage_gives_it(
     """Each distinct text once a way of reading it, long ones in windows: the same texts and tokens."""
     write_curated(tiny, sources, tmp_path)
     settings = tiny.embed
-    teacher = load_encoder(settings.teacher, EncoderSettings(settings.pooling, settings.prompts, settings.max_tokens))
+    teacher = load_encoder(
+        settings.teacher.path, EncoderSettings(settings.teacher.pooling, settings.prompts, settings.max_tokens)
+    )
     texts: dict[Reading, set[str]] = {}
-    for (_, reading), of_side in wanted_texts(tiny, tmp_path).items():
-        texts.setdefault(reading, set()).update(of_side)
+    for _, reading, batch in wanted(tiny, tmp_path):
+        texts.setdefault(reading, set()).update(batch)
     assert len(texts) == 2, "at once, and in windows"
     tokens = 0
     for reading, of_reading in texts.items():

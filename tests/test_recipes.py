@@ -111,8 +111,8 @@ def test_losses_models_and_inference_are_the_papers(model: str) -> None:
     assert distill.backbone.path == student
     assert distill.backbone.architecture == "pretrained"
     assert distill.backbone.layers is None, "all of them"
-    assert recipe.embed.teacher == "Qwen/Qwen3-Embedding-4B"
-    assert recipe.embed.pooling == distill.pooling == "last"
+    assert recipe.embed.teacher.path == "Qwen/Qwen3-Embedding-4B"
+    assert recipe.embed.teacher.pooling == distill.pooling == "last"
     assert distill.matryoshka_dims == recipe.evaluate.truncate_dims == dims
     assert max(dims) == CONFIGS[student]["hidden_size"]
     assert distill.rope_theta == CONFIGS[student]["rope_theta"], "stage 1 keeps the untouched backbone's"
@@ -210,7 +210,7 @@ def dry(value: Any, hub: Path) -> Any:
 
 
 def changed(name: str, value: Any, hub: Path) -> Any:
-    if name in ("path", "teacher"):
+    if name == "path":
         return str(hub / value)
     if name == "files":
         return [f"hub:{hub / location.removeprefix('hub:')}" for location in value]
@@ -321,7 +321,7 @@ def read(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     for model in TABLE_A1:
         write_model(folder / "hub", values_of(model)["distill"]["backbone"]["path"])
     values = values_of("small")
-    write_model(folder / "hub", values["embed"]["teacher"])
+    write_model(folder / "hub", values["embed"]["teacher"]["path"])
     for source in values["curate"]["sources"]:
         write_data_set(folder / "hub", source)
     shutil.copy(empty_store, folder / "mlflow.db")
@@ -378,7 +378,7 @@ def test_a_dry_run_changes_locations_and_sizes_only(model: str) -> None:
         *TASKS,
     }
     words |= {"training", "mixture", "long", "warm_start", "backbone", "dev", "test"}
-    assert changed_keys <= {*MACHINE, *words, "path", "teacher", "files"}
+    assert changed_keys <= {*MACHINE, *words, "path", "files"}
     same = ("learning_rate", "rope_theta", "temperature", "weights", "lora", "matryoshka_dims", "pooling", "packing")
     assert not changed_keys & {*same, "prompts", "options", "words", "mixing", "average", "architecture"}
 

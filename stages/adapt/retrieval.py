@@ -82,6 +82,7 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
         documents,
         negatives,
         temperature=settings.temperature,
+        false_negative_margin=settings.false_negative_margin,
         **settings.weights.model_dump(),
     )
     starts = np.cumsum([0, *map(len, tables)])

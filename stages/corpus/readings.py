@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from stages.corpus.shards import packed_keys
 from stages.corpus.vectors import Reading, VectorStore
 
 
@@ -51,4 +52,4 @@ class TeacherVectors:
         """
         readings = {source: self._readings.of(side, source) for source in set(sources)}
         keys = [self._store.key(readings[source], text) for text, source in zip(texts, sources, strict=True)]
-        return self._store.lookup(keys)
+        return self._store.lookup(packed_keys(keys))

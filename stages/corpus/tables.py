@@ -1,10 +1,11 @@
 """The curated contract: one Arrow schema per kind of row, one parquet file per kind and split."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as arrow
 import pyarrow.parquet as pq
 
 SPLITS = ("train", "dev", "test")
@@ -42,6 +43,14 @@ def read_table(path: Path, sources: Sequence[str] | None = None) -> pa.Table:
     """Read a parquet table, or those of its rows that come from the named sources, in the file's order."""
     filters = None if sources is None else [("source", "in", list(sources))]
     return pq.read_table(path, filters=filters)
+
+
+def read_texts(path: Path, column: str, source: str) -> Iterator[list[str]]:
+    """A text column of a source's rows in the file's order, a batch of rows at a time."""
+    of_source = arrow.field("source") == source
+    for batch in arrow.dataset(path, format="parquet").to_batches(columns=[column], filter=of_source):
+        if len(batch):
+            yield batch.column(0).to_pylist()
 
 
 def read_split(folder: Path, kind: str, split: str, sources: Sequence[str] | None = None) -> pa.Table:

@@ -1,7 +1,13 @@
-"""Which columns of which sources a teacher reads, and as what."""
+"""Which columns of which sources a teacher reads, and as what; and their texts, a batch at a time."""
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
+
+from stages.corpus.readings import Readings
+from stages.corpus.tables import SPLITS, read_texts
+from stages.corpus.vectors import Reading
 
 
 class Want(NamedTuple):
@@ -39,3 +45,20 @@ def wanted_columns(
         Want("scored", "text_b", "document", of_kind["scored"]),
         Want("labelled", "text", "document", of_kind["labelled"]),
     ]
+
+
+class Texts(NamedTuple):
+    """Texts of one column, read in one way."""
+
+    side: str
+    reading: Reading
+    texts: list[str]
+
+
+def wanted_texts(curated: Path, wants: Iterable[Want], readings: Readings) -> Iterator[Texts]:
+    """The texts that are wanted, in the order of the wants and the tables; one may come several times."""
+    for want in wants:
+        for source, split in itertools.product(want.sources, SPLITS):
+            reading = readings.of(want.side, source)
+            for texts in read_texts(curated / want.kind / f"{split}.parquet", want.column, source):
+                yield Texts(want.side, reading, texts)

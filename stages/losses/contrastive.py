@@ -44,6 +44,22 @@ def info_nce(
     return F.cross_entropy(logits, torch.arange(len(anchors), device=anchors.device))
 
 
+def false_negatives(anchors: Tensor, positives: Tensor, negatives: Tensor | None, margin: float) -> Tensor:
+    """Candidates that a teacher finds about as near as an anchor's own positive: `excluded` of `info_nce`, [B, C] bool.
+
+    A candidate is one where its cosine with the anchor is above (1 - margin) of the positive's, as with the guide of
+    GISTEmbed (arXiv 2402.16829), which has no margin.
+
+    Args:
+        anchors, positives, negatives: the teacher's vectors, as those of `info_nce`.
+    """
+    candidates = _candidates(anchors, positives, negatives)
+    cosines = F.normalize(anchors, dim=-1) @ F.normalize(candidates, dim=-1).T  # [B, C]
+    excluded = cosines > (1 - margin) * cosines.diagonal()[:, None]
+    excluded.fill_diagonal_(False)
+    return excluded
+
+
 def _candidates(anchors: Tensor, positives: Tensor, negatives: Tensor | None) -> Tensor:
     """Stack what the anchors are compared with: [B, D], [B, D], [B, N, D] -> [C, D]."""
     if positives.shape != anchors.shape:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 # Similarities held at once: 64 MiB of float32.
 CHUNK_SIZE = 2**24
+# Documents searched at once, so that a block of queries against them is worth a matrix product.
+DOCUMENT_BLOCK = 2**17
 
 
 def rank(
@@ -25,6 +27,22 @@ def rank(
     Returns:
         (indices [Q, K], scores [Q, K]) with K = min(k, C).
     """
+    indices: NDArray[np.int64] = np.empty((len(queries), 0), dtype=np.int64)
+    scores: NDArray[np.float32] = np.empty((len(queries), 0), dtype=np.float32)
+    for start in range(0, len(documents), DOCUMENT_BLOCK):
+        block, block_scores = _rank_block(queries, documents[start : start + DOCUMENT_BLOCK], k)
+        indices, scores = np.hstack([indices, block + start]), np.hstack([scores, block_scores])
+        if start:
+            # Earlier blocks stand first and have the lower indices, so the first of equals is right.
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            indices, scores = np.take_along_axis(indices, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    return indices, scores
+
+
+def _rank_block(
+    queries: NDArray[np.generic], documents: NDArray[np.generic], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """`rank` within so many documents that a chunk of queries against all of them fits into memory."""
     columns = documents.astype(np.float32).T
     chunk = max(1, CHUNK_SIZE // len(documents))
     indices = np.empty((len(queries), min(k, len(documents))), dtype=np.int64)

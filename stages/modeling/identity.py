@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -28,8 +29,13 @@ def teacher_identity(location: str, pooling: str, precision: str) -> dict[str, s
         "precision": precision,
         "dtype": "float16",
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return identity | {"digest": digest}
+    return identified(identity)
+
+
+def identified(fields: Mapping[str, str | int | bool]) -> dict[str, str | int | bool]:
+    """The fields that tell a teacher from others, and one digest over all."""
+    digest = hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()[:16]
+    return {**fields, "digest": digest}
 
 
 def local_folder(location: str) -> Path:

@@ -5,6 +5,7 @@ Shapes: N texts, D embedding dimension.
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,11 @@ def check_truncation(
         ValueError: more than `max_share` of all the texts are cut at `max_tokens`.
     """
     lengths = [length for side, of_side in texts.items() for length in token_counts(encoder, of_side, side)]
+    refuse_truncation(lengths, max_tokens, max_share, name)
+
+
+def refuse_truncation(lengths: Sequence[int], max_tokens: int, max_share: float, name: str) -> None:
+    """The same check of texts whose lengths in tokens are known; raises like `check_truncation`."""
     share = truncated_share(lengths, max_tokens)
     if share > max_share:
         raise ValueError(
@@ -46,6 +52,11 @@ def token_counts(encoder: Encoder, texts: Sequence[str], side: str) -> list[int]
     return [len(ids) for ids in encoder.tokenize(texts, side, _UNCUT)]
 
 
+def whole_lengths(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Tokens of each whole text as it stands, with those that the tokenizer puts around it."""
+    return [len(ids) for ids in tokenizer(list(texts), truncation=True, max_length=_UNCUT)["input_ids"]]
+
+
 def windows(encoder: Encoder, text: str, side: str, max_tokens: int, window_tokens: int) -> list[str]:
     """The consecutive parts of a text that an encoder reads `window_tokens` at a time: its first `max_tokens` tokens.
 
@@ -55,26 +66,40 @@ def windows(encoder: Encoder, text: str, side: str, max_tokens: int, window_toke
     Raises:
         ValueError: there is no room in a window beside the prompt.
     """
-    room = window_tokens - len(encoder.tokenize([""], side)[0])
+    around = len(encoder.tokenize([""], side)[0])
+    return parts_of(encoder.tokenizer, [text], max_tokens, window_tokens, around)[0]
+
+
+def parts_of(
+    tokenizer: Any, texts: Sequence[str], max_tokens: int, window_tokens: int, around: int
+) -> tuple[list[str], list[int]]:
+    """All parts of texts as `windows` cuts them, and the row of each part's text.
+
+    Args:
+        around: tokens of the prompt and of what the tokenizer adds, in every window.
+    """
+    if window_tokens >= max_tokens:
+        return list(texts), list(range(len(texts)))
+    room = window_tokens - around
     if room < 1:
-        raise ValueError(f"window_tokens is {window_tokens}, and the prompt of {side} alone fills that; raise it")
-    spans = _spans(encoder, text)[:max_tokens]
-    if len(spans) <= room:
-        return [text]
-    ends = [spans[min(start + room, len(spans)) - 1][1] for start in range(0, len(spans), room)]
-    return [text[start:end] for start, end in itertools.pairwise([0, *ends])]
+        raise ValueError(f"window_tokens is {window_tokens}, and the prompt alone fills that; raise it")
+    parts, owners = [], []
+    for row, text in enumerate(texts):
+        spans = _spans(tokenizer, text)[:max_tokens]
+        ends = [spans[min(start + room, len(spans)) - 1][1] for start in range(0, len(spans), room)]
+        # A text that fits stays as it is, with what its last token leaves out.
+        of_text = [text] if len(spans) <= room else [text[a:b] for a, b in itertools.pairwise([0, *ends])]
+        parts += of_text
+        owners += [row] * len(of_text)
+    return parts, owners
 
 
 def encode_windows(
     encoder: Encoder, texts: Sequence[str], side: str, max_tokens: int, window_tokens: int, batch_tokens: int
 ) -> np.ndarray:
     """Unit embeddings [N, D] float32 of texts, each the mean of its windows' embeddings weighted by their tokens."""
-    if window_tokens >= max_tokens:
-        parts, owners = list(texts), list(range(len(texts)))
-    else:
-        pieces = [windows(encoder, text, side, max_tokens, window_tokens) for text in texts]
-        parts = [part for of_text in pieces for part in of_text]
-        owners = [row for row, of_text in enumerate(pieces) for _ in of_text]
+    around = len(encoder.tokenize([""], side)[0])
+    parts, owners = parts_of(encoder.tokenizer, texts, max_tokens, window_tokens, around)
     token_ids = encoder.tokenize(parts, side, min(max_tokens, window_tokens))
     sums = np.zeros((len(texts), encoder.dimensions), dtype=np.float32)
     for rows, vectors in encoder.encode_batches(token_ids, batch_tokens):
@@ -85,14 +110,19 @@ def encode_windows(
 
 def prefix(encoder: Encoder, text: str, tokens: int) -> str:
     """The beginning of a text that is so many tokens long; all of a shorter one."""
-    spans = _spans(encoder, text)
+    spans = _spans(encoder.tokenizer, text)
     return text if len(spans) <= tokens else text[: spans[tokens - 1][1]]
 
 
-def _spans(encoder: Encoder, text: str) -> list[tuple[int, int]]:
+def means(vectors: np.ndarray, weights: np.ndarray, owners: Sequence[int], num_texts: int) -> np.ndarray:
+    """Unit vectors [N, D] of texts from their parts' vectors and weights."""
+    sums = np.zeros((num_texts, vectors.shape[1]), dtype=np.float32)
+    np.add.at(sums, list(owners), vectors * np.asarray(weights, dtype=np.float32)[:, None])
+    return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+
+def _spans(tokenizer: Any, text: str) -> list[tuple[int, int]]:
     """Where each token of a text begins and ends in it, without the tokens that a tokenizer puts around a text."""
-    encoded = encoder.tokenizer(
-        text, add_special_tokens=False, return_offsets_mapping=True, truncation=True, max_length=_UNCUT
-    )
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=True, max_length=_UNCUT)
     spans: list[tuple[int, int]] = encoded["offset_mapping"]
     return spans

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.losses.contrastive import info_nce
+from stages.losses.contrastive import false_negatives, info_nce
 from stages.losses.matryoshka import mean_over_dims, prefix
 from stages.losses.regularization import spread_out
 from stages.modeling.encoder import Encoder
@@ -38,6 +38,10 @@ class Retrieval(Objective):
     """Rows are pairs; `negatives` [pairs, N] names documents that are hard negatives of each query.
 
     Loss: w_nce * L_NCE(q->d), eq. (2), + w_distillation * eq. (1) on both sides + w_spread_out * eq. (3).
+
+    Args:
+        false_negative_margin: candidates that score above (1 - margin) of the positive for the teacher are left out of
+            eq. (2); None leaves none out.
     """
 
     def __init__(
@@ -50,11 +54,13 @@ class Retrieval(Objective):
         negatives: np.ndarray,
         *,
         temperature: float,
+        false_negative_margin: float | None,
         info_nce: float,
         distillation: float,
         spread_out: float,
     ) -> None:
         super().__init__(encoder)
+        self.false_negative_margin = false_negative_margin
         self.projection = projection.requires_grad_(False)
         self.temperature = Temperature(temperature)
         self.dims = tuple(dims)
@@ -71,10 +77,12 @@ class Retrieval(Objective):
         queries, positives, rest = embeddings.split([len(rows), len(rows), hard.size])
         negatives = rest.view(*hard.shape, -1)
         targets = [side.targets(rows, queries.device) for side in (self.queries, self.documents)]
-        temperature = self.temperature()
+        temperature, excluded = self.temperature(), self._excluded(hard, targets)
         terms = {
             "info_nce": mean_over_dims(
-                lambda dim: info_nce(prefix(queries, dim), prefix(positives, dim), prefix(negatives, dim), temperature),
+                lambda dim: info_nce(
+                    prefix(queries, dim), prefix(positives, dim), prefix(negatives, dim), temperature, excluded
+                ),
                 self.dims,
             ),
             "distillation": projected_distillation(queries, targets[0], self.projection, self.dims)
@@ -82,3 +90,10 @@ class Retrieval(Objective):
             "spread_out": spread_out(queries) + spread_out(positives),
         }
         return {name: self.weights[name] * term for name, term in terms.items()}
+
+    def _excluded(self, hard: np.ndarray, targets: Sequence[Tensor]) -> Tensor | None:
+        """False negatives [B, B + B * N] among the candidates, by the teacher's vectors of both sides, or None."""
+        if self.false_negative_margin is None:
+            return None
+        negatives = self.documents.targets(hard.ravel(), targets[0].device).view(*hard.shape, -1)
+        return false_negatives(*targets, negatives, self.false_negative_margin)

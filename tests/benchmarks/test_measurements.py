@@ -11,8 +11,9 @@ import torch
 from transformers import EuroBertConfig, EuroBertModel
 
 from stages.training import meter
-from tests.benchmarks import contrastive, distillation, embedding, engine, gpu
+from tests.benchmarks import contrastive, distillation, embedding, engine, gpu, store
 from tests.benchmarks.bench import line
+from tests.benchmarks.increment import embed_increment
 from tests.benchmarks.measure import Figure, in_turns, middle, most_resident, spread
 from tests.benchmarks.students import eurobert, rotary
 from tests.benchmarks.texts import pairs
@@ -142,3 +143,16 @@ def test_steps_are_timed_after_the_first(few: list[tuple[str, str]], tmp_path: P
     assert [lengths.tolist() for lengths in timed.lengths] == expected
     assert timed.tokens == sum(map(sum, expected))
     assert timed.rate == timed.tokens / timed.seconds > 0
+
+
+def test_the_store_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ROWS": 1000, "DIMENSIONS": 8, "SHARD_ROWS": 300, "ASKED": 50}.items():
+        monkeypatch.setattr(store, name, value)
+    figures = store.store_scale()
+    assert figures["store_open_seconds"].value > 0 and figures["store_lookup_rows"].value > 0
+
+
+def test_more_texts_are_measured(few: list[tuple[str, str]]) -> None:
+    figures = embed_increment(few)
+    assert figures["embed_increment_embedded"].value == pytest.approx(1 / 48)
+    assert 0 <= figures["embed_increment_share"].value < 1

@@ -6,15 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.corpus.mining import mine
+from stages.corpus.mining import listed, margin_curve, merged, mine, nearest
 
 
 def at(*degrees: float) -> np.ndarray:
     return np.array([[math.cos(math.radians(one)), math.sin(math.radians(one))] for one in degrees], dtype=np.float32)
 
 
-def found(queries: np.ndarray, documents: np.ndarray, **others: Any) -> Any:
-    return mine(queries, documents, **({"num_negatives": 2, "rank_window": (1, 4), "relative_margin": 0.0} | others))
+def found(queries: np.ndarray, documents: np.ndarray, rank_window: tuple[int, int] = (1, 4), **others: Any) -> Any:
+    settings = {"num_negatives": 2, "relative_margin": 0.0, "absolute_margin": None} | others
+    candidates = merged([nearest(queries, documents, rank_window)])
+    return mine(candidates, positives(queries, documents), **settings)
+
+
+def positives(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    return np.einsum("qt,qt->q", queries, documents, dtype=np.float32)
 
 
 # Query 0 at 0 degrees; its own document at 20, the others at 10 (too near), 25, 40, 60, 90.
@@ -26,7 +32,6 @@ def test_negatives_are_the_nearest_that_score_less_than_the_positive() -> None:
     mined = found(QUERIES, DOCUMENTS)
     assert mined.negatives[0] == [2, 3], "the document at 10 degrees scores more than the positive"
     assert mined.scores[0] == pytest.approx([math.cos(math.radians(25)), math.cos(math.radians(40))], abs=1e-6)
-    assert mined.positive_scores[0] == pytest.approx(math.cos(math.radians(20)), abs=1e-6)
     for scores in mined.scores:
         assert scores == sorted(scores, reverse=True)
 
@@ -80,3 +85,41 @@ def test_never_the_positive_on_many_vectors() -> None:
         filled += len(negatives) == 5
     assert filled > 50
     assert mined.num_candidates == 300 * 118
+
+
+def test_an_absolute_margin_holds_beside_the_relative_one() -> None:
+    # cos 20 = 0.940: at most 0.740 is left by 0.2, at most 0.752 by 20 %, which 0.766 (40 degrees) is above.
+    assert found(QUERIES, DOCUMENTS, absolute_margin=0.1).negatives[0] == [3, 4]
+    assert found(QUERIES, DOCUMENTS, absolute_margin=0.2).negatives[0] == [4]
+    assert found(QUERIES, DOCUMENTS, absolute_margin=0.0, relative_margin=0.2).negatives[0] == [4]
+
+
+def test_the_suspect_is_the_best_of_what_was_removed() -> None:
+    mined = found(QUERIES, DOCUMENTS)
+    assert mined.suspects[0] == (1, pytest.approx(math.cos(math.radians(10)), abs=1e-6))
+    assert found(QUERIES[:1], DOCUMENTS[:1]).suspects == [None]
+
+
+def test_lists_are_drawn_from_in_turns_and_judged_by_the_teacher() -> None:
+    """Another list's order for query 0: its own document, then 90, 25, 10 degrees, and no more."""
+    ranked = np.tile(np.array([0, 5, 2, 1, -1]), (6, 1))
+    other = listed(QUERIES, DOCUMENTS, ranked, (1, 4))
+    assert other.rows[0].tolist() == [5, 2, 1, -1]
+    assert other.scores[0, :2] == pytest.approx([0.0, math.cos(math.radians(25))], abs=1e-6)
+    both = merged([nearest(QUERIES, DOCUMENTS, (1, 4)), other])
+    assert [row for row in both.rows[0] if row >= 0] == [1, 5, 2, 3, 4], "10, 90, 25, 40, 60 degrees, each once"
+    settings = {"num_negatives": 9, "relative_margin": 0.0, "absolute_margin": None}
+    mined = mine(both, positives(QUERIES, DOCUMENTS), **settings)
+    assert mined.negatives[0] == [5, 2, 3, 4], "10 degrees is too near, whoever lists it"
+    alone = mine(merged([other]), positives(QUERIES, DOCUMENTS), **settings)
+    assert alone.negatives[0] == [5, 2], "never filled up"
+
+
+def test_the_curve_says_what_each_margin_would_do() -> None:
+    # Query 0 alone, its list at 10, 25, 40, 60, 90 degrees: 1.048, 0.964, 0.815, 0.532 and 0 of its positive.
+    candidates = nearest(QUERIES[:1].repeat(6, axis=0), DOCUMENTS, (1, 5))
+    first = type(candidates)(candidates.rows[:1], candidates.scores[:1])
+    curve = margin_curve(first, positives(QUERIES, DOCUMENTS)[:1], 3, (0.0, 0.05, 0.2, 0.5))
+    assert [point["margin"] for point in curve] == [0.0, 0.05, 0.2, 0.5]
+    assert [point["removed"] for point in curve] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert [point["too_few"] for point in curve] == [0, 0, 1, 1]

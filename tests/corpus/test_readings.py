@@ -30,7 +30,8 @@ def test_only_documents_of_long_sources_are_read_in_windows() -> None:
 def test_a_text_has_the_vector_of_its_sources_reading(tmp_path: Path) -> None:
     store = VectorStore(tmp_path, {"weights": "w"})
     short, long = (np.eye(4, dtype=np.float32)[place] for place in (0, 1))
-    store.add([store.key(Reading("", 96, 96), "a"), store.key(Reading("", 512, 128), "a")], np.stack([short, long]))
+    keys = [store.keys(reading, ["a"]) for reading in (Reading("", 96, 96), Reading("", 512, 128))]
+    store.add(np.concatenate(keys), np.stack([short, long]))
     teacher = TeacherVectors(tmp_path, PROMPTS, 96, Long())
     np.testing.assert_array_equal(
         teacher.of("document", ["a"] * 3, ["news", "books", "news"]), np.stack([short, long, short])

@@ -6,7 +6,7 @@ import torch
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import Tensor
 
-from stages.losses.contrastive import info_nce
+from stages.losses.contrastive import false_negatives, info_nce
 
 Shape = tuple[int, ...]
 
@@ -122,3 +122,31 @@ def test_info_nce_refuses_shapes(
     mask = None if excluded is None else torch.zeros(excluded, dtype=torch.bool)
     with pytest.raises(ValueError, match=message):
         info_nce(torch.ones(ANCHORS), torch.ones(positives), hard, 0.05, mask)
+
+
+def test_false_negatives_are_what_a_teacher_finds_nearer_than_the_margin() -> None:
+    """Anchors at 0 and 90 degrees, positives at 20 and 70, a hard negative each at 25 and 100."""
+
+    def at(*degrees: float) -> Tensor:
+        radians = torch.deg2rad(torch.tensor(degrees))
+        return torch.stack([radians.cos(), radians.sin()], dim=-1)
+
+    anchors, positives, negatives = at(0, 90), 3 * at(20, 70), at(25, 100)[:, None]
+    # Cosines of anchor 0: 0.940 (its own), 0.342, 0.906, -0.174; of anchor 1: 0.342, 0.940 (its own), 0.423, 0.985.
+    assert false_negatives(anchors, positives, negatives, 0.0).tolist() == [[False] * 4, [False, False, False, True]]
+    wide = false_negatives(anchors, positives, negatives, 0.05)
+    assert wide.tolist() == [[False, False, True, False], [False, False, False, True]]
+    assert false_negatives(anchors, positives, None, 0.7).tolist() == [[False, True], [True, False]]
+
+
+def test_a_false_negative_that_is_left_out_gets_no_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    anchors, positives = (torch.randn(3, 4, generator=generator, requires_grad=True) for _ in range(2))
+    negatives = torch.randn(3, 2, 4, generator=generator, requires_grad=True)
+    excluded = torch.zeros(3, 9, dtype=torch.bool)
+    excluded[:, 5] = True  # anchor 1's first hard negative is one for everybody
+    info_nce(anchors, positives, negatives, 0.1, excluded).backward()
+    gradient = negatives.grad
+    assert gradient is not None
+    assert gradient[1, 0].abs().max() == 0
+    assert gradient[1, 1].abs().max() > 0 and gradient[0].abs().max() > 0

@@ -67,6 +67,18 @@ def test_rank_in_chunks(monkeypatch: pytest.MonkeyPatch, vectors: Sides) -> None
     np.testing.assert_allclose(chunked_scores, scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("block", [1, 3, 7, NUM_DOCUMENTS - 1])
+def test_rank_in_blocks_of_documents(monkeypatch: pytest.MonkeyPatch, vectors: Sides, block: int) -> None:
+    queries, documents = (np.round(8 * side) for side in vectors)  # whole numbers: products are exact
+    documents = np.concatenate([documents, documents[:5]])  # equals, of which the lower index wins
+    expected = [rank(queries, documents, k) for k in (1, 10, len(documents))]
+    monkeypatch.setattr(retrieval, "DOCUMENT_BLOCK", block)
+    for k, (indices, scores) in zip((1, 10, len(documents)), expected, strict=True):
+        in_blocks, block_scores = rank(queries, documents, k)
+        assert np.array_equal(in_blocks, indices)
+        assert np.array_equal(block_scores, scores)
+
+
 def test_rank_of_a_small_corpus(vectors: Sides) -> None:
     indices, scores = rank(vectors[0], vectors[1][:3], 10)
     assert indices.shape == scores.shape == (NUM_QUERIES, 3)

@@ -51,7 +51,7 @@ def test_windows_are_consecutive_and_leave_room_for_the_prompt(encoder: Encoder)
     assert windows(encoder, TEXT, "document", 7, 6) == ["ba be bi bo", " bu ca ce"]
     assert windows(encoder, "ba  be", "document", 100, 8) == ["ba  be"]
     assert windows(encoder, "", "document", 100, 8) == [""]
-    with pytest.raises(ValueError, match="window_tokens is 4, and the prompt of query alone fills that"):
+    with pytest.raises(ValueError, match="window_tokens is 4, and the prompt alone fills that"):
         windows(encoder, TEXT, "query", 100, 4)
 
 

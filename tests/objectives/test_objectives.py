@@ -154,10 +154,33 @@ def retrieval(adapted: Encoder, sentences: list[str]) -> Retrieval:
         documents,
         negatives,
         temperature=0.05,
+        false_negative_margin=None,
         info_nce=1.0,
         distillation=2.0,
         spread_out=3.0,
     )
+
+
+def test_retrieval_leaves_out_what_the_teacher_finds_as_near_as_the_positive(retrieval: Retrieval) -> None:
+    embeddings = F.normalize(torch.randn(4 * 4, 32, generator=torch.Generator().manual_seed(1)), dim=-1)
+    plain = retrieval(ROWS, embeddings)
+    retrieval.false_negative_margin = 0.1
+    masked = retrieval(ROWS, embeddings)
+    hard = retrieval.negatives[ROWS]
+    queries = torch.as_tensor(retrieval.queries.teacher[ROWS]).float()
+    documents = torch.as_tensor(retrieval.documents.teacher[np.concatenate([ROWS, hard.ravel()])]).float()
+    cosines = F.normalize(queries, dim=-1) @ F.normalize(documents, dim=-1).T
+    excluded = cosines > 0.9 * cosines.diagonal()[:, None]
+    excluded.fill_diagonal_(False)
+    assert 0 < excluded.sum() < excluded.numel() - 4
+    sides = embeddings.split([4, 4, 8])
+    expected = sum(
+        info_nce(*(side[:, :dim] for side in sides[:2]), sides[2].view(4, 2, 32)[..., :dim], 0.05, excluded)
+        for dim in DIMS
+    )
+    assert masked["info_nce"].item() == pytest.approx(float(expected) / len(DIMS), rel=1e-5)
+    assert masked["info_nce"] < plain["info_nce"]
+    assert masked["distillation"] == plain["distillation"]
 
 
 def test_retrieval_terms_are_those_of_the_paper(retrieval: Retrieval) -> None:

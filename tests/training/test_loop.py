@@ -459,7 +459,7 @@ teacher = generator.normal(size=(2, 24, 8)).astype(np.float16)
 sides = [texts_of(encoder, texts, side, 16, teacher[i]) for i, side in enumerate(("query", "document"))]
 negatives = np.stack([np.arange(1, 25) % 24, np.arange(2, 26) % 24], axis=1)
 objective = Retrieval(encoder, torch.nn.Linear(32, 8), [16, 32], *sides, negatives,
-                      temperature=0.05, info_nce=1.0, distillation=2.0, spread_out=1.0)
+                      temperature=0.05, false_negative_margin=None, info_nce=1.0, distillation=2.0, spread_out=1.0)
 
 def log(row, step):
     print("step", step, flush=True)

@@ -54,7 +54,7 @@ def make(backbones: dict[str, Path], sentences: list[str]) -> Make:
         negatives = np.stack([(np.arange(12) + 5) % 12, (np.arange(12) + 7) % 12], axis=1)
         return Retrieval(
             encoder, projection, DIMS, queries, documents, negatives,
-            temperature=0.05, info_nce=1.0, distillation=2.0, spread_out=3.0,
+            temperature=0.05, false_negative_margin=None, info_nce=1.0, distillation=2.0, spread_out=3.0,
         )  # fmt: skip
 
     return make

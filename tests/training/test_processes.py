@@ -57,7 +57,7 @@ def objective_of(name):
         return Classification(encoder, [16, 32], sides[0], [*"abcdef"] * 4, num_negatives=2, temperature=0.05,
                               info_nce=1.0, relational=2.0, seed=7)
     return Retrieval(encoder, projection, [16, 32], *sides, negatives,
-                     temperature=0.05, info_nce=1.0, distillation=2.0, spread_out=1.0)
+                     temperature=0.05, false_negative_margin=None, info_nce=1.0, distillation=2.0, spread_out=1.0)
 
 for name in sys.argv[5:]:
     objective = objective_of(name)

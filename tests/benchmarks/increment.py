@@ -1,0 +1,68 @@
+"""What 1 % more texts cost the embed stage: the default teacher, a whole process each time."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from stages.corpus.tables import SCHEMAS, SPLITS, write_table
+from stages.corpus.vectors import VectorStore
+from tests.benchmarks.build import ROOT
+from tests.benchmarks.measure import Figure
+
+STAGE = """
+from pathlib import Path
+from stages import params
+from stages.embed import embed
+
+embed(params.load(), Path("curated"), Path("embedded"), Path("working"))
+"""
+# Of a run, whatever it embeds: starting Python, loading torch and the teacher.
+FIXED_SECONDS = 10
+
+
+def embed_increment(pairs: Sequence[tuple[str, str]]) -> dict[str, Figure]:
+    """Embed 99 % of some pairs' texts, then all of them, and hold the second run's time against the first's."""
+    with tempfile.TemporaryDirectory(prefix="stillhouse-increment-") as name:
+        folder = Path(name)
+        write_recipe(folder)
+        seconds, rows = [], []
+        for part in (pairs[: len(pairs) * 99 // 100], pairs):
+            write_pairs(folder / "curated", part)
+            seconds.append(run_stage(folder))
+            rows.append(len(VectorStore(folder / "embedded")))
+    return {
+        "embed_increment_share": Figure(max(0.0, seconds[1] - FIXED_SECONDS) / seconds[0], "", target="<= 0.03"),
+        "embed_increment_embedded": Figure(1 - rows[0] / rows[1], ""),
+        "embed_first_seconds": Figure(seconds[0], "s"),
+        "embed_again_seconds": Figure(seconds[1], "s"),
+    }
+
+
+def write_recipe(folder: Path) -> None:
+    """The default recipe, whatever the share of texts that are cut."""
+    values = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values["embed"]["max_truncated_share"] = 1.0
+    YAML(typ="safe").dump(values, folder / "params.yaml")
+
+
+def write_pairs(curated: Path, pairs: Sequence[tuple[str, str]]) -> None:
+    """Curated rows of one source, and none of any other kind."""
+    origin = {"entity": "", "source": "docstrings", "language": "en", "license": "MIT"}
+    rows = [{"id": str(n), "query": query, "document": document, **origin} for n, (query, document) in enumerate(pairs)]
+    for kind, schema in SCHEMAS.items():
+        for split in SPLITS:
+            of_split = rows if (kind, split) == ("pairs", "train") else []
+            write_table(curated / kind / f"{split}.parquet", of_split, schema)
+
+
+def run_stage(folder: Path) -> float:
+    """Seconds of the embed stage as a process, without MLflow."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", STAGE], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    return time.perf_counter() - started

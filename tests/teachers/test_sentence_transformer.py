@@ -1,0 +1,116 @@
+"""Teachers in the Sentence Transformers format: their own layers, instructions, lengths, and who they are."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, StaticEmbedding, Transformer
+
+from stages.corpus.vectors import Reading
+from stages.teachers.sentence_transformer import SentenceTransformerTeacher
+
+TEXTS = ["ba be bi", "bo", "ca ce ci co cu da de di do du", "fa"]
+LONG = " ".join(["ba be bi bo bu ca ce ci co cu"] * 3)
+Teacher = Callable[..., SentenceTransformerTeacher]
+
+
+@pytest.fixture(scope="module")
+def folder(backbones: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT, max pooling that leaves the prompt out, a Dense layer to 8 dimensions, prompts of its own."""
+    torch.manual_seed(0)
+    modules = [
+        Transformer(str(backbones["bert"])),
+        Pooling(32, pooling_mode="max", include_prompt=False),
+        Dense(32, 8),
+        Normalize(),
+    ]
+    place = tmp_path_factory.mktemp("sentence") / "model"
+    model = SentenceTransformer(modules=modules, prompts={"query": "query :", "document": ""}, device="cpu")
+    model.default_prompt_name = "query"  # which must not come into texts that the recipe reads without a prompt
+    model.save(str(place))
+    return place
+
+
+@pytest.fixture
+def load(folder: Path) -> Teacher:
+    def teacher(path: Path = folder, **changes: Any) -> SentenceTransformerTeacher:
+        settings = {"max_tokens": 24, "window_tokens": None, "precision": "float32", "threads": 1, "batch_tokens": 96}
+        return SentenceTransformerTeacher(str(path), ("query : ", ""), **settings | changes)
+
+    return teacher
+
+
+@pytest.mark.parametrize("prompt", ["", "query : "])
+def test_vectors_are_sentence_transformers_own(load: Teacher, folder: Path, prompt: str) -> None:
+    peer = SentenceTransformer(str(folder), device="cpu")
+    expected = peer.encode(TEXTS, prompt=prompt, normalize_embeddings=True)
+    assert expected.shape == (4, 8)
+    found = load().embed(TEXTS, Reading(prompt, 24, 24))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    other = load().embed(TEXTS, Reading("query : " if prompt == "" else "", 24, 24))
+    assert np.abs(found - other).max() > 0.01
+
+
+def test_tokens_are_counted_whole_and_texts_are_cut(load: Teacher) -> None:
+    teacher = load()
+    assert teacher.token_counts(["ba be", LONG], "query : ") == [6, 34]
+    cut, whole = (teacher.embed([LONG], Reading("", tokens, tokens)) for tokens in (8, 24))
+    np.testing.assert_allclose(cut, teacher.embed([" ".join(LONG.split()[:6])], Reading("", 24, 24)), atol=1e-6)
+    assert np.abs(cut - whole).max() > 0.01
+
+
+def test_a_long_text_is_the_mean_of_its_windows(load: Teacher) -> None:
+    teacher = load(window_tokens=12)
+    words = LONG.split()
+    windows = [" ".join(words[:10]), " ".join(words[10:20])]
+    parts = teacher.embed(windows, Reading("", 12, 12))
+    expected = parts.sum(axis=0) / np.linalg.norm(parts.sum(axis=0))
+    found = teacher.embed(["ba", LONG], Reading("", 20, 12))
+    np.testing.assert_allclose(found[1], expected, atol=1e-5)
+    np.testing.assert_allclose(found[0], teacher.embed(["ba"], Reading("", 12, 12))[0], atol=1e-6)
+
+
+def test_a_length_that_it_cannot_read_is_refused(load: Teacher) -> None:
+    with pytest.raises(ValueError, match=r"max_tokens is 65 but .* reads 64; lower max_tokens"):
+        load(max_tokens=65).embed(["ba"], Reading("", 65, 65))
+
+
+def test_every_layer_is_part_of_who_it_is(load: Teacher, folder: Path, tmp_path: Path) -> None:
+    first = load().identity
+    assert load().identity == first
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "README.md").write_text("other words about it")
+    assert load(copy).identity == first
+    (dense,) = copy.glob("*_Dense/model.safetensors")
+    save_file({name: tensor + 1e-3 for name, tensor in load_file(dense).items()}, dense)
+    assert load(copy).identity["digest"] != first["digest"]
+    assert load(precision="bfloat16").identity["digest"] != first["digest"]
+
+
+def test_prompts_of_its_own_that_the_recipe_leaves_out_are_told(
+    load: Teacher, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load().embed(["ba"], Reading("", 24, 24))
+    assert f"{folder} has a prompt 'query', 'query :', that embed.prompts does not use" in capsys.readouterr().err
+
+
+def test_a_static_model_reads_texts_of_any_length(load: Teacher, backbones: dict[str, Path], tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(backbones["bert"] / "tokenizer.json"))
+    torch.manual_seed(0)
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=6)], device="cpu").save(
+        str(tmp_path / "static")
+    )
+    teacher = load(tmp_path / "static")
+    assert teacher.token_counts(["ba"], "") is None
+    vectors = teacher.embed([*TEXTS, LONG], Reading("", 24, 24))
+    assert vectors.shape == (5, 6)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
