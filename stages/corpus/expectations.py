@@ -94,7 +94,9 @@ class Validator:
             rows += len(table)
             judged.append(self._judge(f"{name} {len(judged)}", _measured(table.to_pandas(), kind, words), suite))
         known = dict(facts())
-        outcomes = [_merged(parts, rows) for parts in zip(*judged, strict=True)]
+        # Results come in no order to rely on.
+        by_name = [{(one["expectation"], one["column"]): one for one in outcomes} for outcomes in judged]
+        outcomes = [_merged([part[key] for part in by_name], rows) for key in (by_name[0] if by_name else ())]
         outcomes += self._judge(f"{name} whole", pd.DataFrame([known]), whole_suite_for(kind, known), whole=True)
         return {
             "source": name,

@@ -47,7 +47,7 @@ def signatures(texts: Sequence[str], jaccard: float) -> tuple[np.ndarray, np.nda
 def bands(signatures: np.ndarray, role: str) -> np.ndarray:
     """Keys uint64 [N, B] of the bands of signatures [N, P]; other roles and bands have other keys."""
     salt = xxhash.xxh3_64_intdigest(role.encode())
-    rows = np.ascontiguousarray(signatures).reshape(len(signatures), NUM_BANDS, -1).view(np.uint64)  # 8 x 16 bits
+    rows = np.ascontiguousarray(signatures).reshape(len(signatures), NUM_BANDS, 8).view(np.uint64)
     keys = (rows[..., 0] * _MIX[0]) ^ (rows[..., 1] * _MIX[1] + (rows[..., 1] >> np.uint64(29)))
     keys = (keys ^ (keys >> np.uint64(31))) * _MIX[2] + np.arange(NUM_BANDS, dtype=np.uint64) * _MIX[0]
     return (keys ^ np.uint64(salt)) * _MIX[1]
