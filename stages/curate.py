@@ -60,13 +60,33 @@ def curate(params: Params, curated: Path, validated: Path) -> dict[str, dict[str
         SystemExit: a source was refused; names the expectation, the rows and where to read them.
         ValueError, FileNotFoundError: a source cannot be read; names it.
     """
+    working = STATE / "curating"
+    shutil.rmtree(working, ignore_errors=True)
+    try:
+        found = _curate(params, working)
+        faults = [fault for source in params.curate.sources for fault in _faults(source, found)]
+        faults += _overlap_faults(params, found)
+        _write_json(working / "curated" / "counts.json", found.counts)
+        _write_json(working / "curated" / "metrics.json", _metrics(found))
+        _write_validation(found, _changes(found, params.name), not faults, working / "validated")
+        for name, folder in (("curated", curated), ("validated", validated)):
+            _replace(working / name, REFUSED / name if faults else folder)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    if faults:
+        listed = "\n".join(f"  {fault}" for fault in faults)
+        where = f"rows and results: {REFUSED} (open its validated/validation.html)"
+        sys.exit(f"error: curated rows were refused\n{listed}\n  {where}")
+    _remember(found, params.name)
+    return found.counts
+
+
+def _curate(params: Params, working: Path) -> "Curated":
     from stages.corpus.curation import curate_sources
     from stages.corpus.overlaps import Similarity
 
-    working = STATE / "curating"
-    shutil.rmtree(working, ignore_errors=True)
     rules = params.curate
-    found = curate_sources(
+    return curate_sources(
         [_to_read(source, params.seed) for source in rules.sources],
         _languages(params),
         rules.near_duplicates.across,
@@ -74,19 +94,6 @@ def curate(params: Params, curated: Path, validated: Path) -> dict[str, dict[str
         working / "curated",
         working / "meanwhile",
     )
-    faults = [fault for source in rules.sources for fault in _faults(source, found)] + _overlap_faults(params, found)
-    _write_json(working / "curated" / "counts.json", found.counts)
-    _write_json(working / "curated" / "metrics.json", _metrics(found))
-    _write_validation(found, _changes(found, params.name), not faults, working / "validated")
-    for name, folder in (("curated", curated), ("validated", validated)):
-        _replace(working / name, REFUSED / name if faults else folder)
-    shutil.rmtree(working)
-    if faults:
-        listed = "\n".join(f"  {fault}" for fault in faults)
-        where = f"rows and results: {REFUSED} (open its validated/validation.html)"
-        sys.exit(f"error: curated rows were refused\n{listed}\n  {where}")
-    _remember(found, params.name)
-    return found.counts
 
 
 def preview(params: Params) -> None:

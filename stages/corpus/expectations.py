@@ -149,8 +149,8 @@ def _outcome(result: dict[str, Any], facts: pd.DataFrame | None) -> dict[str, An
         "kwargs": kwargs,
         "success": bool(result["success"]),
         "observed": found.get("observed_value") if facts is None else facts.get(column, pd.Series([None]))[0],
-        "unexpected_count": int(found.get("unexpected_count") or 0) if facts is None else 0,
-        "unexpected_share": float(found.get("unexpected_percent") or 0.0) / 100 if facts is None else 0.0,
+        "unexpected_count": int(found.get("unexpected_count") or 0) if facts is None else None,
+        "unexpected_share": float(found.get("unexpected_percent") or 0.0) / 100 if facts is None else None,
         "examples": found.get("partial_unexpected_list", []) if facts is None else [],
         "exception": _exception(result.get("exception_info", {})),
     }

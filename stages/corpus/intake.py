@@ -76,7 +76,7 @@ class Intake:
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[tuple[slice, pa.Table]]:
         """The rows in order, with where they stand."""
         start = 0
-        with pa.ipc.open_stream(pa.OSFile(str(self.file))) as stream:
+        with pa.OSFile(str(self.file)) as file, pa.ipc.open_stream(file) as stream:
             for batch in stream:
                 table = pa.Table.from_batches([batch])
                 yield slice(start, start + len(table)), table if columns is None else table.select(columns)
