@@ -9,7 +9,9 @@ import numpy as np
 
 def text_entity(text: str) -> str:
     """A name for a text, the same in every source that holds it, however it is spaced and capitalised."""
-    return hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest()[:16]
+    # A text that cannot be encoded has a name too; cleaning rejects it later.
+    folded = " ".join(text.casefold().split()).encode(errors="backslashreplace")
+    return hashlib.sha256(folded).hexdigest()[:16]
 
 
 def components(edges: Iterable[tuple[str, str]]) -> dict[str, str]:

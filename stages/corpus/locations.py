@@ -144,20 +144,29 @@ def opened(place: File) -> Iterator[BinaryIO]:
 def _bytes_of(place: File) -> BinaryIO:
     if isinstance(place, Path):
         return place.open("rb")
-    try:
-        stream: BinaryIO = _file_system(place.url).open(place.url, "rb")
-    except Exception as error:  # every protocol has errors of its own
-        raise FileNotFoundError(f"{place}: out of reach ({type(error).__name__}: {error}); correct the URL") from error
+    with _reached(place):
+        # A web server is read from start to end: not all of them know ranges.
+        options = {"block_size": 0} if place.url.startswith("http") else {}
+        stream: BinaryIO = _file_system(place.url).open(place.url, "rb", **options)
     return stream
 
 
 def size_of(place: File) -> int | None:
-    """Bytes of a file as it lies; None where a server does not say."""
+    """Bytes of a file as it lies; None where a server does not say. Raises like `opened`."""
     if isinstance(place, Path):
         return place.stat().st_size
-    with _bytes_of(place) as stream:
-        size: int | None = getattr(stream, "size", None)
+    with _reached(place):
+        size: int | None = _file_system(place.url).size(place.url)
     return size
+
+
+@contextmanager
+def _reached(place: RemoteFile) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # every protocol has errors of its own
+        said = str(error).replace(place.url, str(place))
+        raise FileNotFoundError(f"{place}: out of reach ({type(error).__name__}: {said}); correct the URL") from error
 
 
 def check_versions(required: Mapping[str, str]) -> None:

@@ -9,9 +9,11 @@ import io
 import json
 import lzma
 import math
+import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TextIO
 
 import pyarrow as pa
@@ -29,7 +31,7 @@ MAX_EXPANSION, FREE_EXPANSION = 200, 256 * 2**20
 # Rows of a parquet file held at once.
 BATCH_ROWS = 512
 COMPRESSIONS = (".gz", ".bz2", ".xz")
-_DAMAGE = (EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError, OSError)
+_DAMAGE = (EOFError, zlib.error, lzma.LZMAError, csv.Error, pa.ArrowException, UnicodeError, OSError)
 
 
 def rows_of_file(place: File, columns: Sequence[str]) -> Iterator[Row | Unreadable]:
@@ -131,12 +133,23 @@ def _noted(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
 
 
 def _parquet_rows(place: File, stream: BinaryIO, columns: Sequence[str]) -> Iterator[Row]:
-    file = pq.ParquetFile(stream)
+    file = pq.ParquetFile(_seekable(place, stream))
     missing = [name for name in columns if name not in file.schema_arrow.names]
     if missing:
         raise no_column(missing[0], file.schema_arrow.names)
     for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
         yield from _python_rows(batch)
+
+
+def _seekable(place: File, stream: BinaryIO) -> BinaryIO:
+    """A parquet file is read from its end: what comes as a stream is copied to disk first."""
+    if isinstance(place, Path):
+        return stream
+    copy: Any = tempfile.TemporaryFile()  # noqa: SIM115  (gone with its last reference)
+    shutil.copyfileobj(stream, copy)
+    copy.seek(0)
+    seekable: BinaryIO = copy
+    return seekable
 
 
 def _python_rows(batch: pa.RecordBatch) -> list[Row]:
@@ -190,8 +203,8 @@ class _Counted(io.RawIOBase):
 
     def __init__(self, place: File, stream: BinaryIO) -> None:
         self._place, self._stream, self._count = place, stream, 0
-        packed = PurePosixPath(place.name).suffix in COMPRESSIONS
-        self._most = max(FREE_EXPANSION, MAX_EXPANSION * (size_of(place) or 0)) if packed else math.inf
+        packed = size_of(place) if PurePosixPath(place.name).suffix in COMPRESSIONS else None
+        self._most = math.inf if packed is None else max(FREE_EXPANSION, MAX_EXPANSION * packed)
 
     def readable(self) -> bool:
         return True
