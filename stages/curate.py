@@ -1,31 +1,55 @@
-"""Curate: sources in, clean and validated rows out, split by entity.
+"""Curate: sources in, clean and validated rows out, split by entity. `--preview` shows a sample and writes nothing.
 
-Writes data/curated: <kind>/<split>.parquet, rejected.parquet and counts.json; and data/validated: validation.json and
-validation.html. Rows that the validation refuses are kept under .stillhouse/refused, where no run of DVC removes them.
+Writes data/curated: <kind>/<split>.parquet, rejected.parquet, counts.json and metrics.json; and data/validated:
+validation.json and validation.html. Rows that the validation refuses are kept under .stillhouse/refused, where no run
+of DVC removes them; what the last accepted rows were like, under .stillhouse/profiles.
 """
 
+import argparse
 import json
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.params import Params, Source, load
 
+if TYPE_CHECKING:
+    from stages.corpus.curation import Curated
+    from stages.corpus.intake import SourceToRead
+    from stages.corpus.languages import LanguageCheck
+
 CURATED = Path("data/curated")
 VALIDATED = Path("data/validated")
-REFUSED = Path(".stillhouse/refused")
+STATE = Path(".stillhouse")
+REFUSED = STATE / "refused"
 
 
 def main() -> None:
-    """Run the stage."""
+    """Run the stage, or show what it would read."""
+    parser = argparse.ArgumentParser(prog="python -m stages.curate", description=__doc__)
+    parser.add_argument("--preview", action="store_true", help="ten parsed rows a source, and what would be rejected")
+    preview_only = parser.parse_args().preview
     params = load()
+    try:
+        if preview_only:
+            preview(params)
+        else:
+            _run(params)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _run(params: Params) -> None:
     from stages.training.tracking import stage_run
 
     with stage_run(stage="curate", params=params.model_dump(include={"name", "seed", "curate"}), inputs=[]) as run:
         counts = curate(params, CURATED, VALIDATED)
-        run.log_metrics({f"{name}.{split}": float(rows) for name, split, rows in _flat(counts)})
-        for page in (CURATED / "counts.json", VALIDATED / "validation.json", VALIDATED / "validation.html"):
+        run.log_metrics(
+            {f"{name}.{split}": rows for name, by_split in counts.items() for split, rows in by_split.items()}
+        )
+        for page in (CURATED / "metrics.json", VALIDATED / "validation.json", VALIDATED / "validation.html"):
             run.log_artifact(page)
 
 
@@ -34,119 +58,162 @@ def curate(params: Params, curated: Path, validated: Path) -> dict[str, dict[str
 
     Raises:
         SystemExit: a source was refused; names the expectation, the rows and where to read them.
+        ValueError, FileNotFoundError: a source cannot be read; names it.
     """
-    from tqdm import tqdm
-
-    from stages.corpus.cleaning import Cleaned, clean
-    from stages.corpus.expectations import Validator
-
-    validator = Validator()
-    cleaned: dict[str, Cleaned] = {}
-    suites: list[dict[str, Any]] = []
-    with tqdm(params.curate.sources, desc="curate", unit="source") as bar:
-        for source in bar:
-            bar.set_postfix_str(source.name)
-            cleaned[source.name] = clean(_records(source), _origin(source), _limits(source, params.seed))
-            rows = [row for split in cleaned[source.name].splits.values() for row in split]
-            suites.append(validator.validate(source.name, source.kind, rows, source.words, source.language))
-    faults = [fault for source in params.curate.sources for fault in _faults(source, cleaned[source.name], suites)]
-    folders = (REFUSED / "curated", REFUSED / "validated") if faults else (curated, validated)
-    _write_tables(params, cleaned, folders[0])
-    _write_validation(cleaned, suites, folders[1])
+    working = STATE / "curating"
+    shutil.rmtree(working, ignore_errors=True)
+    try:
+        found = _curate(params, working)
+        faults = [fault for source in params.curate.sources for fault in _faults(source, found)]
+        faults += _overlap_faults(params, found)
+        _write_json(working / "curated" / "counts.json", found.counts)
+        _write_json(working / "curated" / "metrics.json", _metrics(found))
+        _write_validation(found, _changes(found, params.name), not faults, working / "validated")
+        for name, folder in (("curated", curated), ("validated", validated)):
+            _replace(working / name, REFUSED / name if faults else folder)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
         where = f"rows and results: {REFUSED} (open its validated/validation.html)"
         sys.exit(f"error: curated rows were refused\n{listed}\n  {where}")
-    return _counts(cleaned)
+    _remember(found, params.name)
+    return found.counts
 
 
-def _records(source: Source) -> Any:
+def _curate(params: Params, working: Path) -> "Curated":
+    from stages.corpus.curation import curate_sources
+    from stages.corpus.overlaps import Similarity
+
+    rules = params.curate
+    return curate_sources(
+        [_to_read(source, params.seed) for source in rules.sources],
+        _languages(params),
+        rules.near_duplicates.across,
+        Similarity(rules.near_duplicates.jaccard, rules.evaluation_overlap.jaccard),
+        working / "curated",
+        working / "meanwhile",
+    )
+
+
+def preview(params: Params) -> None:
+    """Print the first rows of each source, and what would be rejected of some more."""
+    from stages.corpus.previews import preview_source
+
+    languages = _languages(params)
+    for source in params.curate.sources:
+        try:
+            print(preview_source(_to_read(source, params.seed), languages), flush=True)
+        except (ValueError, OSError, LookupError, ImportError) as error:
+            print(f"== {source.name}: cannot be read: {error}\n", flush=True)
+
+
+def _to_read(source: Source, seed: int) -> "SourceToRead":
+    from stages.corpus.cleaning import Limits
+    from stages.corpus.intake import SourceToRead
     from stages.corpus.sources import read_records, source_files
 
-    return read_records(source.reader, source_files(source.files, source.packages), source.options)
+    origin = {"source": source.name, "kind": source.kind, "language": source.language, "license": source.license}
+    limits = Limits(source.words, source.splits.dev, source.splits.test, source.max_rows, seed)
+    return SourceToRead(
+        origin,
+        limits,
+        lambda: read_records(source.reader, source_files(source.files, source.packages), source.options),
+    )
 
 
-def _origin(source: Source) -> dict[str, str]:
-    return {"source": source.name, "kind": source.kind, "language": source.language, "license": source.license}
+def _languages(params: Params) -> "LanguageCheck | None":
+    from stages.corpus.languages import LanguageCheck
+
+    rules = params.curate.language_id
+    return None if rules is None else LanguageCheck(rules.min_words, rules.min_confidence)
 
 
-def _limits(source: Source, seed: int) -> Any:
-    from stages.corpus.cleaning import Limits
-
-    return Limits(source.words, source.splits.dev, source.splits.test, source.max_rows, seed)
-
-
-def _faults(source: Source, cleaned: Any, suites: list[dict[str, Any]]) -> list[str]:
+def _faults(source: Source, found: "Curated") -> list[str]:
     """Why a source is refused, one line a fault; empty where it is accepted."""
-    share = len(cleaned.rejected) / max(1, cleaned.num_read)
-    faults = []
+    counts, faults = found.counts[source.name], []
+    share = counts["rejected"] / max(1, counts["read"])
     if share > source.max_rejected_share:
+        most = sorted(found.rejected[source.name].items(), key=lambda one: -one[1])[:3]
         faults.append(
-            f"{source.name}: {share:.1%} of {cleaned.num_read} rows rejected, max_rejected_share is "
-            f"{source.max_rejected_share:.1%}; the reasons are in rejected.parquet"
+            f"{source.name}: {share:.1%} of {counts['read']} rows rejected, max_rejected_share is "
+            f"{source.max_rejected_share:.1%}; {', '.join(f'{reason} ({rows})' for reason, rows in most)}"
         )
-    suite = next(suite for suite in suites if suite["source"] == source.name)
-    for outcome in suite["expectations"]:
-        if not outcome["success"]:
-            column = f"({outcome['column']})" if outcome["column"] else ""
-            found = outcome["exception"] or (
-                f"{outcome['unexpected_count']} of {suite['rows']} rows, such as {outcome['examples'][:3]}"
-                if outcome["unexpected_count"]
-                else f"observed {outcome['observed']}"
-            )
-            faults.append(f"{source.name}: {outcome['expectation']}{column}: {found}")
-    return faults
+    suite = next(suite for suite in found.suites if suite["source"] == source.name)
+    unmet = [outcome for outcome in suite["expectations"] if not outcome["success"]]
+    return faults + [f"{source.name}: {_fault(outcome, suite['rows'])}" for outcome in unmet]
 
 
-def _write_tables(params: Params, cleaned: dict[str, Any], folder: Path) -> None:
-    from stages.corpus.tables import REJECTED, SCHEMAS, SPLITS, write_table
-
-    for kind, schema in SCHEMAS.items():
-        of_kind = [cleaned[source.name] for source in params.curate.sources if source.kind == kind]
-        for split in SPLITS:
-            write_table(
-                folder / kind / f"{split}.parquet", [row for one in of_kind for row in one.splits[split]], schema
-            )
-    write_table(folder / "rejected.parquet", [row for one in cleaned.values() for row in one.rejected], REJECTED)
-    _write_json(folder / "counts.json", _counts(cleaned))
+def _fault(outcome: dict[str, Any], rows: int) -> str:
+    named = outcome["expectation"] + (f"({outcome['column']})" if outcome["column"] else "")
+    if outcome["exception"]:
+        return f"{named}: could not be checked, which says nothing of the data: {outcome['exception']}"
+    if outcome["unexpected_count"]:
+        return f"{named}: {outcome['unexpected_count']} of {rows} rows, such as {outcome['examples'][:3]}"
+    limits = {name: limit for name, limit in outcome["kwargs"].items() if name in ("min_value", "max_value")}
+    return f"{named}: observed {outcome['observed']}, expected {limits}"
 
 
-def _write_validation(cleaned: dict[str, Any], suites: list[dict[str, Any]], folder: Path) -> None:
+def _overlap_faults(params: Params, found: "Curated") -> list[str]:
+    most = params.curate.evaluation_overlap.max_share
+    return [
+        f"{one['source']}: {one['share']:.1%} of its {one['rows']} test rows stand in train or dev too ({one['exact']} "
+        f"exactly, {one['near']} nearly), evaluation_overlap.max_share is {most:.1%}; they were taken out of train and "
+        "dev: see rejected.parquet; allow more, or split by an entity that keeps such rows together"
+        for one in found.overlaps
+        if one["share"] > most
+    ]
+
+
+def _metrics(found: "Curated") -> dict[str, Any]:
+    """What `dvc metrics diff` shows of curation."""
+    return {
+        "rows": found.counts,
+        "rejected": found.rejected,
+        "evaluation_overlap": {one["source"]: round(one["share"], 6) for one in found.overlaps},
+    }
+
+
+def _changes(found: "Curated", name: str) -> list[dict[str, Any]]:
+    """How each source differs from the last version of it that was accepted here and was another."""
+    from stages.corpus.profiles import drift, earlier
+
+    before = earlier(STATE / "profiles" / f"{name}.json", found.profiles)
+    return [
+        {"source": source, **drift(before[source], profile)}
+        for source, profile in found.profiles.items()
+        if source in before
+    ]
+
+
+def _remember(found: "Curated", name: str) -> None:
+    from stages.corpus.profiles import remember
+
+    remember(STATE / "profiles" / f"{name}.json", found.profiles)
+
+
+def _write_validation(found: "Curated", changes: list[dict[str, Any]], success: bool, folder: Path) -> None:
     from stages.reporting.validation import render_validation
 
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     result = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "success": all(suite["success"] for suite in suites),
-        "suites": suites,
-        "rejected": _rejected_by_reason(cleaned),
-        "splits": [{"source": name, **rows} for name, rows in _counts(cleaned).items()],
+        "success": success,
+        "suites": found.suites,
+        "rejected": found.examples,
+        "splits": [{"source": name, **rows} for name, rows in found.counts.items()],
+        "overlaps": found.overlaps,
+        "profiles": [{"source": name, **profile} for name, profile in found.profiles.items()],
+        "drift": changes,
     }
     _write_json(folder / "validation.json", result)
     (folder / "validation.html").write_text(render_validation(result), encoding="utf-8")
 
 
-def _rejected_by_reason(cleaned: dict[str, Any]) -> list[dict[str, Any]]:
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for name, one in cleaned.items():
-        for row in one.rejected:
-            grouped.setdefault((name, row["reason"]), []).append(" | ".join(row["texts"]))
-    return [
-        {"source": source, "reason": reason, "rows": len(texts), "examples": [text[:300] for text in texts[:3]]}
-        for (source, reason), texts in sorted(grouped.items())
-    ]
-
-
-def _counts(cleaned: dict[str, Any]) -> dict[str, dict[str, int]]:
-    return {
-        name: {split: len(rows) for split, rows in one.splits.items()}
-        | {"read": one.num_read, "rejected": len(one.rejected)}
-        for name, one in cleaned.items()
-    }
-
-
-def _flat(counts: dict[str, dict[str, int]]) -> list[tuple[str, str, int]]:
-    return [(name, split, rows) for name, by_split in counts.items() for split, rows in by_split.items()]
+def _replace(made: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(made, folder)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -18,6 +18,7 @@ CHECKED = Path("data/params/checked.txt")
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Similar = Annotated[float, Field(ge=0.5, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -105,8 +106,27 @@ class Source(Section):
         return self
 
 
+class LanguageId(Section):
+    min_words: Count
+    min_confidence: Share
+
+
+class NearDuplicates(Section):
+    jaccard: Similar
+    across: tuple[Annotated[tuple[Name, ...], Field(min_length=2)], ...]
+
+
+class EvaluationOverlap(Section):
+    jaccard: Similar
+    max_share: Share
+
+
 class Curate(Section):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    allowed_licenses: Annotated[tuple[str, ...], Field(min_length=1)] | None
+    language_id: LanguageId | None
+    near_duplicates: NearDuplicates
+    evaluation_overlap: EvaluationOverlap
 
     @model_validator(mode="after")
     def _name_sources_once(self) -> Self:
@@ -114,6 +134,28 @@ class Curate(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"sources: each name once, got {twice} more than once")
+        return self
+
+    @model_validator(mode="after")
+    def _take_allowed_text_only(self) -> Self:
+        if self.allowed_licenses is not None:
+            refused = {one.name: one.license for one in self.sources if one.license not in self.allowed_licenses}
+            if refused:
+                raise ValueError(
+                    f"allowed_licenses: refused sources {refused}; leave them out, or allow their licences "
+                    f"(allowed are {list(self.allowed_licenses)})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _compare_sources_of_a_kind(self) -> Self:
+        kinds = {source.name: source.kind for source in self.sources}
+        grouped = [name for group in self.near_duplicates.across for name in group]
+        for group in self.near_duplicates.across:
+            if len({kinds.get(name) for name in group}) > 1 or group[0] not in kinds:
+                raise ValueError(f"near_duplicates.across: {list(group)} are not sources of one kind in sources")
+        if len(grouped) > len(set(grouped)):
+            raise ValueError(f"near_duplicates.across: each source in one group, got {grouped}")
         return self
 
 

@@ -89,6 +89,7 @@ def recipe_here(short_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytes
     recipe = short_recipe
     monkeypatch.chdir(tmp_path)
     recipe["curate"]["sources"] = [json.loads(json.dumps(one)) for one in SOURCES]
+    recipe["curate"]["near_duplicates"]["across"] = []
     recipe["mine"]["sources"] = recipe["distill"]["sources"] = ["wikipedia"]
     for task, key, name in [
         ("text-matching", "scored_sources", "simlex"),
@@ -170,8 +171,11 @@ def test_too_many_rejected_rows_are_refused(recipe_here: dict[str, Any]) -> None
     recipe_here["curate"]["sources"][0]["words"]["document"] = [2, 5]
     lines = refused(recipe_here)
     assert lines[0] == "error: curated rows were refused"
-    assert lines[1].startswith("  wikipedia: 100.0% of 61 rows rejected, max_rejected_share is 20.0%")
-    assert "wikipedia: expect_table_row_count_to_be_between: observed 0" in lines[2]
+    assert lines[1] == (
+        "  wikipedia: 100.0% of 61 rows rejected, max_rejected_share is 20.0%; document: over 5 words (60), "
+        "document: empty (1)"
+    )
+    assert "wikipedia: expect_column_values_to_be_between(rows): observed 0, expected {'min_value': 1" in lines[2]
     assert lines[-1].startswith(f"  rows and results: {REFUSED}")
     rejected = read_table(REFUSED / "curated" / "rejected.parquet").to_pylist()
     assert [row["reason"] for row in rejected if row["source"] == "wikipedia"][:60] == ["document: over 5 words"] * 60
@@ -184,8 +188,11 @@ def test_refused_rows_are_named_and_readable_and_good_outputs_stay(recipe_here: 
     recipe_here["curate"]["sources"][2]["options"]["scale"] = 1000.0  # scaled once too often
     recipe_here["curate"]["sources"][1]["language"] = "de"
     lines = refused(recipe_here)
-    assert [line.strip().partition(": observed")[0] for line in lines[1:-1]] == [
-        "simlex: expect_column_stdev_to_be_between(score)"
+    assert lines[1].startswith("  wikipedia-topics: ") and "text: in en, not de (" in lines[1]
+    assert sorted(line.strip().partition(": observed")[0] for line in lines[2:-1]) == [
+        "simlex: expect_column_values_to_be_between(score_range)",
+        "simlex: expect_column_values_to_be_between(score_stdev)",
+        "wikipedia-topics: expect_column_values_to_be_between(rows)",
     ]
     result = json.loads((REFUSED / "validated" / "validation.json").read_text())
     assert result["success"] is False
@@ -197,6 +204,7 @@ def test_refused_rows_are_named_and_readable_and_good_outputs_stay(recipe_here: 
 
 def test_an_expectation_names_its_rows(recipe_here: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that cleaning lets through by mistake are still caught."""
+    recipe_here["curate"]["language_id"] = None
     from stages.corpus import cleaning
 
     def lenient(row: dict[str, Any], words: Any) -> str | None:
@@ -253,7 +261,68 @@ def test_the_stage_ends_with_the_message_alone(recipe_here: dict[str, Any], empt
         timeout=200,
     )
     assert process.returncode == 1
-    assert "simlex: expect_column_stdev_to_be_between(score)" in process.stderr
+    assert "simlex: expect_column_values_to_be_between(score_range): observed 0.01, expected" in process.stderr
     assert "Traceback" not in process.stderr
     assert not CURATED.exists()
     assert (REFUSED / "curated" / "scored" / "train.parquet").is_file()
+
+
+def test_rejections_and_overlaps_are_metrics(recipe_here: dict[str, Any]) -> None:
+    run(recipe_here)
+    metrics = json.loads((CURATED / "metrics.json").read_text())
+    assert metrics["rejected"]["wikipedia"] == {"document: empty": 1}
+    assert metrics["rows"]["wikipedia"]["read"] == 61
+    assert metrics["evaluation_overlap"].keys() == {"wikipedia", "wikipedia-topics", "simlex", "speeches"}
+    declared = YAML(typ="safe").load(ROOT / "dvc.yaml")["metrics"]
+    assert declared == [str(CURATED / "metrics.json")], "so that dvc metrics diff shows them"
+
+
+def test_a_test_set_that_train_repeats_stops_the_build(recipe_here: dict[str, Any]) -> None:
+    """The same texts under other entities, all tested on: what they repeat is in train."""
+    rows = [{"text": f"People of town {number} made it long ago.", "number": number} for number in range(60)]
+    Path("data/sources/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    copy = source("copy", "documents", "rows.documents", "rows.jsonl", {"text": [2, 40]})
+    copy |= {"options": {"text": "text", "entity": "number"}, "splits": {"dev": 0.0, "test": 1.0}}
+    recipe_here["curate"]["sources"].append(copy)
+    lines = refused(recipe_here)
+    assert any(
+        line.startswith("  copy: ") and "of its 60 test rows stand in train or dev too" in line for line in lines
+    )
+    rejected = read_table(REFUSED / "curated" / "rejected.parquet").to_pylist()
+    reasons = {row["reason"] for row in rejected if row["source"] == "wikipedia"}
+    assert "document: in the test rows of copy" in reasons
+    assert read_table(REFUSED / "curated" / "documents" / "test.parquet").num_rows >= 60
+
+
+def test_drift_is_told_against_the_version_before_and_changes_no_row(recipe_here: dict[str, Any]) -> None:
+    run(recipe_here)
+    first = files(CURATED)
+    assert json.loads((VALIDATED / "validation.json").read_text())["drift"] == []
+    write_sources(90)
+    run(recipe_here)
+    drift = {row["source"]: row for row in json.loads((VALIDATED / "validation.json").read_text())["drift"]}
+    assert (drift["wikipedia"]["rows_before"], drift["wikipedia"]["rows"]) == (60, 90)
+    assert "60</td><td>90</td>" in (VALIDATED / "validation.html").read_text()
+    write_sources(60)
+    run(recipe_here)
+    assert files(CURATED) == first
+
+
+def test_a_preview_shows_rows_and_reasons_and_writes_nothing(
+    recipe_here: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stages.curate import preview
+
+    recipe_here["curate"]["sources"][0]["words"]["document"] = [2, 10]
+    recipe_here["curate"]["sources"][2]["files"] = ["data/sources/none.tsv"]
+    YAML(typ="safe").dump(recipe_here, Path("params.yaml"))
+    preview(params.read(Path("params.yaml")))
+    shown = capsys.readouterr().out
+    assert (
+        "== wikipedia (pairs, en, MIT)\n  Thing 0 is a thing of kind 0. | People of town 0 made it long ago.\n" in shown
+    )
+    assert "Thing 9 is" in shown and "Thing 10 is" not in shown
+    assert "rejected of the first 61 rows:\n     1 document: empty" in shown
+    assert "== simlex: cannot be read: no file matches" in shown
+    assert "label=A" in shown
+    assert not Path("data/curated").exists() and not Path(".stillhouse").exists()

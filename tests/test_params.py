@@ -125,6 +125,10 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("curate/sources/0/splits/test", 0.95, "curate.sources.0.splits", "shares of one whole"),
     ("curate/sources/0/words", {"query": [1, 2]}, "curate.sources.0", "needs ['query', 'document']"),
     ("curate/sources/0/kind", "triples", "curate.sources.0.kind", "'pairs'"),
+    ("curate/allowed_licenses", ["MIT"], "curate", "refused sources {'wikipedia': 'CC-BY-SA-4.0'"),
+    ("curate/near_duplicates/across", [["simlex", "cwe"]], "curate", "are not sources of one kind"),
+    ("curate/near_duplicates/across", [["cwe", "wikipedia"], ["cwe", "botocore"]], "curate", "in one group"),
+    ("curate/evaluation_overlap/jaccard", 1.0, "curate.evaluation_overlap.jaccard", "less than 1"),
     ("promote/gates/half", {}, "promote.gates.half", "min, max or both"),
     ("promote/signoff", "maybe", "promote.signoff", "'automatic' or 'manual'"),
     # One section against another.

@@ -187,6 +187,7 @@ MACHINE: dict[str, Any] = {
     "lengths": [160, 192],
     "num_documents": 3,
     "num_resamples": 20,
+    "min_confidence": 1.0,  # syllables are in no language
 }
 ROWS = 24
 # The students keep their width, which Matryoshka prefixes cut; the teacher's need only be more. Heads stay in groups.

@@ -1,12 +1,14 @@
-"""From records as read to rows as kept: normalised, within limits, once each, split by entity."""
+"""From records as read to rows: normalised, within limits, in the declared language, each with its id and split."""
 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from stages.corpus.languages import LanguageCheck, is_declared
+from stages.corpus.readers.unreadable import Unreadable
 from stages.corpus.tables import SCHEMAS
 
 Row = dict[str, Any]
@@ -25,45 +27,51 @@ class Limits:
     seed: int
 
 
-@dataclass
-class Cleaned:
-    """Rows of a source by split, and the rejected ones with their reason."""
-
-    splits: dict[str, list[Row]] = field(default_factory=lambda: {"train": [], "dev": [], "test": []})
-    rejected: list[Row] = field(default_factory=list)
-    num_read: int = 0
+def text_fields(kind: str, words: Mapping[str, Any]) -> tuple[str, ...]:
+    """Text fields in the schema's order, not the recipe's: an id must not depend on how a mapping was written."""
+    return tuple(name for name in SCHEMAS[kind].names if name in words)
 
 
-def clean(records: Iterable[Row], origin: Mapping[str, str], limits: Limits) -> Cleaned:
-    """Normalise, judge, de-duplicate and split the records of one source.
+def judge(
+    records: Iterable[Row | Unreadable], origin: Mapping[str, str], limits: Limits, languages: LanguageCheck | None
+) -> Iterator[tuple[Row, str | None]]:
+    """Every record as a row and None, or as what is kept of a rejected one and the reason.
 
     Args:
         records: rows with `entity` and the text fields that `limits.words` names.
         origin: `source`, `kind`, `language` and `license`, the same for every row.
-        limits: see `Limits`.
+        languages: None where the language is not looked at.
+
+    Yields:
+        A row has the columns of its kind, the `identified` language, and in `raw` its texts as read where cleaning
+        changed them; a rejected one has `entity` and `texts`.
     """
-    cleaned = Cleaned()
-    kept: list[Row] = []
-    seen: dict[str, set[str]] = {name: set() for name in limits.words}
-    # In the schema's order, not the recipe's: the id of a row must not depend on how a mapping was written.
-    fields = tuple(name for name in SCHEMAS[origin["kind"]].names if name in limits.words)
+    fields = text_fields(origin["kind"], limits.words)
     columns = {name: origin[name] for name in ("source", "language", "license")}
     for record in records:
-        cleaned.num_read += 1
-        row = record | {name: normalise(record[name]) for name in fields}
-        reason = _fault(row, limits.words) or _duplicate(row, fields, seen, origin["kind"])
+        if isinstance(record, Unreadable):
+            yield {"entity": None, "texts": [encodable(record.text)]}, record.reason
+            continue
+        raw = [record[name] for name in fields]
+        texts = [normalise(text) for text in raw]
+        row = record | dict(zip(fields, texts, strict=True))
+        identified = languages.identify(texts[-1]) if languages else ""
+        reason = _unencodable(row) or _fault(row, limits.words) or _foreign(fields[-1], identified, origin["language"])
         if reason:
-            cleaned.rejected.append(_rejected(record, fields, origin, reason))
+            yield {"entity": encodable(record["entity"]), "texts": [encodable(text) for text in raw]}, reason
         else:
-            kept.append(row | columns | {"id": row_id(origin["source"], [row[name] for name in fields])})
-    for row in sample(kept, limits.max_rows, limits.seed):
-        cleaned.splits[split_of(row["entity"], limits)].append(row)
-    return cleaned
+            row["id"] = row_id(origin["source"], texts)
+            yield row | columns | {"identified": identified, "raw": None if raw == texts else raw}, None
 
 
 def normalise(text: str) -> str:
     """Unicode NFC, control characters out, white space folded."""
     return " ".join(_CONTROL.sub(" ", unicodedata.normalize("NFC", text)).split())
+
+
+def encodable(text: str) -> str:
+    """A text as it can be written: bytes that were no UTF-8 as backslash escapes."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def split_of(entity: str, limits: Limits) -> str:
@@ -74,21 +82,19 @@ def split_of(entity: str, limits: Limits) -> str:
     return "dev" if position < limits.test + limits.dev else "train"
 
 
-def sample(rows: list[Row], max_rows: int | None, seed: int) -> list[Row]:
-    """At most `max_rows` rows, chosen by hash so that a few more rows in the source change few choices."""
-    if max_rows is None or len(rows) <= max_rows:
-        return rows
-
-    def rank(row: Row) -> bytes:
-        return hashlib.sha256(f"{seed}:{row['id']}".encode()).digest()
-
-    chosen = {row["id"] for row in sorted(rows, key=rank)[:max_rows]}
-    return [row for row in rows if row["id"] in chosen]
-
-
 def row_id(source: str, texts: Sequence[str]) -> str:
     """Content address of a row within its source."""
     return f"{source}/{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:16]}"
+
+
+def _unencodable(row: Row) -> str | None:
+    for name, value in row.items():
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return f"{name}: not UTF-8"
+    return None
 
 
 def _fault(row: Row, words: Mapping[str, tuple[int, int]]) -> str | None:
@@ -100,28 +106,10 @@ def _fault(row: Row, words: Mapping[str, tuple[int, int]]) -> str | None:
             return f"{name}: over {most} words"
     if "score" in row and not 0.0 <= row["score"] <= 1.0:
         return "score: outside [0, 1]"
+    if "label" in row and not row["label"].strip():
+        return "label: empty"
     return None
 
 
-def _duplicate(row: Row, fields: Sequence[str], seen: dict[str, set[str]], kind: str) -> str | None:
-    """A pair's query and document must each be new (a repeated one is a false negative of the other row)."""
-    if kind == "scored":  # texts recur there, pairs must not
-        keys = {fields[0]: "\0".join(sorted(row[name].casefold() for name in fields))}
-    else:
-        keys = {name: row[name].casefold() for name in fields}
-    for name, key in keys.items():
-        if key in seen[name]:
-            return f"{name}: duplicate"
-    for name, key in keys.items():
-        seen[name].add(key)
-    return None
-
-
-def _rejected(record: Row, fields: Sequence[str], origin: Mapping[str, str], reason: str) -> Row:
-    return {
-        "source": origin["source"],
-        "kind": origin["kind"],
-        "reason": reason,
-        "entity": record["entity"],
-        "texts": [record[name] for name in fields],
-    }
+def _foreign(field: str, identified: str, declared: str) -> str | None:
+    return None if is_declared(identified, declared) else f"{field}: in {identified}, not {declared}"

@@ -1,10 +1,11 @@
-"""Great Expectations suites, one per kind of row, and their results as plain data."""
+"""Great Expectations suites, two per kind: for rows, judged a table at a time, and for what a source is as a whole."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
@@ -20,52 +21,44 @@ Expectation = gxe.Expectation
 
 
 def suite_for(kind: str, words: Mapping[str, tuple[int, int]], language: str) -> list[Expectation]:
-    """What rows of a kind must satisfy; `words` gives each text field's least and most words."""
+    """What each row of a kind must satisfy; `words` gives each text field's least and most words."""
     columns = ["id", "entity", "source", "license", *words]
-    expected: list[Expectation] = [_some_rows()]
-    expected += [gxe.ExpectColumnValuesToNotBeNull(column=column) for column in columns]
-    expected.append(gxe.ExpectColumnValuesToBeUnique(column="id"))
+    expected: list[Expectation] = [gxe.ExpectColumnValuesToNotBeNull(column=column) for column in columns]
     expected.append(gxe.ExpectColumnValuesToBeInSet(column="language", value_set=[language]))
     for name, (least, most) in words.items():
         expected.append(gxe.ExpectColumnValuesToBeBetween(column=f"{name}_words", min_value=least, max_value=most))
         expected.append(gxe.ExpectColumnValuesToNotMatchRegex(column=name, regex=r"[\x00-\x08\x0b\x0c\x0e-\x1f]"))
-    return expected + _OF_KIND[kind]()
+    return expected + [build() for build in _OF_KIND[kind]]
 
 
-def _some_rows() -> Expectation:
-    return gxe.ExpectTableRowCountToBeBetween(min_value=1)
-
-
-def _pairs() -> list[Expectation]:
+def whole_suite_for(kind: str, facts: Mapping[str, float]) -> list[Expectation]:
+    """What a source must satisfy as a whole, each a limit on one of its facts (see `Profile.facts`)."""
+    limits: dict[str, tuple[float | None, float | None]] = {"rows": (1, None)}
+    if facts["rows"]:  # of no rows, the rest says nothing
+        limits |= {name: (None, 0) for name in facts if name.startswith(("repeated_", "entities_"))}
+        limits |= _LIMITS_OF_KIND[kind]
     return [
-        gxe.ExpectColumnValuesToBeUnique(column="query"),
-        gxe.ExpectColumnValuesToBeUnique(column="document"),
-        gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="differs", column_B="zero"),
+        gxe.ExpectColumnValuesToBeBetween(column=name, min_value=least, max_value=most)
+        for name, (least, most) in limits.items()
     ]
 
 
-def _scored() -> list[Expectation]:
-    return [
-        gxe.ExpectColumnValuesToNotBeNull(column="score"),  # the next ones pass over what is null
-        gxe.ExpectColumnValuesToBeBetween(column="score", min_value=0.0, max_value=1.0),
-        # Scores scaled twice, or of two values only, are not graded.
-        gxe.ExpectColumnUniqueValueCountToBeBetween(column="score", min_value=5),
-        gxe.ExpectColumnStdevToBeBetween(column="score", min_value=0.05),
-    ]
-
-
-def _labelled() -> list[Expectation]:
-    return [
-        gxe.ExpectColumnValuesToNotBeNull(column="label"),
-        gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2, max_value=MAX_LABELS),
-    ]
-
-
-def _documents() -> list[Expectation]:
-    return [gxe.ExpectColumnValuesToBeUnique(column="text")]
-
-
-_OF_KIND = {"pairs": _pairs, "scored": _scored, "labelled": _labelled, "documents": _documents}
+_OF_KIND: dict[str, list[Callable[[], Expectation]]] = {
+    "pairs": [lambda: gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="differs", column_B="zero")],
+    "scored": [
+        lambda: gxe.ExpectColumnValuesToNotBeNull(column="score"),  # the next one passes over what is null
+        lambda: gxe.ExpectColumnValuesToBeBetween(column="score", min_value=0.0, max_value=1.0),
+    ],
+    "labelled": [lambda: gxe.ExpectColumnValuesToNotBeNull(column="label")],
+    "documents": [],
+}
+_LIMITS_OF_KIND: dict[str, dict[str, tuple[float | None, float | None]]] = {
+    "pairs": {},
+    # Scores scaled twice lie close together; scores of two values are labels.
+    "scored": {"score_range": (0.5, None), "score_stdev": (0.05, None), "distinct_scores": (5, None)},
+    "labelled": {"distinct_labels": (2, MAX_LABELS)},
+    "documents": {},
+}
 
 
 class Validator:
@@ -77,30 +70,65 @@ class Validator:
         self._source = self._context.data_sources.add_pandas("curated")
 
     def validate(
-        self, name: str, kind: str, rows: list[dict[str, Any]], words: Mapping[str, tuple[int, int]], language: str
+        self,
+        tables: Iterable[pa.Table],
+        origin: Mapping[str, str],
+        words: Mapping[str, tuple[int, int]],
+        facts: Callable[[], Mapping[str, float]],
     ) -> dict[str, Any]:
-        """Run the kind's suite over a source's rows.
+        """Judge a source's rows, a table at a time, and then its facts as a whole.
+
+        Args:
+            origin: `source`, `kind` and `language`.
+            words: least and most words of each text field.
+            facts: asked for when all the tables have been read; see `Profile.facts`.
 
         Returns:
             {source, kind, rows, success, expectations: [{expectation, column, kwargs, success, observed,
             unexpected_count, unexpected_share, examples, exception}]}.
         """
-        frame = _measured(pd.DataFrame(rows), kind, words) if rows else pd.DataFrame()
-        asset = self._source.add_dataframe_asset(name)
-        batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
-        expected = suite_for(kind, words, language) if rows else [_some_rows()]  # of no rows, the rest says nothing
-        suite = gx.ExpectationSuite(name=name, expectations=expected)
-        result = batch.validate(
-            suite, result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_EXAMPLES}
-        )
-        outcomes = list(_outcomes(result.to_json_dict()["results"]))
+        name, kind, rows = origin["source"], origin["kind"], 0
+        suite = suite_for(kind, words, origin["language"])
+        judged: list[list[dict[str, Any]]] = []
+        for table in tables:
+            rows += len(table)
+            judged.append(self._judge(f"{name} {len(judged)}", _measured(table.to_pandas(), kind, words), suite))
+        known = dict(facts())
+        # Results come in no order to rely on.
+        by_name = [{(one["expectation"], one["column"]): one for one in outcomes} for outcomes in judged]
+        outcomes = [_merged([part[key] for part in by_name], rows) for key in (by_name[0] if by_name else ())]
+        outcomes += self._judge(f"{name} whole", pd.DataFrame([known]), whole_suite_for(kind, known), whole=True)
         return {
             "source": name,
             "kind": kind,
-            "rows": len(rows),
+            "rows": rows,
             "success": all(outcome["success"] for outcome in outcomes),
             "expectations": outcomes,
         }
+
+    def _judge(
+        self, name: str, frame: pd.DataFrame, expected: Sequence[Expectation], whole: bool = False
+    ) -> list[dict[str, Any]]:
+        asset = self._source.add_dataframe_asset(name)
+        batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+        suite = gx.ExpectationSuite(name=name, expectations=list(expected))
+        result = batch.validate(
+            suite, result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_EXAMPLES}
+        )
+        self._source.delete_asset(name)
+        return [_outcome(one, frame if whole else None) for one in result.to_json_dict()["results"]]
+
+
+def _merged(parts: Sequence[dict[str, Any]], rows: int) -> dict[str, Any]:
+    """The outcome of one expectation over all the tables of a source."""
+    unexpected = sum(part["unexpected_count"] for part in parts)
+    return parts[0] | {
+        "success": all(part["success"] for part in parts),
+        "unexpected_count": unexpected,
+        "unexpected_share": unexpected / rows,
+        "examples": [example for part in parts for example in part["examples"]][:MAX_EXAMPLES],
+        "exception": next((part["exception"] for part in parts if part["exception"]), None),
+    }
 
 
 def _measured(frame: pd.DataFrame, kind: str, words: Mapping[str, tuple[int, int]]) -> pd.DataFrame:
@@ -111,21 +139,21 @@ def _measured(frame: pd.DataFrame, kind: str, words: Mapping[str, tuple[int, int
     return frame.assign(**counts)
 
 
-def _outcomes(results: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for result in results:
-        kwargs = {name: value for name, value in result["expectation_config"]["kwargs"].items() if name != "batch_id"}
-        found = result.get("result", {})
-        yield {
-            "expectation": result["expectation_config"]["type"],
-            "column": kwargs.pop("column", None),
-            "kwargs": kwargs,
-            "success": bool(result["success"]),
-            "observed": found.get("observed_value"),
-            "unexpected_count": int(found.get("unexpected_count") or 0),
-            "unexpected_share": float(found.get("unexpected_percent") or 0.0) / 100,
-            "examples": found.get("partial_unexpected_list", []),
-            "exception": _exception(result.get("exception_info", {})),
-        }
+def _outcome(result: dict[str, Any], facts: pd.DataFrame | None) -> dict[str, Any]:
+    """What is kept of a result; where a fact was judged, its value is what was observed, and no row is to blame."""
+    kwargs = {name: value for name, value in result["expectation_config"]["kwargs"].items() if name != "batch_id"}
+    column, found = kwargs.pop("column", None), result.get("result", {})
+    return {
+        "expectation": result["expectation_config"]["type"],
+        "column": column,
+        "kwargs": kwargs,
+        "success": bool(result["success"]),
+        "observed": found.get("observed_value") if facts is None else facts.get(column, pd.Series([None]))[0],
+        "unexpected_count": int(found.get("unexpected_count") or 0) if facts is None else None,
+        "unexpected_share": float(found.get("unexpected_percent") or 0.0) / 100 if facts is None else None,
+        "examples": found.get("partial_unexpected_list", []) if facts is None else [],
+        "exception": _exception(result.get("exception_info", {})),
+    }
 
 
 def _exception(info: dict[str, Any]) -> str | None:

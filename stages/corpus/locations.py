@@ -1,11 +1,19 @@
-"""Where a recipe's paths lead: a folder, a glob, a hub id, or a file inside an installed package."""
+"""Where a recipe's paths lead: files and globs here, in an installed package, in a bucket or on a web server; hub ids.
+
+What is far away is read through fsspec. Buckets (`s3://`) take key, region and endpoint from the usual AWS_ variables.
+"""
 
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 PACKAGE_SCHEME = "package:"
 HUB_SCHEME = "hub:"
@@ -18,8 +26,24 @@ class HubDataset:
     name: str
 
 
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file behind a URL that fsspec reads."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, as of a local file."""
+        return self.url.partition("?")[0].rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.url.partition("?")[0]  # what follows may be a signature
+
+
+File = Path | RemoteFile
 # Where a source's rows are.
-Place = Path | HubDataset
+Place = File | HubDataset
 
 
 def package_folder(package: str) -> Path:
@@ -61,10 +85,88 @@ def matching_files(location: str) -> list[Path]:
 
 
 def matching_places(location: str) -> list[Place]:
-    """The data set that `hub:NAME` names, or the files that match; raises like `matching_files`."""
+    """The data set of `hub:NAME`, or the files that match, here or behind a URL; raises like `matching_files`."""
     if location.startswith(HUB_SCHEME):
         return [HubDataset(location.removeprefix(HUB_SCHEME))]
+    if "://" in location:
+        return list(_remote_files(location))
     return list(matching_files(location))
+
+
+def _remote_files(url: str) -> list[RemoteFile]:
+    """The files of a URL: a glob in a bucket; on a web server the one it names."""
+    scheme, _, path = url.partition("://")
+    if not set("*?[") & set(path) or scheme.startswith("http"):  # a web server lists nothing, and `?` starts a query
+        return [RemoteFile(url)]
+    try:
+        found = sorted(_file_system(url).glob(path))
+    except OSError as error:
+        raise FileNotFoundError(f"{url}: cannot be listed ({error}); correct it, or the AWS_ variables") from error
+    if not found:
+        raise FileNotFoundError(f"no file matches {url!r}; correct the source's files")
+    return [RemoteFile(f"{scheme}://{name}") for name in found]
+
+
+def _file_system(url: str) -> "AbstractFileSystem":
+    import fsspec
+
+    scheme = url.partition("://")[0]
+    if scheme == "s3":  # Arrow's own client: s3fs would hold botocore at another version than the corpus declares
+        from fsspec.implementations.arrow import ArrowFSWrapper
+        from pyarrow.fs import S3FileSystem
+
+        return ArrowFSWrapper(S3FileSystem())
+    try:
+        return fsspec.filesystem(scheme)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{url}: {error}; use a local path, s3:// or https://") from error
+
+
+@contextmanager
+def opened(place: File) -> Iterator[BinaryIO]:
+    """The bytes of a file, unpacked where its name says that it is packed.
+
+    Raises:
+        FileNotFoundError: it is not there, or out of reach.
+    """
+    import fsspec.compression
+    from fsspec.utils import infer_compression
+
+    unpack = fsspec.compression.compr[infer_compression(place.name)]
+    with _bytes_of(place) as stream:
+        if unpack is None:
+            yield stream
+        else:
+            with unpack(stream, mode="rb") as unpacked:
+                yield unpacked
+
+
+def _bytes_of(place: File) -> BinaryIO:
+    if isinstance(place, Path):
+        return place.open("rb")
+    with _reached(place):
+        # A web server is read from start to end: not all of them know ranges.
+        options = {"block_size": 0} if place.url.startswith("http") else {}
+        stream: BinaryIO = _file_system(place.url).open(place.url, "rb", **options)
+    return stream
+
+
+def size_of(place: File) -> int | None:
+    """Bytes of a file as it lies; None where a server does not say. Raises like `opened`."""
+    if isinstance(place, Path):
+        return place.stat().st_size
+    with _reached(place):
+        size: int | None = _file_system(place.url).size(place.url)
+    return size
+
+
+@contextmanager
+def _reached(place: RemoteFile) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # every protocol has errors of its own
+        said = str(error).replace(place.url, str(place))
+        raise FileNotFoundError(f"{place}: out of reach ({type(error).__name__}: {said}); correct the URL") from error
 
 
 def check_versions(required: Mapping[str, str]) -> None:

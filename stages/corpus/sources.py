@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from stages.corpus.locations import HubDataset, Place, check_versions, matching_places
+from stages.corpus.locations import HubDataset, Place, RemoteFile, check_versions, matching_places
 from stages.corpus.readers import (
     beir,
     botocore,
@@ -16,18 +16,20 @@ from stages.corpus.readers import (
     weaknesses,
     wikipedia,
 )
+from stages.corpus.readers.unreadable import Unreadable
 
 Record = dict[str, Any]
+Reader = Callable[..., Iterator[Record | Unreadable]] | Callable[..., Iterator[Record]]
 
 # Readers of any table, in files or in the hub's data sets; the source's options name the columns.
-ROW_READERS: dict[str, Callable[..., Iterator[Record]]] = {
+ROW_READERS: dict[str, Reader] = {
     "rows.pairs": rows.pairs,
     "rows.scored": rows.scored,
     "rows.labelled": rows.labelled,
     "rows.documents": rows.documents,
     "rows.needles": rows.needles,
 }
-READERS: dict[str, Callable[..., Iterator[Record]]] = {
+READERS: dict[str, Reader] = {
     "wikipedia.leads": wikipedia.leads,
     "wikipedia.descriptions": wikipedia.descriptions,
     "wikipedia.topics": wikipedia.topics,
@@ -52,17 +54,22 @@ def source_files(files: tuple[str, ...], packages: Mapping[str, str]) -> list[Pl
     return [place for location in files for place in matching_places(location)]
 
 
-def read_records(reader: str, files: Sequence[Place], options: Mapping[str, float | str]) -> Iterator[Record]:
+def read_records(
+    reader: str, files: Sequence[Place], options: Mapping[str, float | str]
+) -> Iterator[Record | Unreadable] | Iterator[Record]:
     """Records of a source.
 
     Raises:
-        ValueError: no reader has that name, or it does not take these options or a data set.
+        ValueError: no reader has that name, or it does not take these options, a data set or a URL.
     """
     if reader not in READERS:
         raise ValueError(f"unknown reader {reader!r}; the readers are {', '.join(READERS)}")
     data_sets = [place.name for place in files if isinstance(place, HubDataset)]
     if data_sets and reader not in ROW_READERS:
         raise ValueError(f"reader {reader} reads files, got data set {data_sets[0]}; use {', '.join(ROW_READERS)}")
+    urls = [str(place) for place in files if isinstance(place, RemoteFile)]
+    if urls and reader not in (*ROW_READERS, "beir.pairs"):
+        raise ValueError(f"reader {reader} reads local files, got {urls[0]}; copy it to data/sources and name that")
     try:
         return READERS[reader](files, **options)
     except TypeError as error:

@@ -9,6 +9,8 @@ import pyarrow.dataset as arrow
 import pyarrow.parquet as pq
 
 SPLITS = ("train", "dev", "test")
+# Rows of a parquet row group that is written as a stream.
+GROUP_ROWS = 2**15
 
 _ORIGIN = [("entity", pa.string()), ("source", pa.string()), ("language", pa.string()), ("license", pa.string())]
 SCHEMAS: dict[str, pa.Schema] = {
@@ -29,6 +31,33 @@ REJECTED = pa.schema(
         ("texts", pa.list_(pa.string())),
     ]
 )
+
+
+class TableWriter:
+    """Writes a parquet file batch by batch under an explicit schema, beside and renamed when closed."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._partial = path, path.with_suffix(".partial")
+        self._writer = pq.ParquetWriter(self._partial, schema)
+        self._held: list[pa.Table] = []
+        self._num_held = 0
+
+    def write(self, rows: pa.Table) -> None:
+        """Add rows; they reach the file in groups of `GROUP_ROWS`, whatever batches they came in."""
+        self._held.append(rows)
+        self._num_held += len(rows)
+        while self._num_held >= GROUP_ROWS:
+            held = pa.concat_tables(self._held)
+            self._writer.write_table(held[:GROUP_ROWS])
+            self._held, self._num_held = [held[GROUP_ROWS:]], len(held) - GROUP_ROWS
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._num_held:
+            self._writer.write_table(pa.concat_tables(self._held))
+        self._writer.close()
+        self._partial.rename(self._path)
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:

@@ -4,6 +4,7 @@ Shapes: N texts.
 """
 
 import itertools
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.corpus.cleaning import Limits, clean
+from stages.corpus.cleaning import Limits
+from stages.corpus.intake import KEPT, Reasons, SourceToRead, take_in
+from stages.corpus.quarantine import Quarantine
 from stages.corpus.tables import SPLITS, read_table
 
 # Records of a source to read; a larger source is known by its first ones.
@@ -46,17 +49,18 @@ def curated_texts(folder: Path, source: str, kind: str, columns: Sequence[str]) 
 def cleaned_texts(
     records: Iterable[dict[str, Any]], origin: Mapping[str, str], limits: Limits, columns: Sequence[str]
 ) -> SourceTexts:
-    """Rows of a source as curate would keep them, of its first records where there are many.
+    """Rows of a source as curate takes them in, of its first records where there are many.
+
+    What curate rejects later is few rows: near duplicates, test rows in train. The language is not looked at.
 
     Raises:
         ValueError: there are more records than are read here, and no `max_rows` says how many rows are wanted.
     """
     stream = iter(records)
-    cleaned = clean(itertools.islice(stream, READ), origin, limits)
-    texts = {column: {split: [row[column] for row in cleaned.splits[split]] for split in SPLITS} for column in columns}
+    texts = _taken_in(itertools.islice(stream, READ), origin, limits, columns)
     if next(stream, None) is None:
         return SourceTexts("read and cleaned now", texts, scale=1.0)
-    kept = sum(map(len, cleaned.splits.values()))
+    kept = sum(map(len, texts[columns[0]].values()))
     if limits.max_rows is None:
         name = origin["source"]
         raise ValueError(
@@ -64,6 +68,23 @@ def cleaned_texts(
         )
     counted = f"max_rows, lengths from the {kept} rows of its first {READ} records"
     return SourceTexts(counted, texts, scale=limits.max_rows / kept)
+
+
+def _taken_in(
+    records: Iterable[dict[str, Any]], origin: Mapping[str, str], limits: Limits, columns: Sequence[str]
+) -> dict[str, dict[str, list[str]]]:
+    texts: dict[str, dict[str, list[str]]] = {column: {split: [] for split in SPLITS} for column in columns}
+    with tempfile.TemporaryDirectory() as folder:
+        quarantine = Quarantine(Path(folder) / "rejected.parquet")
+        source = SourceToRead(origin, limits, lambda: records)
+        intake = take_in(source, None, Path(folder), quarantine, Reasons())
+        quarantine.close()
+        for where, table in intake.batches(columns):
+            for number, split in enumerate(SPLITS):
+                chosen = table.filter((intake.fates[where] == KEPT) & (intake.splits[where] == number))
+                for column in columns:
+                    texts[column][split] += chosen[column].to_pylist()
+    return texts
 
 
 def given_texts(source: str, rows: int, tokens: int, dev: float, test: float, columns: Sequence[str]) -> SourceTexts:

@@ -14,13 +14,15 @@ from stages.reporting.page import render
 MAX_CHARACTERS = 300  # of an example; enough to recognise a row
 MAX_NAMED = 5  # failures named in the verdict; all of them follow below it
 SPLITS = ("train", "dev", "test")
+NOTABLE = 0.1  # share of rows, or distance of distributions
 
 
 def render_validation(result: dict[str, Any]) -> str:
     """Render the result of validating the curated data; the same result gives the same bytes.
 
     Args:
-        result: `created`, `success`, `suites` with their expectations, `rejected` rows by reason, `splits`.
+        result: `created`, `success`, `suites` with their expectations, `rejected` rows by reason, `splits`,
+            `overlaps` of test sets with train and dev, `profiles` and `drift` of sources.
 
     Returns:
         An HTML document that requests nothing from anywhere.
@@ -38,6 +40,9 @@ def render_validation(result: dict[str, Any]) -> str:
         num_rejected=sum(row["rows"] for row in rejected),
         rejected=_by_source(rejected),
         splits=[_split(row) for row in result.get("splits") or []],
+        overlaps=result.get("overlaps") or [],
+        profiles=[_profile(row) for row in result.get("profiles") or []],
+        drift=[_drift(row) for row in result.get("drift") or []],
     )
 
 
@@ -134,3 +139,24 @@ def _split(row: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of one source in each split, and together."""
     rows = {split: row.get(split) or 0 for split in SPLITS}
     return {"source": row["source"], **rows, "total": sum(rows.values())}
+
+
+def _profile(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A source's rows, mean words of each text, and shares of the languages that could be told."""
+    told = sum(row["languages"].values())
+    languages = sorted(row["languages"].items(), key=lambda one: (-one[1], one[0]))[:MAX_NAMED]
+    return {
+        "source": row["source"],
+        "rows": row["rows"],
+        "words": ", ".join(f"{name} {mean:g}" for name, mean in row["words"].items()),
+        "languages": [(name, rows / told) for name, rows in languages],
+        "told": told / max(1, row["rows"]),
+    }
+
+
+def _drift(row: Mapping[str, Any]) -> dict[str, Any]:
+    """How a source moved, and whether that is worth a look."""
+    change = row["rows"] / row["rows_before"] - 1 if row["rows_before"] else 1.0
+    words = [f"{name} {row['words_before'].get(name, 0):g} → {mean:g}" for name, mean in row["words"].items()]
+    notable = abs(change) > NOTABLE or row["lengths"] > NOTABLE or row["languages"] > NOTABLE
+    return {**row, "change": change, "words": ", ".join(words), "notable": notable}

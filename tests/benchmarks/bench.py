@@ -2,7 +2,8 @@
 
 A whole build of the default recipe in a fresh folder (time, peak memory of all its processes), a build that has nothing
 to do, and the quality it reached; embedding, a distillation step and a contrastive step beside Sentence Transformers,
-in turns in the same run, on the same texts; the teacher's vectors: a million kept, 1 % more, two Ray workers.
+in turns in the same run, on the same texts; curation of 1 and 4 million rows; the teacher's vectors: a million kept, 1 %
+more, two Ray workers.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.benchmarks.build import ROOT, whole_build
+from tests.benchmarks.curation import curation_figures
 from tests.benchmarks.measure import Figure, use_all_cores
 
 OUTPUT = ROOT / "bench.json"
@@ -28,7 +30,7 @@ def main() -> None:
     parser.add_argument("--skip-build", action="store_true", help="only the speeds, which take some minutes")
     parser.add_argument("--gpu", action="store_true", help="a GPU's figures instead of the CPU's speeds")
     arguments = parser.parse_args()
-    figures = gpu_figures() if arguments.gpu else speeds() | vectors()
+    figures = gpu_figures() if arguments.gpu else speeds() | curation_figures() | vectors()
     if not arguments.skip_build:
         with tempfile.TemporaryDirectory(prefix="stillhouse-bench-") as folder:
             figures |= whole_build(Path(folder))

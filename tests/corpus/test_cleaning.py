@@ -1,10 +1,16 @@
-"""Cleaning: reasons, duplicates, splits by entity, samples that stay."""
+"""Cleaning and taking in: reasons, languages, duplicates, splits by entity, samples that stay."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stages.corpus.cleaning import Limits, Row, clean, normalise, row_id, sample, split_of
+from stages.corpus.cleaning import Limits, Row, judge, normalise, row_id, split_of
+from stages.corpus.intake import KEPT, OVER_MAX_ROWS, Intake, Reasons, SourceToRead, take_in
+from stages.corpus.languages import LanguageCheck, is_declared
+from stages.corpus.quarantine import Quarantine
+from stages.corpus.readers.unreadable import Unreadable
+from stages.corpus.tables import SPLITS, read_table
 
 PAIRS = {"source": "wiki", "kind": "pairs", "language": "en", "license": "MIT"}
 SCORED = PAIRS | {"source": "people", "kind": "scored"}
@@ -19,11 +25,23 @@ def pair(query: str, document: str, entity: str = "e") -> Row:
     return {"entity": entity, "query": query, "document": document}
 
 
-def kept(cleaned: Any) -> list[Row]:
-    return [row for rows in cleaned.splits.values() for row in rows]
+class TakenIn:
+    """A source taken in: its rows, and the reasons of those rejected."""
+
+    def __init__(self, records: list[Any], origin: dict[str, str], limits: Limits, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        quarantine, reasons = Quarantine(folder / "rejected.parquet"), Reasons()
+        source = SourceToRead(origin, limits, lambda: records)
+        self.intake: Intake = take_in(source, None, folder, quarantine, reasons)
+        quarantine.close()
+        self.read = [row for _, table in self.intake.batches() for row in table.to_pylist()]
+        fates = self.intake.fates.tolist()
+        self.kept = [row for row, fate in zip(self.read, fates, strict=True) if fate == KEPT]
+        self.rejected = read_table(folder / "rejected.parquet").to_pylist()
+        self.late = [reasons[fate] for fate in fates if fate > OVER_MAX_ROWS]
 
 
-def test_reasons() -> None:
+def test_reasons(tmp_path: Path) -> None:
     records = [
         pair("one", "two words"),
         pair("", "two words more"),
@@ -33,45 +51,52 @@ def test_reasons() -> None:
         pair("three", "a b c d e"),
         pair("ONE", "other words here"),
         pair("four", "Two  Words"),
+        pair("five \udcff", "two words, too"),
+        Unreadable("not JSON", "{broken \udcff"),
     ]
-    cleaned = clean(records, PAIRS, limits())
-    assert [row["reason"] for row in cleaned.rejected] == [
+    taken = TakenIn(records, PAIRS, limits(), tmp_path)
+    assert [row["reason"] for row in taken.rejected] == [
         "query: empty",
         "query: empty",
         "query: over 3 words",
         "document: under 2 words",
         "document: over 4 words",
-        "query: duplicate",
-        "document: duplicate",
+        "query: not UTF-8",
+        "not JSON",
     ]
-    assert cleaned.num_read == 8
-    assert cleaned.rejected[1] == {
-        "source": "wiki",
-        "kind": "pairs",
-        "reason": "query: empty",
-        "entity": "e",
-        "texts": ["\x00 \t", "two words more"],
-    }, "as it was read"
-    assert kept(cleaned) == [
+    assert taken.late == ["query: duplicate", "document: duplicate"]
+    assert taken.intake.num_read == 10
+    as_read = {"source": "wiki", "kind": "pairs", "reason": "query: empty", "entity": "e"}
+    assert taken.rejected[1] == as_read | {"texts": ["\x00 \t", "two words more"]}
+    assert [row["texts"][0] for row in taken.rejected[-2:]] == ["five \\udcff", "{broken \\udcff"]
+    assert [row["raw"] for row in taken.read] == [None, None, ["four", "Two  Words"]], (
+        "as it was read, where it changed"
+    )
+    assert taken.kept == [
         pair("one", "two words") | {"source": "wiki", "language": "en", "license": "MIT"}
-        | {"id": row_id("wiki", ["one", "two words"])}
+        | {"id": row_id("wiki", ["one", "two words"]), "identified": "", "raw": None}
     ]  # fmt: skip
 
 
-def test_ids_do_not_depend_on_the_order_of_the_limits() -> None:
+def test_ids_do_not_depend_on_the_order_of_the_limits(tmp_path: Path) -> None:
     rows = [
-        kept(clean([pair("one", "two words")], PAIRS, limits(dict(order))))
-        for order in (WORDS.items(), [*WORDS.items()][::-1])
+        TakenIn([pair("one", "two words")], PAIRS, limits(dict(order)), tmp_path / str(number)).kept
+        for number, order in enumerate((WORDS.items(), [*WORDS.items()][::-1]))
     ]
     assert rows[0] == rows[1]
 
 
-def test_a_rejected_duplicate_does_not_bar_its_other_text() -> None:
+def test_a_rejected_duplicate_does_not_bar_its_other_text(tmp_path: Path) -> None:
     records = [pair("one", "first text"), pair("one", "second text"), pair("two", "second text")]
-    assert [row["query"] for row in kept(clean(records, PAIRS, limits()))] == ["one", "two"]
+    assert [row["query"] for row in TakenIn(records, PAIRS, limits(), tmp_path).kept] == ["one", "two"]
 
 
-def test_scored_pairs_may_share_texts_but_not_repeat_either_way_round() -> None:
+def test_a_query_may_be_the_document_of_another_row(tmp_path: Path) -> None:
+    records = [pair("one two", "first text"), pair("first text", "one two")]
+    assert len(TakenIn(records, PAIRS, limits(), tmp_path).kept) == 2
+
+
+def test_scored_pairs_may_share_texts_but_not_repeat_either_way_round(tmp_path: Path) -> None:
     words = {"text_a": (1, 2), "text_b": (1, 2)}
     records = [
         {"entity": "e", "text_a": a, "text_b": b, "score": score}
@@ -85,18 +110,51 @@ def test_scored_pairs_may_share_texts_but_not_repeat_either_way_round() -> None:
             ("hen", "cow", float("nan")),
         ]
     ]
-    cleaned = clean(records, SCORED, limits(words))
-    assert [(row["text_a"], row["text_b"]) for row in kept(cleaned)] == [("cat", "dog"), ("cat", "cow"), ("hen", "pig")]
-    assert [row["reason"] for row in cleaned.rejected] == ["text_a: duplicate", *["score: outside [0, 1]"] * 3]
+    taken = TakenIn(records, SCORED, limits(words), tmp_path)
+    assert [(row["text_a"], row["text_b"]) for row in taken.kept] == [("cat", "dog"), ("cat", "cow"), ("hen", "pig")]
+    assert [row["reason"] for row in taken.rejected] == ["score: outside [0, 1]"] * 3
+    assert taken.late == ["text_a: duplicate"]
 
 
-def test_labelled_texts_are_kept_once() -> None:
-    records = [
-        {"entity": "e", "text": text, "label": label} for text, label in [("a b", "x"), ("A b", "y"), ("c", "x")]
-    ]
-    cleaned = clean(records, PAIRS | {"kind": "labelled"}, limits({"text": (1, 2)}))
-    assert [row["text"] for row in kept(cleaned)] == ["a b", "c"]
-    assert {"label", "id", "license"} <= set(kept(cleaned)[0])
+def test_labelled_texts_are_kept_once_and_labels_of_one_row_are_not_kept(tmp_path: Path) -> None:
+    texts = [("a b", "x"), ("A b", "y"), ("c", "x"), ("d", "y"), ("e", " ")]
+    records = [{"entity": "e", "text": text, "label": label} for text, label in texts]
+    taken = TakenIn(records, PAIRS | {"kind": "labelled"}, limits({"text": (1, 2)}), tmp_path)
+    assert [row["text"] for row in taken.kept] == ["a b", "c"]
+    assert taken.late == ["text: duplicate", "label: of one row only"]
+    assert [row["reason"] for row in taken.rejected] == ["label: empty"]
+    assert {"label", "id", "license"} <= set(taken.kept[0])
+
+
+def test_what_repeats_is_found_over_many_batches(tmp_path: Path) -> None:
+    records = [{"entity": str(n), "text": f"text {n % 3000}"} for n in range(9000)]
+    taken = TakenIn(records, PAIRS | {"kind": "documents"}, limits({"text": (1, 2)}), tmp_path)
+    assert [row["entity"] for row in taken.kept] == [str(n) for n in range(3000)]
+    assert len(taken.late) == 6000
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "reason"),
+    [
+        ("en", "Les plantes transforment la lumière du soleil en énergie chimique.", "text: in fr, not en"),
+        ("en", "Plants turn the light of the sun into chemical energy.", None),
+        ("en", "Les plantes vertes.", None),
+        ("en-fr", "Les plantes transforment la lumière du soleil en énergie chimique.", None),
+        ("und", "Les plantes transforment la lumière du soleil en énergie chimique.", None),
+        ("ja", "植物は太陽の光を化学エネルギーに変えて、成長のために使うことができます。", None),
+        ("en", "النباتات تحول ضوء الشمس إلى طاقة كيميائية تستخدمها للنمو", "text: in ar, not en"),
+    ],
+)
+def test_texts_surely_in_another_language_are_rejected(language: str, text: str, reason: str | None) -> None:
+    origin = PAIRS | {"kind": "documents", "language": language}
+    records = [{"entity": "e", "text": text}]
+    ((_, found),) = judge(records, origin, limits({"text": (1, 40)}), LanguageCheck(8, 0.8))
+    assert found == reason
+
+
+def test_declared_languages_are_named_in_several_ways() -> None:
+    assert is_declared("pt", "pt-br") and is_declared("no", "nb") and is_declared("", "en") and is_declared("fr", "mul")
+    assert not is_declared("de", "en-fr")
 
 
 @pytest.mark.parametrize(
@@ -114,29 +172,34 @@ def test_normalise(text: str, expected: str) -> None:
     assert normalise(expected) == expected
 
 
-def test_an_entity_is_in_the_same_split_in_every_source() -> None:
+def test_an_entity_is_in_the_same_split_in_every_source(tmp_path: Path) -> None:
     how = limits({"text": (1, 9)}, dev=0.2, test=0.3)
-    rows = {
-        source: clean(
-            [
-                {"entity": f"e{number}", "text": f"{source} {number} {copy}"}
-                for number in range(200)
-                for copy in range(3)
-            ],
-            PAIRS | {"source": source},
-            how,
-        ).splits
-        for source in ("one", "two")
-    }
-    entities = {
-        source: {split: {row["entity"] for row in of_split} for split, of_split in splits.items()}
-        for source, splits in rows.items()
-    }
+    entities = {}
+    for source in ("one", "two"):
+        texts = [(f"e{number}", f"{source} {number} {copy}") for number in range(200) for copy in range(3)]
+        records = [{"entity": entity, "text": text} for entity, text in texts]
+        taken = TakenIn(records, PAIRS | {"source": source, "kind": "documents"}, how, tmp_path / source)
+        splits = [SPLITS[number] for number in taken.intake.splits]
+        entities[source] = {(row["entity"], split) for row, split in zip(taken.read, splits, strict=True)}
     assert entities["one"] == entities["two"]
-    sizes = {split: len(names) for split, names in entities["one"].items()}
-    assert sum(sizes.values()) == 200, "no entity stands in two splits"
+    assert len(entities["one"]) == 200, "no entity stands in two splits"
+    sizes = {split: sum(1 for _, other in entities["one"] if other == split) for split in SPLITS}
     assert sizes["test"] == pytest.approx(60, abs=20)
     assert sizes["dev"] == pytest.approx(40, abs=18)
+    assert split_of("e1", how) in SPLITS
+
+
+def test_a_sample_keeps_the_order_and_most_of_its_choice_when_rows_are_added(tmp_path: Path) -> None:
+    def chosen(number: int) -> list[str]:
+        records = [{"entity": str(n), "text": f"text {n}"} for n in range(number)]
+        how = limits({"text": (1, 2)}, max_rows=50)
+        kept = TakenIn(records, PAIRS | {"kind": "documents"}, how, tmp_path / str(number)).kept
+        return [row["entity"] for row in kept]
+
+    first, again = chosen(100), chosen(110)
+    assert len(first) == len(again) == 50
+    assert first == sorted(first, key=int)
+    assert len({*first} & {*again}) >= 40
 
 
 def test_all_or_nothing_splits_and_seeds() -> None:
@@ -144,23 +207,6 @@ def test_all_or_nothing_splits_and_seeds() -> None:
     assert {split_of(f"e{n}", limits(dev=1.0, test=0.0)) for n in range(50)} == {"dev"}
     one, two = ([split_of(f"e{n}", limits(dev=0.3, test=0.3, seed=seed)) for n in range(50)] for seed in (1, 2))
     assert one != two
-
-
-def test_a_sample_changes_little_when_rows_are_added() -> None:
-    rows = [{"id": row_id("wiki", [str(number)]), "number": number} for number in range(400)]
-    chosen = sample(rows, 100, seed=1)
-    assert len(chosen) == 100
-    assert [row["number"] for row in chosen] == sorted(row["number"] for row in chosen), "in the source's order"
-    assert [row["number"] for row in chosen] != list(range(100))
-    more = [*({"id": row_id("wiki", [f"new {n}"]), "number": -1} for n in range(40)), *rows]
-    again = sample(more, 100, seed=1)
-    assert len(again) == 100
-    stayed = {row["id"] for row in chosen} & {row["id"] for row in again}
-    assert len(stayed) >= 80
-    assert {row["id"] for row in again if row["number"] >= 0} <= {row["id"] for row in chosen}
-    assert sample(rows, 100, seed=2) != chosen
-    assert sample(rows, None, seed=1) == rows
-    assert sample(rows, 400, seed=1) == rows
 
 
 def test_ids_are_addresses_of_content_within_a_source() -> None:

@@ -53,7 +53,17 @@ def _result() -> dict[str, Any]:
             {"source": "wikipedia", "train": 4000, "dev": 48, "test": 100},
             {"source": "services", "train": 700, "dev": 100, "test": 100},
         ],
-    }
+        "overlaps": [{"source": "wikipedia", "rows": 100, "exact": 3, "near": 1, "entities": 2, "share": 0.04}],
+        "profiles": [
+            {"source": "wikipedia", "rows": 4148, "words": {"query": 9.5}, "languages": {"fr": 1, "en": 3}},
+        ],
+        "drift": [
+            {
+                "source": "wikipedia", "rows": 4148, "rows_before": 2074, "words": {"query": 9.5},
+                "words_before": {"query": 8.0}, "lengths": 0.05, "languages": 0.01,
+            }
+        ],
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +94,8 @@ def test_every_field_is_escaped() -> None:
         "exception": EVIL,
     }
     result["rejected"][0] |= {"source": EVIL, "reason": EVIL}
-    result["splits"][0]["source"] = EVIL
+    for part in ("splits", "overlaps", "profiles", "drift"):
+        result[part][0]["source"] = EVIL
     assert "<script" not in render_validation(result)
 
 
@@ -100,6 +111,19 @@ def test_rejected_rows_by_reason_and_rows_of_each_split(html: str) -> None:
     assert html.index("Duplicate <span") < html.index("Too short <span")
     assert "No example was kept." in html
     assert '<th scope="row">All sources</th><td>4,700</td><td>148</td><td>200</td><td>5,048</td>' in html
+
+
+def test_overlaps_languages_and_drift_are_shown(html: str) -> None:
+    row = '<th scope="row">wikipedia</th>'
+    assert f"{row}<td>100</td><td>3</td><td>1</td><td>4.0%</td><td>2</td>" in html
+    assert "en 75.0%, fr 25.0%" in html
+    assert "query 8 → 9.5" in html
+    drift = html[html.index('id="drift"') :]
+    assert "<td>100.0%</td>" in drift and ">yes</td>" in drift
+
+
+def test_a_first_version_has_nothing_to_drift_from() -> None:
+    assert "No other version was accepted here before." in render_validation(_result() | {"drift": []})
 
 
 def test_nothing_is_requested_from_outside(html: str) -> None:

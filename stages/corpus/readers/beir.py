@@ -1,44 +1,65 @@
 """BEIR folders: corpus.jsonl and queries.jsonl, and qrels/<split>.tsv that judges documents for queries."""
 
-import csv
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from stages.corpus.locations import File
+from stages.corpus.readers.files import rows_of_file
+from stages.corpus.readers.unreadable import Unreadable
+
 Record = dict[str, Any]
+_JUDGEMENT = ("query-id", "corpus-id", "score")
 
 
-def pairs(files: Sequence[Path]) -> Iterator[Record]:
+def pairs(files: Sequence[File]) -> Iterator[Record | Unreadable]:
     """Pairs of a query and its best judged document, title and text; the entity is the document.
+
+    They come in the corpus's order: the judged queries are held, the corpus is not.
 
     Args:
         files: one `corpus.jsonl`, one `queries.jsonl` and one or more `.tsv` of judgements.
     """
-    queries = {row["_id"]: row["text"] for row in _lines(files, "queries.jsonl")}
-    best = _best_judged([path for path in files if path.suffix == ".tsv"])
-    wanted = set(best.values())
-    documents = {row["_id"]: row for row in _lines(files, "corpus.jsonl") if row["_id"] in wanted}
-    for query, document in best.items():
-        title, text = documents[document].get("title", ""), documents[document]["text"]
-        yield {"entity": document, "query": queries[query], "document": f"{title} {text}".strip()}
+    best = _best_judged([place for place in files if place.name.endswith(".tsv")])
+    queries: dict[str, str] = {}
+    for row in _rows(files, "queries.jsonl"):
+        if isinstance(row, Unreadable):
+            yield row
+        elif row["_id"] in best:
+            queries[row["_id"]] = row["text"]
+    judged: dict[str, list[str]] = {}
+    for query, (_, document) in best.items():
+        judged.setdefault(document, []).append(query)
+    for row in _rows(files, "corpus.jsonl"):
+        if isinstance(row, Unreadable):
+            yield row
+            continue
+        for query in judged.pop(row["_id"], []):
+            text = f"{row.get('title') or ''} {row['text']}".strip()
+            yield {"entity": row["_id"], "query": queries.get(query, ""), "document": text}
+    yield from (Unreadable("judged, but not in corpus.jsonl", document) for document in judged)
 
 
-def _lines(files: Sequence[Path], name: str) -> Iterator[Record]:
-    found = [path for path in files if path.name == name]
+def _rows(files: Sequence[File], name: str) -> Iterator[Record | Unreadable]:
+    found = [place for place in files if place.name == name]
     if len(found) != 1:
-        raise ValueError(f"a BEIR source needs one {name}, got {[str(path) for path in files]}; correct its files")
-    with found[0].open(encoding="utf-8") as stream:
-        yield from (json.loads(line) for line in stream if line.strip())
+        raise ValueError(f"a BEIR source needs one {name}, got {[str(place) for place in files]}; correct its files")
+    for row in rows_of_file(found[0], ()):
+        if isinstance(row, Unreadable) or (isinstance(row.get("_id"), str) and isinstance(row.get("text"), str)):
+            yield row
+        elif "text" in row:
+            yield Unreadable("expected _id and text", str(row))
 
 
-def _best_judged(judgements: Sequence[Path]) -> dict[str, str]:
-    """Query to the document of its highest score above zero, the first of equals."""
+def _best_judged(judgements: Sequence[File]) -> dict[str, tuple[float, str]]:
+    """Query to its highest score above zero and the document that has it, the first of equals."""
     best: dict[str, tuple[float, str]] = {}
-    for path in judgements:
-        with path.open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream, delimiter="\t"):
-                score = float(row["score"])
-                if score > max(0.0, best.get(row["query-id"], (0.0, ""))[0]):
-                    best[row["query-id"]] = score, row["corpus-id"]
-    return {query: document for query, (_, document) in best.items()}
+    for place in judgements:
+        for row in rows_of_file(place, _JUDGEMENT):
+            if isinstance(row, Unreadable):
+                raise ValueError(f"{place}: {row.reason}: {row.text[:80]!r}; judgements must all be readable")
+            if not set(_JUDGEMENT) <= row.keys():
+                raise ValueError(f"{place}: expected columns {list(_JUDGEMENT)}, got {sorted(row)}")
+            score = float(row["score"])
+            if score > max(0.0, best.get(row["query-id"], (0.0, ""))[0]):
+                best[row["query-id"]] = score, row["corpus-id"]
+    return best

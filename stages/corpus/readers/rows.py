@@ -2,106 +2,152 @@
 
 Options of every reader here: the columns to read; `config`, `split` and `revision` of a data set (one of a single
 config needs no `config`, files need none of the three); `first`, how many rows to read at most. Rows come as a stream,
-and no code of a data set ever runs. Of a list (`pos` of BGE's lines, several labels) the first value is read.
+and no code of a data set ever runs. Of a list (`pos` of BGE's lines, several labels) the first value is read. A row
+that is no record comes as `Unreadable`.
 """
 
 import itertools
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from stages.corpus.entities import components, text_entity
+from stages.corpus.entities import Components, text_entity
 from stages.corpus.locations import HubDataset, Place
+from stages.corpus.readers.files import no_column, rows_of_file
 from stages.corpus.readers.needles import planted
+from stages.corpus.readers.unreadable import Unreadable
 from stages.corpus.sentences import sentences
 
 Record = dict[str, Any]
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"} | dict.fromkeys(_SEPARATORS, "csv")
+
+class _WrongRow(Exception):
+    """A row lacks what a record needs; its message is the reason."""
 
 
 def pairs(
     files: Sequence[Place], query: str, document: str, entity: str | None = None, **table: Any
-) -> Iterator[Record]:
+) -> Iterator[Record | Unreadable]:
     """Pairs of two columns; the entity is that column, or the document's text where none is named."""
-    return (
-        _with_entity({"query": _text(row, query), "document": _text(row, document)}, row, entity, "document")
-        for row in read_rows(files, **table)
-    )
+
+    def record(row: Record) -> Record:
+        texts = {"query": _text(row, query), "document": _text(row, document)}
+        return _with_entity(texts, row, entity, "document")
+
+    return _records(read_rows(files, _columns(query, document, entity), **table), record)
 
 
 def labelled(
     files: Sequence[Place], text: str, label: str, entity: str | None = None, **table: Any
-) -> Iterator[Record]:
+) -> Iterator[Record | Unreadable]:
     """Texts with a label, by its name where the data set has names; the entity is that column, or the text."""
-    return (
-        _with_entity({"text": _text(row, text), "label": _text(row, label)}, row, entity, "text")
-        for row in read_rows(files, **table)
-    )
+
+    def record(row: Record) -> Record:
+        return _with_entity({"text": _text(row, text), "label": _text(row, label)}, row, entity, "text")
+
+    return _records(read_rows(files, _columns(text, label, entity), **table), record)
 
 
-def documents(files: Sequence[Place], text: str, entity: str | None = None, **table: Any) -> Iterator[Record]:
+def documents(
+    files: Sequence[Place], text: str, entity: str | None = None, **table: Any
+) -> Iterator[Record | Unreadable]:
     """Texts alone; the entity is that column, or the text."""
-    return (_with_entity({"text": _text(row, text)}, row, entity, "text") for row in read_rows(files, **table))
+
+    def record(row: Record) -> Record:
+        return _with_entity({"text": _text(row, text)}, row, entity, "text")
+
+    return _records(read_rows(files, _columns(text, entity), **table), record)
 
 
 def needles(
     files: Sequence[Place], text: str, entity: str, stretch_words: float, seed: float, **table: Any
-) -> Iterator[Record]:
+) -> Iterator[Record | Unreadable]:
     """Pairs of question -> stretch of a long text with the answer planted in it; the entity is that column."""
-    return (
-        record
-        for row in read_rows(files, **table)
-        for record in planted(
-            _text(row, entity), sentences(" ".join(_text(row, text).split())), int(stretch_words), int(seed)
-        )
+    rows = documents(files, text, entity, **table)
+    return itertools.chain.from_iterable(
+        [row]
+        if isinstance(row, Unreadable)
+        else planted(row["entity"], sentences(" ".join(row["text"].split())), int(stretch_words), int(seed))
+        for row in rows
     )
 
 
 def scored(
     files: Sequence[Place], text_a: str, text_b: str, score: str, scale: float, **table: Any
-) -> Iterator[Record]:
+) -> Iterator[Record | Unreadable]:
     """Pairs with a score in [0, `scale`]; the entity is the connected component of the texts that meet in pairs.
 
-    All rows are read at once for it: scores by people are few.
+    The rows are read twice: what meets what is known only at their end.
     """
-    table_rows = list(read_rows(files, **table))
-    texts = [(_text(row, text_a), _text(row, text_b)) for row in table_rows]
-    entities = [(text_entity(left), text_entity(right)) for left, right in texts]
-    component = components(entities)
-    return (
-        {
-            "entity": component[entity],
-            "text_a": left,
-            "text_b": right,
-            "score": _number(row, score) / scale,
-        }
-        for row, (left, right), (entity, _) in zip(table_rows, texts, entities, strict=True)
-    )
+
+    def record(row: Record) -> Record:
+        return {"text_a": _text(row, text_a), "text_b": _text(row, text_b), "score": _number(row, score) / scale}
+
+    def read() -> Iterator[Record | Unreadable]:
+        return _records(read_rows(files, _columns(text_a, text_b, score), **table), record)
+
+    read()  # wrong options are said before anything is read
+    return _in_components(read)
+
+
+def _in_components(read: Callable[[], Iterator[Record | Unreadable]]) -> Iterator[Record | Unreadable]:
+    components = Components()
+    for row in read():
+        if not isinstance(row, Unreadable):
+            components.link(row["text_a"], row["text_b"])
+    names = components.names()
+    for row in read():
+        yield row if isinstance(row, Unreadable) else {"entity": next(names), **row}
 
 
 def read_rows(
     files: Sequence[Place],
+    columns: Sequence[str],
     config: str | None = None,
     split: str | None = None,
     revision: str | None = None,
     first: float | None = None,
-) -> Iterator[Record]:
-    """Rows of files and data sets one after the other, the first `first` of them.
+) -> Iterator[Record | Unreadable]:
+    """Rows of files and data sets one after the other, the first `first` of them, with the named columns.
 
     Raises:
         FileNotFoundError: a data set is neither a folder nor within the hub's reach.
-        ValueError: it has no such config or split, or a file is no table.
+        ValueError: it has no such config or split, or a file is no table, or the first row lacks a column.
     """
-    opened = [
-        _open_data_set(place.name, config, split, revision) if isinstance(place, HubDataset) else _open_file(place)
+    tables = [
+        _named(_open_data_set(place.name, config, split, revision))
+        if isinstance(place, HubDataset)
+        else rows_of_file(place, columns)
         for place in files
     ]
-    return itertools.islice(
-        itertools.chain.from_iterable(_named(table) for table in opened), None if first is None else int(first)
-    )
+    rows = itertools.chain.from_iterable(tables)
+    return itertools.islice(_selected(rows, columns), None if first is None else int(first))
+
+
+def _selected(rows: Iterator[Record | Unreadable], columns: Sequence[str]) -> Iterator[Record | Unreadable]:
+    """Rows that have the columns; the first one that reads as a row decides whether the options are right."""
+    known = False
+    for row in rows:
+        if isinstance(row, Unreadable):
+            yield row
+            continue
+        missing = [name for name in columns if name not in row]
+        if missing and not known:
+            raise no_column(missing[0], list(row))
+        known = True
+        yield Unreadable(f"no column {missing[0]}", _shown(row)) if missing else row
+
+
+def _records(rows: Iterator[Record | Unreadable], record: Callable[[Record], Record]) -> Iterator[Record | Unreadable]:
+    for row in rows:
+        if isinstance(row, Unreadable):
+            yield row
+            continue
+        try:
+            yield record(row)
+        except _WrongRow as error:
+            yield Unreadable(str(error), _shown(row))
 
 
 def _open_data_set(name: str, config: str | None, split: str | None, revision: str | None) -> Any:
@@ -121,16 +167,6 @@ def _open_data_set(name: str, config: str | None, split: str | None, revision: s
         ) from error
 
 
-def _open_file(path: Path) -> Any:
-    import datasets
-
-    suffix = Path(path.name.removesuffix(".gz")).suffix
-    if suffix not in _BUILDERS:
-        raise ValueError(f"{path}: expected one of {', '.join(_BUILDERS)}; convert it or correct the source's files")
-    dialect = {"sep": _SEPARATORS[suffix]} if suffix in _SEPARATORS else {}
-    return datasets.load_dataset(_BUILDERS[suffix], data_files=[str(path)], split="train", streaming=True, **dialect)
-
-
 def _named(table: Any) -> Iterator[Record]:
     """Rows with the names of class labels instead of their numbers."""
     import datasets
@@ -148,20 +184,27 @@ def _with_entity(record: Record, row: Mapping[str, Any], column: str | None, tex
     return {"entity": text_entity(record[text]) if column is None else _text(row, column), **record}
 
 
+def _columns(*names: str | None) -> list[str]:
+    return list(dict.fromkeys(name for name in names if name is not None))
+
+
 def _text(row: Mapping[str, Any], column: str) -> str:
-    value = _value(row, column)
+    value = row[column]
     if isinstance(value, list):
         value = value[0] if value else None
+    if isinstance(value, dict | list | bytes):
+        raise _WrongRow(f"{column}: expected a text, got {type(value).__name__}")
     return "" if value is None else str(value)
 
 
 def _number(row: Mapping[str, Any], column: str) -> float:
     """A number; what is missing is not a number, and cleaning rejects it."""
-    value = _value(row, column)
-    return math.nan if value is None else float(value)
+    value = row[column]
+    try:
+        return math.nan if value is None or value == "" else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise _WrongRow(f"{column}: expected a number, got {type(value).__name__}") from None
 
 
-def _value(row: Mapping[str, Any], column: str) -> Any:
-    if column not in row:
-        raise ValueError(f"no column {column!r}: the rows have {sorted(row)}; correct the source's options")
-    return row[column]
+def _shown(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, default=str)

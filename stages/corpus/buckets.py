@@ -1,0 +1,52 @@
+"""Items by 64-bit key on disk: which items share a key, found a part at a time, so that memory does not grow with them.
+
+Two texts share a key by chance once in 2^64 pairs: at 10^8 texts, in one such set in four thousand.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+NUM_PARTS = 64
+ENTRY = np.dtype([("key", "<u8"), ("item", "<u8")])
+# Entries held before they are written to their parts.
+HELD = 2**17
+
+
+class Buckets:
+    """Items under keys; made of entries that are added in any order, read part by part."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._files = [folder / f"{part:02}.bin" for part in range(NUM_PARTS)]
+        self._held: list[np.ndarray] = []
+        self._num_held = 0
+
+    def add(self, keys: np.ndarray, items: np.ndarray) -> None:
+        """Put items [N] under keys uint64 [N]."""
+        entries = np.empty(len(keys), dtype=ENTRY)
+        entries["key"], entries["item"] = keys, items
+        self._held.append(entries)
+        self._num_held += len(entries)
+        if self._num_held >= HELD:
+            self._write()
+
+    def shared(self) -> Iterator[np.ndarray]:
+        """Entries, sorted by key and item, whose key others have too; those of a key come together in one part."""
+        self._write()
+        for file in self._files:
+            if file.exists():
+                entries = np.sort(np.fromfile(file, dtype=ENTRY), order=("key", "item"))
+                same = entries["key"][1:] == entries["key"][:-1]
+                yield entries[np.concatenate(([False], same)) | np.concatenate((same, [False]))]
+
+    def _write(self) -> None:
+        if not self._held:
+            return
+        entries = np.concatenate(self._held)
+        part = entries["key"] >> np.uint64(64 - 6)  # the highest bits: 2^6 parts
+        for number in np.unique(part):
+            with self._files[int(number)].open("ab") as stream:
+                entries[part == number].tofile(stream)
+        self._held, self._num_held = [], 0

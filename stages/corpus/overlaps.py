@@ -1,0 +1,223 @@
+"""Rows that nearly repeat each other, or repeat a row that models are tested on: found by shared keys, then rejected.
+
+An item is a text of a kept row, in the order of sources, rows and fields; of scored rows it is the pair. Items that
+share the key of a text are equal; those that share a band of a MinHash signature are compared by their signatures. In
+every bucket each item meets one other, the first, so that the work grows with the items and not with their square.
+
+Shapes: I items, R kept rows of a source, P permutations.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from stages.corpus.buckets import Buckets
+from stages.corpus.intake import Intake, Reasons, role_of, text_keys
+from stages.corpus.minhash import NUM_PERMUTATIONS, bands, signatures, similarity
+from stages.corpus.tables import SPLITS
+
+TRAIN, DEV, TEST = range(len(SPLITS))
+# Pairs whose signatures are compared at once.
+COMPARED = 2**16
+_EXACT, _NEAR = 1, 2
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Jaccard similarity of word shingles from which texts are near duplicates, and a test row is given away."""
+
+    duplicates: float
+    evaluation: float
+
+
+class Overlaps:
+    """The texts of all sources by key, and what of them overlaps.
+
+    Args:
+        across: groups of sources that may not repeat one another; the first of a group keeps a row.
+        folder: a new one, for what is kept on disk meanwhile.
+    """
+
+    def __init__(
+        self, intakes: Sequence[Intake], across: Sequence[Sequence[str]], similar: Similarity, folder: Path
+    ) -> None:
+        self._intakes, self._similar = intakes, similar
+        self._rows = [intake.kept_rows() for intake in intakes]
+        self._widths = np.array([1 if one.origin["kind"] == "scored" else len(one.fields) for one in intakes])
+        sizes = [len(rows) * width for rows, width in zip(self._rows, self._widths, strict=True)]
+        self._starts = np.concatenate(([0], np.cumsum(sizes)))
+        kept = zip(intakes, self._rows, self._widths, strict=True)
+        self._splits = np.concatenate([np.repeat(one.splits[rows], width) for one, rows, width in kept])
+        scopes = {name: group[0] for group in across for name in group}
+        names = [one.origin["source"] for one in intakes]
+        self._scopes = np.array([names.index(scopes.get(name, name)) for name in names])
+        self._equal, self._banded, self._entities = (Buckets(folder / name) for name in ("equal", "near", "entities"))
+        self._signatures = folder / "signatures.bin"
+        self._read()
+
+    def reject_given_away(self, reasons: Reasons) -> list[dict[str, Any]]:
+        """Reject train and dev rows that a test row of any source repeats; returns what was found of each test set.
+
+        Returns:
+            {source, rows, exact, near, entities, share}: its test rows, how many of them stand in train or dev exactly
+            and else nearly, how many share an entity with train or dev of another source; share of exact and near.
+        """
+        hits = np.zeros(self._starts[-1], dtype=np.uint8)
+        for grade, word in ((_EXACT, "in"), (_NEAR, "nearly in")):
+            for items, partners in self._meetings(grade, self._tested_and_not, self._similar.evaluation):
+                tested = self._splits[items] == TEST
+                hits[items[tested]] |= grade
+                self._reject(items[~tested], partners[~tested], f"{word} the test rows of {{source}}", reasons)
+        sharing = self._sharing_entities()
+        return [
+            report for number in range(len(self._intakes)) if (report := self._report(number, hits, sharing))["rows"]
+        ]
+
+    def reject_duplicates(self, reasons: Reasons) -> None:
+        """Reject rows that nearly repeat an earlier one of their source and split, or equal one of their group."""
+        for grade, word in ((_EXACT, "duplicate"), (_NEAR, "near duplicate")):
+            for items, partners in self._meetings(grade, self._same_place, self._similar.duplicates):
+                self._reject(items, partners, f"{word} of a row of {{source}}", reasons)
+
+    def _read(self) -> None:
+        with self._signatures.open("wb") as file:
+            for number, intake in enumerate(self._intakes):
+                start = int(self._starts[number])
+                for _, table in _kept(intake):
+                    start = self._add(number, table.to_pylist(), start, file)
+
+    def _add(self, number: int, rows: list[dict[str, Any]], start: int, file: Any) -> int:
+        intake, width = self._intakes[number], int(self._widths[number])
+        kind = intake.origin["kind"]
+        items = np.arange(start, start + len(rows) * width)
+        keys = np.array([text_keys(row, kind, intake.fields) for row in rows], dtype=np.uint64)
+        self._equal.add(keys.reshape(-1), items)
+        names = [xxhash.xxh3_64_intdigest(row["entity"].encode()) for row in rows]
+        self._entities.add(np.array(names, dtype=np.uint64), items[::width])
+        found = np.zeros((len(rows), width, NUM_PERMUTATIONS), dtype=np.uint16)
+        for column, field in enumerate(intake.fields if kind != "scored" else ()):
+            texts = [row[field] for row in rows]
+            found[:, column], long = signatures(texts, min(self._similar.duplicates, self._similar.evaluation))
+            banded = bands(found[long, column], role_of(field))
+            self._banded.add(banded.reshape(-1), np.repeat(items[column::width][long], banded.shape[1]))
+        found.tofile(file)
+        return start + len(items)
+
+    def _meetings(self, grade: int, linked: Any, jaccard: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Items and the item that each overlaps with, a part of the keys at a time."""
+        for entries in (self._equal if grade == _EXACT else self._banded).shared():
+            items, partners = linked(entries)
+            if grade == _NEAR:
+                near = self._verified(items, partners, jaccard)
+                items, partners = items[near], partners[near]
+            yield items, partners
+
+    def _verified(self, items: np.ndarray, partners: np.ndarray, jaccard: float) -> np.ndarray:
+        if len(items) == 0:
+            return np.empty(0, dtype=bool)
+        stored = np.memmap(self._signatures, dtype=np.uint16, mode="r").reshape(-1, NUM_PERMUTATIONS)
+        starts = range(0, len(items), COMPARED)
+        pairs = ((items[start : start + COMPARED], partners[start : start + COMPARED]) for start in starts)
+        return np.concatenate([similarity(stored[left], stored[right]) >= jaccard for left, right in pairs])
+
+    def _tested_and_not(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Untested items with the first tested one of their bucket, tested ones with the first untested one."""
+        items = entries["item"].astype(np.int64)
+        bucket = _numbered(entries["key"])
+        tested = self._splits[items] == TEST
+        partner = np.where(tested, _first(bucket, ~tested)[bucket], _first(bucket, tested)[bucket])
+        met = partner >= 0
+        return items[met], items[partner[met]]
+
+    def _same_place(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Items that are still kept, with the first one of their bucket, scope and split."""
+        entries = entries[self._still_kept(entries["item"].astype(np.int64))]
+        items = entries["item"].astype(np.int64)
+        scope = self._scopes[self._source_of(items)] * len(SPLITS) + self._splits[items]
+        order = np.lexsort((items, scope, entries["key"]))
+        items, scope, key = items[order], scope[order], entries["key"][order]
+        bucket = _numbered(key, scope)
+        partner = items[_first(bucket, np.ones(len(items), dtype=bool))[bucket]]
+        # A row's own two texts are no repetition, and equal texts of one source and role have been dealt with.
+        later = self._row_of(partner) != self._row_of(items)
+        return items[later], partner[later]
+
+    def _reject(self, items: np.ndarray, partners: np.ndarray, why: str, reasons: Reasons) -> None:
+        source, other = self._source_of(items), self._source_of(partners)
+        for number in np.unique(source):
+            intake, width = self._intakes[number], self._widths[number]
+            position = items[source == number] - self._starts[number]
+            rows, columns = self._rows[number][position // width], position % width
+            for row, column, by in zip(rows.tolist(), columns.tolist(), other[source == number].tolist(), strict=True):
+                if intake.fates[row] == 0:
+                    reason = why.format(source=self._intakes[by].origin["source"])
+                    intake.fates[row] = reasons.number(f"{intake.fields[column]}: {reason}")
+
+    def _report(self, number: int, hits: np.ndarray, sharing: np.ndarray) -> dict[str, Any]:
+        width, own = self._widths[number], slice(self._starts[number], self._starts[number + 1])
+        tested = self._splits[own][::width] == TEST
+        hit = hits[own].reshape(-1, width)[tested]
+        exact = (hit & _EXACT).any(axis=1)
+        near = ~exact & (hit & _NEAR).any(axis=1)
+        return {
+            "source": self._intakes[number].origin["source"],
+            "rows": int(tested.sum()),
+            "exact": int(exact.sum()),
+            "near": int(near.sum()),
+            "entities": int(sharing[own][::width][tested].sum()),
+            "share": float((exact | near).mean()) if tested.any() else 0.0,
+        }
+
+    def _sharing_entities(self) -> np.ndarray:
+        """Which items' rows [I] are tested on while train or dev of another source has their entity."""
+        sharing = np.zeros(self._starts[-1], dtype=bool)
+        for entries in self._entities.shared():
+            items, _ = self._tested_and_not(entries)
+            sharing[items] = self._splits[items] == TEST
+        return sharing
+
+    def _still_kept(self, items: np.ndarray) -> np.ndarray:
+        source = self._source_of(items)
+        kept = np.zeros(len(items), dtype=bool)
+        for number in np.unique(source):
+            own = source == number
+            position = (items[own] - self._starts[number]) // self._widths[number]
+            kept[own] = self._intakes[number].fates[self._rows[number][position]] == 0
+        return kept
+
+    def _source_of(self, items: np.ndarray) -> np.ndarray:
+        found: np.ndarray = np.searchsorted(self._starts, items, side="right") - 1
+        return found
+
+    def _row_of(self, items: np.ndarray) -> np.ndarray:
+        """A number that items of one row have in common."""
+        source = self._source_of(items)
+        found: np.ndarray = items - (items - self._starts[source]) % self._widths[source]
+        return found
+
+
+def _kept(intake: Intake) -> Iterator[tuple[slice, Any]]:
+    for where, table in intake.batches([*intake.fields, "entity"]):
+        kept = table.filter(intake.fates[where] == 0)
+        if len(kept):
+            yield where, kept
+
+
+def _numbered(*columns: np.ndarray) -> np.ndarray:
+    """Groups [I] of sorted entries that agree in every column, numbered from 0."""
+    if len(columns[0]) == 0:
+        return np.empty(0, dtype=np.int64)
+    changes = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return np.concatenate(([0], np.cumsum(changes)))
+
+
+def _first(group: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Place of the first chosen entry of every group, -1 where it has none."""
+    first = np.full(int(group.max(initial=-1)) + 1, -1)
+    places = np.flatnonzero(chosen)[::-1]
+    first[group[places]] = places  # the last assignment to a group is its first entry
+    return first

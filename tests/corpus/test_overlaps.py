@@ -1,0 +1,141 @@
+"""Near duplicates, rows given away to evaluation, and MinHash against Jaccard similarities counted by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.corpus.buckets import Buckets
+from stages.corpus.cleaning import Limits
+from stages.corpus.intake import KEPT, Intake, Reasons, SourceToRead, take_in
+from stages.corpus.minhash import bands, signatures, similarity
+from stages.corpus.overlaps import Overlaps, Similarity
+from stages.corpus.quarantine import Quarantine
+
+WORDS = [f"word{number}" for number in range(400)]
+
+
+def text(start: int, length: int = 40) -> str:
+    """Words that no text has which starts `length` further."""
+    return " ".join(WORDS[start : start + length])
+
+
+def test_similarity_is_near_the_jaccard_of_three_word_shingles() -> None:
+    one = text(0, 102)  # 100 shingles
+    others = [one, text(10, 102), text(50, 102), text(200, 102), one.upper() + "!"]
+    jaccards = [1.0, 90 / 110, 50 / 150, 0.0, 1.0]
+    found, long = signatures([one, *others], 0.8)
+    assert long.all()
+    assert similarity(np.repeat(found[:1], 5, axis=0), found[1:]) == pytest.approx(jaccards, abs=0.13)
+
+
+def test_only_texts_that_can_be_near_another_get_a_signature() -> None:
+    _, long = signatures(["", "one two", text(0, 10), text(0, 11), "植物は太陽の光を化学エネルギーに変え"], 0.9)
+    assert long.tolist() == [False, False, False, True, True], "nine shingles: one more or less is 9/10"
+
+
+def test_bands_of_equal_signatures_are_equal_and_of_others_hardly_ever() -> None:
+    found, _ = signatures([text(0), text(0), text(60)], 0.8)
+    keys = bands(found, "document")
+    assert (keys[0] == keys[1]).all()
+    assert not (keys[0] == keys[2]).any()
+    assert len(np.unique(keys[0])) == len(keys[0]), "a band is no other band"
+    assert not (bands(found, "query")[0] == keys[0]).any()
+
+
+def test_buckets_give_what_is_shared_whatever_the_order(tmp_path: Path) -> None:
+    keys = np.random.default_rng(0).integers(0, 2**64, 3000, dtype=np.uint64)
+    buckets = Buckets(tmp_path / "b")
+    buckets.add(keys, np.arange(3000))
+    buckets.add(keys[[7, 9, 7]], np.array([5000, 5001, 5002]))
+    shared = np.concatenate(list(buckets.shared()))
+    assert sorted(shared["item"].tolist()) == [7, 9, 5000, 5001, 5002]
+    assert [len(part) for part in buckets.shared() if len(part)] in ([3, 2], [2, 3], [5])
+
+
+# Sources
+
+
+def source(name: str, records: list[dict[str, Any]], kind: str = "pairs", test: float = 0.0) -> SourceToRead:
+    fields = {"pairs": ("query", "document"), "scored": ("text_a", "text_b"), "documents": ("text",)}[kind]
+    origin = {"source": name, "kind": kind, "language": "en", "license": "MIT"}
+    return SourceToRead(origin, Limits(dict.fromkeys(fields, (1, 400)), 0.0, test, None, 1), lambda: records)
+
+
+def pair(number: int, document: str) -> dict[str, Any]:
+    return {"entity": f"e{number}", "query": f"query {number}", "document": document}
+
+
+def found(folder: Path, sources: list[SourceToRead], across: list[list[str]]) -> tuple[list[Any], dict[str, list[str]]]:
+    """The report of each test set, and by source the fate of each row."""
+    reasons, quarantine = Reasons(), Quarantine(folder / "rejected.parquet")
+    intakes: list[Intake] = []
+    for one in sources:
+        (folder / one.name).mkdir()
+        intakes.append(take_in(one, None, folder / one.name, quarantine, reasons))
+    overlaps = Overlaps(intakes, across, Similarity(0.9, 0.8), folder / "overlaps")
+    report = overlaps.reject_given_away(reasons)
+    overlaps.reject_duplicates(reasons)
+    quarantine.close()
+    return report, {one.origin["source"]: [reasons[fate] for fate in one.fates] for one in intakes}
+
+
+def test_near_duplicates_within_a_source_leave_the_first(tmp_path: Path) -> None:
+    long = text(0, 102)
+    documents = [long, text(150, 30), long.replace("word50 ", "another "), f"{long} end", text(30, 102), text(150, 29)]
+    _, fates = found(tmp_path, [source("a", [pair(n, one) for n, one in enumerate(documents)])], [])
+    near = "document: near duplicate of a row of a"
+    # 97/103 and 100/101 are near; 70/130 is not; 27/28 is.
+    assert fates["a"] == ["kept", "kept", near, near, "kept", near]
+
+
+def test_sources_may_repeat_each_other_unless_they_are_grouped(tmp_path: Path) -> None:
+    one = [pair(0, text(0)), pair(1, text(50))]
+    other = [pair(10, text(0)), pair(11, f"{text(50)} end"), pair(12, text(100))]
+    for folder, across, expected in (
+        ("apart", [], ["kept"] * 3),
+        (
+            "grouped",
+            [["a", "b"]],
+            ["document: duplicate of a row of a", "document: near duplicate of a row of a", "kept"],
+        ),
+    ):
+        (tmp_path / folder).mkdir()
+        _, fates = found(tmp_path / folder, [source("a", one), source("b", other)], across)
+        assert fates == {"a": ["kept", "kept"], "b": expected}
+
+
+def test_train_rows_that_a_test_set_repeats_go_and_the_test_set_stays(tmp_path: Path) -> None:
+    train = [pair(0, text(0)), pair(1, f"{text(50)} end"), pair(2, text(100)), pair(3, text(150))]
+    tested = [pair(10, text(0)), pair(11, text(50)), pair(12, text(200)), pair(3, text(250))]
+    report, fates = found(tmp_path, [source("a", train), source("b", tested, test=1.0)], [["a", "b"]])
+    assert fates["b"] == ["kept"] * 4
+    # Row 3 has the same query in both.
+    assert fates["a"] == [
+        "document: in the test rows of b",
+        "document: nearly in the test rows of b",
+        "kept",
+        "query: in the test rows of b",
+    ]
+    assert report == [{"source": "b", "rows": 4, "exact": 2, "near": 1, "entities": 1, "share": 0.75}]
+
+
+def test_scored_pairs_are_given_away_as_pairs_only(tmp_path: Path) -> None:
+    def scored(*pairs: str) -> list[dict[str, Any]]:
+        return [
+            {"entity": f"{names}", "text_a": names[0], "text_b": names[1], "score": 0.1 * number}
+            for number, names in enumerate(pairs)
+        ]
+
+    train, tested = source("a", scored("xy", "xz", "uv"), "scored"), source("b", scored("yx", "xw"), "scored", test=1.0)
+    report, fates = found(tmp_path, [train, tested], [])
+    assert fates == {"a": ["text_a: in the test rows of b", "kept", "kept"], "b": ["kept", "kept"]}
+    assert report[0]["exact"] == 1
+
+
+def test_a_large_cluster_costs_no_more_than_its_rows(tmp_path: Path) -> None:
+    documents = [f"{text(0, 60)} {WORDS[100 + number % 300]}{number}" for number in range(3000)]
+    _, fates = found(tmp_path, [source("a", [pair(n, one) for n, one in enumerate(documents)])], [])
+    assert fates["a"].count("kept") == 1
+    assert KEPT == 0
