@@ -2,8 +2,8 @@
 
 A whole build of the default recipe in a fresh folder (time, peak memory of all its processes), a build that has nothing
 to do, and the quality it reached; embedding, a distillation step and a contrastive step beside Sentence Transformers,
-in turns in the same run, on the same texts; curation of 1 and 4 million rows; the teacher's vectors: a million kept, 1 %
-more, two Ray workers.
+in turns in the same run, on the same texts; curation of 1 and 4 million rows; the teacher's vectors: a million kept,
+1 % more, two Ray workers.
 """
 
 import argparse
