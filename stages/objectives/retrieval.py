@@ -96,4 +96,4 @@ class Retrieval(Objective):
         if self.false_negative_margin is None:
             return None
         negatives = self.documents.targets(hard.ravel(), targets[0].device).view(*hard.shape, -1)
-        return false_negatives(*targets, negatives, self.false_negative_margin)
+        return false_negatives(targets[0], targets[1], negatives, self.false_negative_margin)

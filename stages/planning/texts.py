@@ -15,6 +15,7 @@ import numpy as np
 from stages.corpus.cleaning import Limits
 from stages.corpus.intake import KEPT, Reasons, SourceToRead, take_in
 from stages.corpus.quarantine import Quarantine
+from stages.corpus.readers.unreadable import Unreadable
 from stages.corpus.tables import SPLITS, read_table
 
 # Records of a source to read; a larger source is known by its first ones.
@@ -47,7 +48,10 @@ def curated_texts(folder: Path, source: str, kind: str, columns: Sequence[str]) 
 
 
 def cleaned_texts(
-    records: Iterable[dict[str, Any]], origin: Mapping[str, str], limits: Limits, columns: Sequence[str]
+    records: Iterable[dict[str, Any] | Unreadable],
+    origin: Mapping[str, str],
+    limits: Limits,
+    columns: Sequence[str],
 ) -> SourceTexts:
     """Rows of a source as curate takes them in, of its first records where there are many.
 
@@ -71,7 +75,10 @@ def cleaned_texts(
 
 
 def _taken_in(
-    records: Iterable[dict[str, Any]], origin: Mapping[str, str], limits: Limits, columns: Sequence[str]
+    records: Iterable[dict[str, Any] | Unreadable],
+    origin: Mapping[str, str],
+    limits: Limits,
+    columns: Sequence[str],
 ) -> dict[str, dict[str, list[str]]]:
     texts: dict[str, dict[str, list[str]]] = {column: {split: [] for split in SPLITS} for column in columns}
     with tempfile.TemporaryDirectory() as folder:

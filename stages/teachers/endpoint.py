@@ -51,7 +51,7 @@ class EndpointTeacher:
     def identity(self) -> Identity:
         """Name, dimension, and the answer to a probe: a model that changed behind its name is another teacher."""
         vector = self._request([PROBE])[0]
-        fields = {
+        fields: dict[str, str | int | bool] = {
             "endpoint": self.model,
             "dimensions": len(vector),
             "probe": same_probe(self.probes, self.model, vector),
