@@ -47,7 +47,7 @@ def curated_texts(folder: Path, source: str, kind: str, columns: Sequence[str]) 
 
 
 def cleaned_texts(
-    records: Iterable[dict[str, Any]], origin: Mapping[str, str], limits: Limits, columns: Sequence[str]
+    records: Iterable[Any], origin: Mapping[str, str], limits: Limits, columns: Sequence[str]
 ) -> SourceTexts:
     """Rows of a source as curate takes them in, of its first records where there are many.
 
@@ -71,7 +71,7 @@ def cleaned_texts(
 
 
 def _taken_in(
-    records: Iterable[dict[str, Any]], origin: Mapping[str, str], limits: Limits, columns: Sequence[str]
+    records: Iterable[Any], origin: Mapping[str, str], limits: Limits, columns: Sequence[str]
 ) -> dict[str, dict[str, list[str]]]:
     texts: dict[str, dict[str, list[str]]] = {column: {split: [] for split in SPLITS} for column in columns}
     with tempfile.TemporaryDirectory() as folder:
