@@ -6,11 +6,13 @@ What is far away is read through fsspec. Buckets (`s3://`) take key, region and 
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -115,7 +117,8 @@ def _file_system(url: str) -> "AbstractFileSystem":
         from fsspec.implementations.arrow import ArrowFSWrapper
         from pyarrow.fs import S3FileSystem
 
-        return ArrowFSWrapper(S3FileSystem())
+        endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", ""))
+        return ArrowFSWrapper(S3FileSystem(endpoint_override=endpoint.netloc or None, scheme=endpoint.scheme or None))
     try:
         return fsspec.filesystem(scheme)
     except (ValueError, ImportError) as error:

@@ -53,7 +53,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv(name, value)
     from pyarrow.fs import S3FileSystem
 
-    files = S3FileSystem(allow_bucket_creation=True)
+    files = S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True)
     files.create_dir("texts")
     for name, data in {"part-1.jsonl": LINES, "part-2.jsonl.gz": gzip.compress(LINES), "notes.txt": b"-"}.items():
         with files.open_output_stream(f"texts/train/{name}", compression=None) as stream:
