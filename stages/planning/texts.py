@@ -48,14 +48,10 @@ def curated_texts(folder: Path, source: str, kind: str, columns: Sequence[str]) 
 
 
 def cleaned_texts(
-<<<<<<< HEAD
     records: Iterable[dict[str, Any] | Unreadable],
     origin: Mapping[str, str],
     limits: Limits,
     columns: Sequence[str],
-=======
-    records: Iterable[Any], origin: Mapping[str, str], limits: Limits, columns: Sequence[str]
->>>>>>> curate
 ) -> SourceTexts:
     """Rows of a source as curate takes them in, of its first records where there are many.
 
@@ -79,14 +75,10 @@ def cleaned_texts(
 
 
 def _taken_in(
-<<<<<<< HEAD
     records: Iterable[dict[str, Any] | Unreadable],
     origin: Mapping[str, str],
     limits: Limits,
     columns: Sequence[str],
-=======
-    records: Iterable[Any], origin: Mapping[str, str], limits: Limits, columns: Sequence[str]
->>>>>>> curate
 ) -> dict[str, dict[str, list[str]]]:
     texts: dict[str, dict[str, list[str]]] = {column: {split: [] for split in SPLITS} for column in columns}
     with tempfile.TemporaryDirectory() as folder:
