@@ -76,8 +76,7 @@ def _student(params: Params) -> Student | None:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(params.mine.student, trust_remote_code=False, local_files_only=True)
-    longest = model.max_seq_length or params.embed.max_tokens
-    model.max_seq_length = min(longest, params.embed.max_tokens)
+    model.max_seq_length = min(model.max_seq_length or params.embed.max_tokens, params.embed.max_tokens)
 
     def encode(texts: Sequence[str], side: str) -> "np.ndarray":
         vectors = model.encode(list(texts), prompt_name=side, batch_size=STUDENT_BATCH, normalize_embeddings=True)
@@ -102,7 +101,8 @@ def _candidates(
     def ranked(name: str) -> "np.ndarray":
         if name == "student":
             assert student is not None, "the recipe names its folder"
-            return rank(student(texts["query"], "query"), student(texts["document"], "document"), window[1] + 1)[0]
+            ours, theirs = (student(texts[side], side) for side in ("query", "document"))
+            return rank(ours, theirs, window[1] + 1)[0]
         found, scores = bm25_search(texts["query"], texts["document"], window[1] + 1, bm25.k1, bm25.b)
         return np.where(scores > 0, found, -1)  # no word in common: the list ends before
 

@@ -95,5 +95,6 @@ class Retrieval(Objective):
         """False negatives [B, B + B * N] among the candidates, by the teacher's vectors of both sides, or None."""
         if self.false_negative_margin is None:
             return None
-        negatives = self.documents.targets(hard.ravel(), targets[0].device).view(*hard.shape, -1)
-        return false_negatives(targets[0], targets[1], negatives, self.false_negative_margin)
+        anchors, positives = targets
+        negatives = self.documents.targets(hard.ravel(), anchors.device).view(*hard.shape, -1)
+        return false_negatives(anchors, positives, negatives, self.false_negative_margin)

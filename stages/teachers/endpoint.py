@@ -51,12 +51,15 @@ class EndpointTeacher:
     def identity(self) -> Identity:
         """Name, dimension, and the answer to a probe: a model that changed behind its name is another teacher."""
         vector = self._request([PROBE])[0]
-        fields: dict[str, str | int | bool] = {
-            "endpoint": self.model,
-            "dimensions": len(vector),
-            "probe": same_probe(self.probes, self.model, vector),
-        }
-        return identified({**fields, "normalised": True, "dtype": "float16"})
+        return identified(
+            {
+                "endpoint": self.model,
+                "dimensions": len(vector),
+                "probe": same_probe(self.probes, self.model, vector),
+                "normalised": True,
+                "dtype": "float16",
+            }
+        )
 
     def embed(self, texts: Sequence[str], reading: Reading) -> np.ndarray:
         """Unit vectors [N, T] float32 of texts.

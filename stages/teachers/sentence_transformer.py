@@ -45,8 +45,9 @@ class SentenceTransformerTeacher:
         """Digest of every file that the model is made of, and the precision of its forward pass."""
         folder = local_folder(self.path)
         paths = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and "openvino" not in path.parts)
-        weights = files_digest(paths)
-        return identified({"modules": weights, "normalised": True, "precision": self.precision, "dtype": "float16"})
+        return identified(
+            {"modules": files_digest(paths), "normalised": True, "precision": self.precision, "dtype": "float16"}
+        )
 
     def embed(self, texts: Sequence[str], reading: Reading) -> np.ndarray:
         """Unit vectors [N, T] float32 of texts, longer ones in windows."""
