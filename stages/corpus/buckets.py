@@ -37,7 +37,9 @@ class Buckets:
         self._write()
         for file in self._files:
             if file.exists():
-                entries = np.sort(np.fromfile(file, dtype=ENTRY), order=("key", "item"))
+                entries = np.fromfile(file, dtype=ENTRY)
+                # By columns: np.sort(order=...) compares entry by entry.
+                entries = entries[np.lexsort((entries["item"], entries["key"]))]
                 same = entries["key"][1:] == entries["key"][:-1]
                 yield entries[np.concatenate(([False], same)) | np.concatenate((same, [False]))]
 

@@ -1,6 +1,6 @@
 """Curation of all the sources of a recipe, as a stream: each is taken in, overlaps are rejected, the rest is written.
 
-What is kept in memory is some 50 bytes a row; texts and keys lie in a working folder meanwhile.
+What is kept in memory is a few dozen bytes a row; texts and keys lie in a working folder meanwhile.
 """
 
 from collections.abc import Iterator, Sequence

@@ -165,7 +165,7 @@ def _reject_repeats(intake: Intake, keys: Buckets, reasons: Reasons) -> None:
     """A pair's query and document must each be new (a repeated one is a false negative of the other row)."""
     width = 1 if intake.origin["kind"] == "scored" else len(intake.fields)
     shared = np.concatenate(list(keys.shared()) or [np.empty(0, dtype=[("key", "<u8"), ("item", "<u8")])])
-    shared.sort(order="item")
+    shared = shared[np.argsort(shared["item"], kind="stable")]
     seen: set[int] = set()
     entries = zip(shared["item"].tolist(), shared["key"].tolist(), strict=True)
     for row, group in groupby(entries, key=lambda entry: entry[0] // width):

@@ -13,19 +13,22 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.benchmarks.measure import Figure
+if TYPE_CHECKING:
+    from tests.benchmarks.measure import Figure
 
 ROWS, GROWTH = 1_000_000, 4
 QUERY_WORDS, DOCUMENT_WORDS = 10, 30
 VOCABULARY = 50_000
 
 
-def curation_figures(rows: int = ROWS) -> dict[str, Figure]:
+def curation_figures(rows: int = ROWS) -> "dict[str, Figure]":
     """Core-seconds and peak bytes of `rows` rows, their growth to 4 times the rows; language id apart, its speed."""
+    from tests.benchmarks.measure import Figure  # with torch, which the measured processes are to do without
+
     small, large = measured(rows), measured(GROWTH * rows)
     growth = {name: large[name] / small[name] for name in ("core_seconds", "peak_bytes")}
     return {
@@ -65,9 +68,10 @@ def write_rows(path: Path, rows: int) -> None:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def language_figures() -> dict[str, Figure]:
+def language_figures() -> "dict[str, Figure]":
     """Texts a second of one core, and the share named right of leads in three languages."""
     from stages.corpus.languages import LanguageCheck
+    from tests.benchmarks.measure import Figure
 
     texts = list(labelled_texts())
     check = LanguageCheck(8, 0.8)
