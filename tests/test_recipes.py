@@ -378,7 +378,7 @@ def test_a_dry_run_changes_locations_and_sizes_only(model: str) -> None:
         "engine",
         *TASKS,
     }
-    words |= {"training", "mixture", "long", "warm_start", "backbone", "dev", "test"}
+    words |= {"training", "mixture", "long", "warm_start", "backbone", "teacher", "language_id", "dev", "test"}
     assert changed_keys <= {*MACHINE, *words, "path", "files"}
     same = ("learning_rate", "rope_theta", "temperature", "weights", "lora", "matryoshka_dims", "pooling", "packing")
     assert not changed_keys & {*same, "prompts", "options", "words", "mixing", "average", "architecture"}

@@ -81,6 +81,7 @@ def test_two_workers_give_the_bytes_of_one_process_though_one_is_killed(
         capture_output=True,
         text=True,
         check=False,
+        timeout=400,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     told = json.loads((project / "told.json").read_text())
