@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -228,17 +227,14 @@ def message(process: subprocess.CompletedProcess[str]) -> str:
 
 def test_a_bad_recipe_ends_the_check_at_once(recipe: dict[str, Any], tmp_path: Path) -> None:
     written(changed(recipe, "adapt/retrieval/temprature", 0.1), tmp_path / "params.yaml")
-    started = time.monotonic()
     process = run_module("stages.params", tmp_path)
-    seconds = time.monotonic() - started
     assert process.returncode == 1
     assert message(process) == (
         "error: params.yaml: adapt.retrieval.temprature: unknown key; correct its spelling or remove it"
     )
     assert not (tmp_path / "data").exists()
     assert "pydantic" in imported(process)  # else the next line looks at nothing
-    assert not imported(process) & set(HEAVY)
-    assert seconds < 2
+    assert not imported(process) & set(HEAVY)  # what takes seconds
 
 
 def test_a_good_recipe_leaves_the_same_mark_whatever_it_says(recipe: dict[str, Any], tmp_path: Path) -> None:
