@@ -165,25 +165,22 @@ class LongTexts(Section):
     window_tokens: Tokens
 
 
-class TransformerTeacher(Section):
-    kind: Literal["transformer"]
+class ModelFolder(Section):
     path: str
+
+    @property
+    def name(self) -> str:
+        """What the release says where its teacher came from."""
+        return self.path
+
+
+class TransformerTeacher(ModelFolder):
+    kind: Literal["transformer"]
     pooling: Literal["last", "mean", "cls"]
 
-    @property
-    def name(self) -> str:
-        """What the release says where its teacher came from."""
-        return self.path
 
-
-class SentenceTransformerTeacher(Section):
+class SentenceTransformerTeacher(ModelFolder):
     kind: Literal["sentence_transformer"]
-    path: str
-
-    @property
-    def name(self) -> str:
-        """What the release says where its teacher came from."""
-        return self.path
 
 
 class EndpointTeacher(Section):

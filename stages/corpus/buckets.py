@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-NUM_PARTS = 64
+PART_BITS = 6
+NUM_PARTS = 2**PART_BITS
 ENTRY = np.dtype([("key", "<u8"), ("item", "<u8")])
 # Entries held before they are written to their parts.
 HELD = 2**17
@@ -47,7 +48,7 @@ class Buckets:
         if not self._held:
             return
         entries = np.concatenate(self._held)
-        part = entries["key"] >> np.uint64(64 - 6)  # the highest bits: 2^6 parts
+        part = entries["key"] >> np.uint64(64 - PART_BITS)
         for number in np.unique(part):
             with self._files[int(number)].open("ab") as stream:
                 entries[part == number].tofile(stream)

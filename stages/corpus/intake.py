@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages.corpus.buckets import Buckets
+from stages.corpus.buckets import ENTRY, Buckets
 from stages.corpus.cleaning import Limits, judge, split_of, text_fields
 from stages.corpus.languages import LanguageCheck
 from stages.corpus.minhash import text_key
@@ -72,6 +72,11 @@ class Intake:
     identified: Counter[str]  # languages of all records that were long enough to tell
     splits: np.ndarray  # uint8, places in SPLITS
     fates: np.ndarray  # uint16
+
+    @property
+    def num_keys(self) -> int:
+        """Keys of a row, as `text_keys` gives them."""
+        return 1 if self.origin["kind"] == "scored" else len(self.fields)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[tuple[slice, pa.Table]]:
         """The rows in order, with where they stand."""
@@ -163,8 +168,8 @@ def _add_keys(keys: Buckets, rows: Sequence[Mapping[str, Any]], kind: str, field
 
 def _reject_repeats(intake: Intake, keys: Buckets, reasons: Reasons) -> None:
     """A pair's query and document must each be new (a repeated one is a false negative of the other row)."""
-    width = 1 if intake.origin["kind"] == "scored" else len(intake.fields)
-    shared = np.concatenate(list(keys.shared()) or [np.empty(0, dtype=[("key", "<u8"), ("item", "<u8")])])
+    width = intake.num_keys
+    shared = np.concatenate(list(keys.shared()) or [np.empty(0, dtype=ENTRY)])
     shared = shared[np.argsort(shared["item"], kind="stable")]
     seen: set[int] = set()
     entries = zip(shared["item"].tolist(), shared["key"].tolist(), strict=True)

@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from stages.corpus.buckets import Buckets
-from stages.corpus.intake import Intake, Reasons, role_of, text_keys
+from stages.corpus.intake import KEPT, Intake, Reasons, role_of, text_keys
 from stages.corpus.minhash import NUM_PERMUTATIONS, bands, signatures, similarity
 from stages.corpus.tables import SPLITS
 
@@ -47,7 +47,7 @@ class Overlaps:
     ) -> None:
         self._intakes, self._similar = intakes, similar
         self._rows = [intake.kept_rows() for intake in intakes]
-        self._widths = np.array([1 if one.origin["kind"] == "scored" else len(one.fields) for one in intakes])
+        self._widths = np.array([one.num_keys for one in intakes])
         sizes = [len(rows) * width for rows, width in zip(self._rows, self._widths, strict=True)]
         self._starts = np.concatenate(([0], np.cumsum(sizes)))
         kept = zip(intakes, self._rows, self._widths, strict=True)
@@ -153,7 +153,7 @@ class Overlaps:
             position = items[source == number] - self._starts[number]
             rows, columns = self._rows[number][position // width], position % width
             for row, column, by in zip(rows.tolist(), columns.tolist(), other[source == number].tolist(), strict=True):
-                if intake.fates[row] == 0:
+                if intake.fates[row] == KEPT:
                     reason = why.format(source=self._intakes[by].origin["source"])
                     intake.fates[row] = reasons.number(f"{intake.fields[column]}: {reason}")
 
@@ -186,7 +186,7 @@ class Overlaps:
         for number in np.unique(source):
             own = source == number
             position = (items[own] - self._starts[number]) // self._widths[number]
-            kept[own] = self._intakes[number].fates[self._rows[number][position]] == 0
+            kept[own] = self._intakes[number].fates[self._rows[number][position]] == KEPT
         return kept
 
     def _source_of(self, items: np.ndarray) -> np.ndarray:
@@ -202,7 +202,7 @@ class Overlaps:
 
 def _kept(intake: Intake) -> Iterator[tuple[slice, Any]]:
     for where, table in intake.batches([*intake.fields, "entity"]):
-        kept = table.filter(intake.fates[where] == 0)
+        kept = table.filter(intake.fates[where] == KEPT)
         if len(kept):
             yield where, kept
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from stages.modeling.encoder import Encoder
 
@@ -57,17 +58,22 @@ def whole_lengths(tokenizer: Any, texts: Sequence[str]) -> list[int]:
     return [len(ids) for ids in tokenizer(list(texts), truncation=True, max_length=_UNCUT)["input_ids"]]
 
 
-def windows(encoder: Encoder, text: str, side: str, max_tokens: int, window_tokens: int) -> list[str]:
-    """The consecutive parts of a text that an encoder reads `window_tokens` at a time: its first `max_tokens` tokens.
+def windows(
+    encoder: Encoder, texts: Sequence[str], side: str, max_tokens: int, window_tokens: int
+) -> tuple[list[str], list[int]]:
+    """The consecutive parts of texts that an encoder reads `window_tokens` at a time: their first `max_tokens` tokens.
 
     Every part is a text of its own behind its side's prompt, which takes its room. A text that fits into a window is
     its only part.
+
+    Returns:
+        All parts, and the row of each part's text.
 
     Raises:
         ValueError: there is no room in a window beside the prompt.
     """
     around = len(encoder.tokenize([""], side)[0])
-    return parts_of(encoder.tokenizer, [text], max_tokens, window_tokens, around)[0]
+    return parts_of(encoder.tokenizer, texts, max_tokens, window_tokens, around)
 
 
 def parts_of(
@@ -98,14 +104,12 @@ def encode_windows(
     encoder: Encoder, texts: Sequence[str], side: str, max_tokens: int, window_tokens: int, batch_tokens: int
 ) -> np.ndarray:
     """Unit embeddings [N, D] float32 of texts, each the mean of its windows' embeddings weighted by their tokens."""
-    around = len(encoder.tokenize([""], side)[0])
-    parts, owners = parts_of(encoder.tokenizer, texts, max_tokens, window_tokens, around)
+    parts, owners = windows(encoder, texts, side, max_tokens, window_tokens)
     token_ids = encoder.tokenize(parts, side, min(max_tokens, window_tokens))
-    sums = np.zeros((len(texts), encoder.dimensions), dtype=np.float32)
-    for rows, vectors in encoder.encode_batches(token_ids, batch_tokens):
-        weights = np.array([[len(token_ids[row])] for row in rows], dtype=np.float32)
-        np.add.at(sums, [owners[row] for row in rows], vectors * weights)
-    return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    batches = list(encoder.encode_batches(token_ids, batch_tokens))
+    read = [row for rows, _ in batches for row in rows]  # in the order of batches, and so are they summed
+    vectors = np.concatenate([part for _, part in batches])
+    return means(vectors, [len(token_ids[row]) for row in read], [owners[row] for row in read], len(texts))
 
 
 def prefix(encoder: Encoder, text: str, tokens: int) -> str:
@@ -114,7 +118,7 @@ def prefix(encoder: Encoder, text: str, tokens: int) -> str:
     return text if len(spans) <= tokens else text[: spans[tokens - 1][1]]
 
 
-def means(vectors: np.ndarray, weights: np.ndarray, owners: Sequence[int], num_texts: int) -> np.ndarray:
+def means(vectors: np.ndarray, weights: ArrayLike, owners: Sequence[int], num_texts: int) -> np.ndarray:
     """Unit vectors [N, D] of texts from their parts' vectors and weights."""
     sums = np.zeros((num_texts, vectors.shape[1]), dtype=np.float32)
     np.add.at(sums, list(owners), vectors * np.asarray(weights, dtype=np.float32)[:, None])

@@ -19,7 +19,7 @@ from stages.objectives.distillation import Distillation
 from stages.objectives.texts import Texts
 from stages.training.meter import gemm_peak
 from tests.benchmarks.engine import timed_steps
-from tests.benchmarks.measure import Figure, middle, seconds
+from tests.benchmarks.measure import Figure, in_turns, middle, seconds
 from tests.benchmarks.students import PROMPTS, as_peer
 from tests.benchmarks.texts import TEACHER
 
@@ -139,10 +139,10 @@ def _embedding(encoder: Encoder, texts: Sequence[str], rounds: int) -> dict[str,
 
     run_ours()  # warm
     batch_size = min(PEER_BATCH_SIZES, key=run_peer)
-    ours, theirs = zip(*((run_ours(), run_peer(batch_size)) for _ in range(rounds)), strict=True)
-    ratio = middle(list(theirs)) / middle(list(ours))
+    found = in_turns({"ours": run_ours, "peer": lambda: run_peer(batch_size)}, rounds)
+    ratio = middle(found["peer"]) / middle(found["ours"])
     tokens = sum(len(ids) for ids in encoder.tokenize(texts, "document"))
     return {
-        "embed_tokens_per_second": Figure(tokens / middle(list(ours)), "tokens/s"),
+        "embed_tokens_per_second": Figure(tokens / middle(found["ours"]), "tokens/s"),
         "embed_ratio": Figure(ratio, f"batch {batch_size}", PEER, ratio, ">= 1.4"),
     }

@@ -45,14 +45,14 @@ def test_too_many_cut_texts_stop_a_phase_with_what_to_do(encoder: Encoder) -> No
 
 
 def test_windows_are_consecutive_and_leave_room_for_the_prompt(encoder: Encoder) -> None:
-    assert windows(encoder, TEXT, "document", 100, 8) == ["ba be bi bo bu ca", " ce ci co cu da de", " di do du"]
-    assert windows(encoder, TEXT, "query", 100, 8)[0] == "ba be bi bo"
-    assert windows(encoder, TEXT, "document", 8, 6) == ["ba be bi bo", " bu ca ce ci"]
-    assert windows(encoder, TEXT, "document", 7, 6) == ["ba be bi bo", " bu ca ce"]
-    assert windows(encoder, "ba  be", "document", 100, 8) == ["ba  be"]
-    assert windows(encoder, "", "document", 100, 8) == [""]
+    assert windows(encoder, [TEXT], "document", 100, 8)[0] == ["ba be bi bo bu ca", " ce ci co cu da de", " di do du"]
+    assert windows(encoder, [TEXT], "query", 100, 8)[0][0] == "ba be bi bo"
+    assert windows(encoder, [TEXT], "document", 8, 6)[0] == ["ba be bi bo", " bu ca ce ci"]
+    assert windows(encoder, [TEXT], "document", 7, 6)[0] == ["ba be bi bo", " bu ca ce"]
+    assert windows(encoder, ["ba  be"], "document", 100, 8)[0] == ["ba  be"]
+    assert windows(encoder, [""], "document", 100, 8)[0] == [""]
     with pytest.raises(ValueError, match="window_tokens is 4, and the prompt alone fills that"):
-        windows(encoder, TEXT, "query", 100, 4)
+        windows(encoder, [TEXT], "query", 100, 4)
 
 
 def test_a_long_text_is_the_mean_of_its_windows_weighted_by_tokens(encoder: Encoder) -> None:
