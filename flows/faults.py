@@ -35,7 +35,7 @@ BUSY_PAUSE = 10.0
 _BUSY = re.compile(r"another process (writes to|is training) ")
 # DVC's last line; a shell says 128 + n where signal n ended its command.
 _EXIT = re.compile(r"failed to run: .* exited with (-?\d+)")
-_EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*): ")
+_EXCEPTION = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Timeout|Disconnected)|IncompleteRead|gaierror): ")
 _MEMORY = {"OutOfMemoryError"}
 _NETWORK = {
     "APIConnectionError",

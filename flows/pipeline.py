@@ -25,7 +25,7 @@ _ABSENT = {"deleted"}
 class Needs:
     """What dvc.yaml says that a stage needs to run.
 
-    `slot` is `meta.slot`, the limit that it counts for (None: it is light), and `devices` is `meta.devices`, the recipe's
+    `slot` is `meta.slot`, the limit that it counts for (None: it is light); `devices` is `meta.devices`, the recipe's
     key with the number of its devices (None: one).
     """
 

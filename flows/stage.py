@@ -1,4 +1,4 @@
-"""One stage of a rebuild as a Prefect task: it waits for devices, runs under DVC, is tried again where that can help."""
+"""One stage of a rebuild as a Prefect task: waits for devices, runs under DVC, is tried again where that can help."""
 
 import os
 import subprocess

@@ -42,7 +42,7 @@ class Workspace:
         return output(["git", *arguments], self.folder)
 
     def use_recipe(self, text: str, title: str) -> None:
-        """Make a recipe the workspace's params.yaml, and commit it where it is another one, so that a commit names it."""
+        """Make a recipe the workspace's params.yaml; where it is another one, commit it, so that a commit names it."""
         (self.folder / RECIPE).write_text(text, encoding="utf-8")
         if self.git("status", "--porcelain", "--", str(RECIPE)):
             self.git("add", str(RECIPE))
