@@ -10,14 +10,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-
-import psutil
 
 from flows import guard
 
 GUARD = (sys.executable, "-P", guard.__file__)
 END_SECONDS = guard.TERM_SECONDS + guard.KILL_SECONDS + 2.0
+EXIT_SECONDS = 20.0  # after a signal, for Prefect to say what became of the run
 # Set once the rebuild has to end: a stage that a freed slot would let in does not start.
 STOP = threading.Event()
 _running: set[subprocess.Popen[str]] = set()
@@ -91,29 +89,23 @@ def output(command: Sequence[str], folder: Path) -> str:
 
 
 @contextmanager
-def stopping_on_sigterm() -> Iterator[None]:
-    """Within the block a SIGTERM first stops every stage, then goes to whoever handled it before: Prefect, or Python.
+def stopping_all() -> Iterator[None]:
+    """Within the block, whatever ends it early stops every stage first: a SIGTERM, Ctrl-C, an error.
 
-    Prefect would only raise an exception in the main thread, while stages go on in others.
+    Prefect turns a SIGTERM into an exception in the main thread, while stages go on in others. There is no signal
+    handler here, because Prefect takes a cancel for a crash where SIGTERM is not its own.
     """
     STOP.clear()
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    earlier = signal.getsignal(signal.SIGTERM)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stop_all()
-        if callable(earlier):
-            earlier(number, frame)
-        else:
-            sys.exit(128 + number)
-
-    signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
+    except BaseException as error:
+        stop_all()
+        if not isinstance(error, Exception):
+            # A thread that waits for a slot cannot be woken; nothing of this process is needed any more.
+            last = threading.Timer(EXIT_SECONDS, os._exit, [128 + signal.SIGTERM])
+            last.daemon = True
+            last.start()
+        raise
 
 
 def stop_all() -> None:
@@ -123,13 +115,5 @@ def stop_all() -> None:
     for process in running:
         release(process)
     deadline = time.monotonic() + END_SECONDS
-    while any(map(_alive, running)) and time.monotonic() < deadline:
+    while any(process.poll() is None for process in running) and time.monotonic() < deadline:
         time.sleep(0.05)
-
-
-def _alive(process: subprocess.Popen[str]) -> bool:
-    # Not `poll`: this runs in a signal handler, maybe inside that process's own `wait`.
-    try:
-        return psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

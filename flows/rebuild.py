@@ -22,7 +22,7 @@ from pydantic import Field
 from flows.faults import Fault
 from flows.page import page, table
 from flows.pipeline import DVC, Stage, read_pipeline
-from flows.processes import output, stopping_on_sigterm
+from flows.processes import output, stopping_all
 from flows.pushing import push_branch, push_outputs
 from flows.recipe import choose_recipe, halve_micro_batch, read_recipe
 from flows.registry import Champion, read_champion
@@ -65,7 +65,7 @@ def rebuild(
         ValueError: for a recipe, commit or place that is refused, before any stage runs.
     """
     number = f"{str(flow_run.id)[:8]}-{flow_run.run_count}"
-    with stopping_on_sigterm(), workspace(Path.cwd(), number, git_ref) as space:
+    with stopping_all(), workspace(Path.cwd(), number, git_ref) as space:
         choose_recipe(space, recipe)
         lock_from, lock = space.use_latest_lock(), space.lock()
         get_run_logger().info("%s at %s, dvc.lock of %s", space.folder, space.commit, lock_from)

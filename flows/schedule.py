@@ -31,7 +31,7 @@ def run_stages(stages: Sequence[Stage], order: Order) -> Outcome:
     futures: dict[str, PrefectFuture[StageResult]] = {}
     for stage in stages:
         tags = {slot} if stage.name in may_run and (slot := slot_of(stage, order)) else set()
-        named = run_stage.with_options(task_run_name=stage.name, tags=tags)
+        named = run_stage.with_options(name=stage.name, task_run_name=stage.name, tags=tags)
         futures[stage.name] = named.submit(stage, order, [futures[one] for one in stage.upstream])
     show_progress(futures.values())
     outcome = Outcome([], [])
@@ -40,6 +40,8 @@ def run_stages(stages: Sequence[Stage], order: Order) -> Outcome:
             outcome.results.append(future.result())
         elif future.state.is_pending():
             outcome.results.append(StageResult(name, "not reached"))
+        elif future.state.is_cancelled():
+            outcome.results.append(StageResult(name, "stopped"))
         else:
             outcome.results.append(StageResult(name, "failed"))
             outcome.failures.append(future.result(raise_on_failure=False))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import Cancelled, State
 
 from flows.devices import held_devices
 from flows.faults import BUSY_PAUSE, PAUSES, Fault, classify
@@ -43,7 +44,10 @@ class StageFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage of this rebuild: `cached`, `run`, `failed` or `not reached`, its seconds, the devices it held."""
+    """One stage of this rebuild.
+
+    `outcome` is cached, run, failed, stopped or not reached; `devices` are those that it held.
+    """
 
     stage: str
     outcome: str
@@ -69,15 +73,17 @@ class Order:
 
 
 @task(name="stage", cache_policy=NO_CACHE)
-def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> StageResult:
+def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> StageResult | State[Any]:
     """Bring one stage up to date through DVC, with its output as this task's log.
 
     Args:
         upstream: what became of the stages that it needs.
 
+    Returns:
+        Its result; the state Cancelled where the rebuild had to end.
+
     Raises:
         StageFailed: with the last lines of the log.
-        Stopped: the rebuild has to end.
     """
     logger = get_run_logger()
     changed = [one.stage for one in upstream if one.outcome == "run"]
@@ -86,14 +92,17 @@ def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> St
         return StageResult(stage.name, "cached")
     logger.info("why: %s", ", ".join([*stage.reasons, *(f"{one} ran" for one in changed)]) or "forced")
     started = time.monotonic()
-
-    def waiting() -> None:
-        logger.info("waiting for %s of the devices %s", number, ", ".join(order.devices))
-
     number = number_of_devices(stage, order.recipe)
     wanted = order.devices if stage.needs.slot == "gpu" else ()
-    with held_devices(wanted, number, order.locks, waiting) as devices:
-        ran = run_until_it_lasts(stage, order, devices)
+
+    def waiting() -> None:
+        logger.info("waiting for %d of the devices %s", number, ", ".join(wanted))
+
+    try:
+        with held_devices(wanted, number, order.locks, waiting) as devices:
+            ran = run_until_it_lasts(stage, order, devices)
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
     return StageResult(stage.name, "run" if ran else "cached", time.monotonic() - started, devices)
 
 

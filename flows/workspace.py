@@ -102,7 +102,8 @@ def workspace(home: Path, name: str, revision: str) -> Iterator[Workspace]:
     """
     commit = resolve_commit(home, revision)
     (home / WORKSPACES).mkdir(parents=True, exist_ok=True)
-    with FileLock(home / WORKSPACES / f"{name}.lock", thread_local=False):
+    lock = home / WORKSPACES / f"{name}.lock"
+    with FileLock(lock, thread_local=False):
         remove_old(home)
         made = Workspace(home, home / WORKSPACES / name, commit)
         output(["git", "worktree", "add", "--quiet", "--detach", str(made.folder), commit], home)
@@ -110,6 +111,7 @@ def workspace(home: Path, name: str, revision: str) -> Iterator[Workspace]:
         _copy_sources(home, made.folder)
         yield made
         made.remove()
+        lock.unlink()
 
 
 def remove_old(home: Path) -> None:
@@ -120,6 +122,7 @@ def remove_old(home: Path) -> None:
         try:
             with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
                 output(["git", "worktree", "remove", "--force", str(folder)], home)
+                folder.with_name(f"{folder.name}.lock").unlink()
         except Timeout:
             continue  # its rebuild still runs
 

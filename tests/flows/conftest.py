@@ -1,6 +1,7 @@
 """A real Prefect server, and a small project under git and DVC whose stages are shell commands."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -102,27 +103,33 @@ def wait_until_up(address: str, process: "subprocess.Popen[bytes]") -> None:
     raise TimeoutError(f"{address} did not answer within {SERVER_SECONDS} s")
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project, committed and not built; the working folder."""
-    home = tmp_path / "project"
-    home.mkdir()
-    monkeypatch.chdir(home)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+@pytest.fixture(scope="session")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project, committed and not built; to copy."""
+    home = tmp_path_factory.mktemp("project")
     for name, text in FILES.items():
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text(text)
-    git("init", "--quiet", "--initial-branch", "main")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
-    commit("project")
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    subprocess.run(["git", "init", "--quiet", "--initial-branch", "main"], cwd=home, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=home, check=True)
+    commit("project", home)
     return home
 
 
-def git(*arguments: str) -> str:
+@pytest.fixture
+def project(committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project, as working folder."""
+    home = shutil.copytree(committed, tmp_path / "project")
+    monkeypatch.chdir(home)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return home
+
+
+def git(*arguments: str, folder: Path | None = None) -> str:
     command = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-def commit(message: str) -> None:
-    git("add", "--all")
-    git("commit", "--quiet", "--message", message)
+def commit(message: str, folder: Path | None = None) -> None:
+    git("add", "--all", folder=folder)
+    git("commit", "--quiet", "--message", message, folder=folder)

@@ -106,20 +106,18 @@ def test_nothing_starts_once_the_rebuild_has_to_end(tmp_path: Path, monkeypatch:
         raise AssertionError
 
 
-def test_a_sigterm_stops_the_stages_then_goes_to_the_earlier_handler(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(processes, "STOP", processes.threading.Event())
-    told: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+def test_what_ends_a_rebuild_early_stops_the_stages_first(tmp_path: Path) -> None:
     try:
-        with processes.stopping_on_sigterm(), processes.guarded(["sleep", "600"], tmp_path) as process:
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert ended(process.pid)
-        assert told == [signal.SIGTERM]
+        with (
+            pytest.raises(ValueError, match="early"),
+            processes.stopping_all(),
+            processes.guarded(["sleep", "600"], tmp_path) as process,
+        ):
+            raise ValueError("early")
+        assert ended(process.pid)
         assert processes.STOP.is_set()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        processes.STOP.clear()
 
 
 def test_a_short_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
