@@ -54,7 +54,9 @@ def source_digest(home: Path, recipe: Mapping[str, Any]) -> str:
         with file.open("rb") as content:
             inner = hashlib.file_digest(content, "sha256").hexdigest()
         total.update(f"{file.relative_to(home).as_posix()}\0{inner}\n".encode())
-    for address in sorted({place for _, place in places(recipe["curate"]) if place.startswith(("http://", "https://"))}):
+    for address in sorted(
+        {place for _, place in places(recipe["curate"]) if place.startswith(("http://", "https://"))}
+    ):
         total.update(f"{address}\0{web_version(address)}\n".encode())
     return total.hexdigest()
 
