@@ -49,7 +49,8 @@ def _gates(promoted: Mapping[str, Any]) -> list[str]:
     lines = [f"{heading} ({', '.join(promoted['aliases'])})", "", "| gate | figure | limit | verdict |"]
     lines += ["| --- | ---: | --- | --- |"]
     for gate in promoted["gates"]:
-        lines.append(f"| {gate['metric']} | {gate['figure']:.4f} | {gate['limit']} | {gate['verdict']} |")
+        figure = "" if gate["figure"] is None else f"{gate['figure']:.4f}"  # there was nothing to judge
+        lines.append(f"| {gate['metric']} | {figure} | {gate['limit']} | {gate['verdict']} |")
     return lines
 
 

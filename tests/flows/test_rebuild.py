@@ -19,7 +19,7 @@ from flows.rebuild import rebuild
 from flows.stage import StageFailed, stage_environment
 from tests.flows.conftest import ROOT, commit, git
 
-FLOW_SECONDS = 180
+FLOW_SECONDS = 900
 DVC = (sys.executable, "-m", "dvc")
 
 
