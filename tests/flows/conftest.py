@@ -1,20 +1,16 @@
 """A real Prefect server, and a small project under git and DVC whose stages are shell commands."""
 
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
+from tests.servers import prefect_server
+
 ROOT = Path(__file__).resolve().parents[2]
-SERVER_SECONDS = 900  # on a busy machine
 
 # A stage that a word in its source refuses, two adapters that do what their scripts say, and one that reads both.
 PIPELINE = """\
@@ -75,32 +71,8 @@ FILES = {
 @pytest.fixture(scope="session")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prefect server with its own home and database."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    home = tmp_path_factory.mktemp("prefect")
-    with (home / "server.log").open("wb") as log:
-        environment = {**os.environ, "PREFECT_HOME": str(home)}
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_until_up(f"http://127.0.0.1:{port}/api/health", server)
-        yield f"http://127.0.0.1:{port}/api"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def wait_until_up(address: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + SERVER_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
-        try:
-            if httpx.get(address).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise TimeoutError(f"{address} did not answer within {SERVER_SECONDS} s")
+    with prefect_server(tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
