@@ -21,14 +21,14 @@ from pydantic import Field
 
 from flows.faults import Fault
 from flows.page import page, table
-from flows.pipeline import DVC, Stage, read_pipeline
-from flows.processes import output, stopping_all
+from flows.pipeline import Stage, read_pipeline
+from flows.processes import stopping_all
 from flows.pushing import push_branch, push_outputs
 from flows.recipe import choose_recipe, halve_micro_batch, read_recipe
 from flows.registry import Champion, read_champion
 from flows.schedule import Outcome, run_stages
 from flows.stage import Order, StageFailed
-from flows.workspace import BRANCHES, STATE, Workspace, workspace
+from flows.workspace import BRANCHES, RECIPE, STATE, Workspace, workspace
 
 PROMOTED = Path("data/promoted/version.json")
 METRICS = Path("data/evaluated/metrics.json")
@@ -38,7 +38,13 @@ STAGES_AT_ONCE = 16  # far above what the limits let run
 Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]
 
 
-@flow(name="rebuild", task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))  # type: ignore[arg-type]
+def run_name() -> str:
+    """Of a rebuild in lists: its recipe and where it is from."""
+    parameters = flow_run.parameters
+    return f"{Path(parameters.get('recipe') or RECIPE).stem} at {parameters.get('git_ref', 'HEAD')}"
+
+
+@flow(name="rebuild", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))  # type: ignore[arg-type]
 def rebuild(
     recipe: str | None = None,
     git_ref: str = "HEAD",
@@ -69,14 +75,13 @@ def rebuild(
         choose_recipe(space, recipe)
         lock_from, lock = space.use_latest_lock(), space.lock()
         get_run_logger().info("%s at %s, dvc.lock of %s", space.folder, space.commit, lock_from)
-        has_remote = bool(output([*DVC, "remote", "list"], space.folder))
         champion: Champion | None = None
         while True:
-            stages = read_pipeline(space.folder, has_remote=has_remote)
+            stages = read_pipeline(space.folder, has_remote=space.has_remote())
             forced = frozenset(one.name for one in stages if force or (refresh and one.needs.reads_sources))
             if forced or any(one.reasons for one in stages):
                 champion = champion or read_champion(space.home, read_recipe(space))
-            outcome = run_stages(stages, order(space, forced, devices, stage_hours, has_remote))
+            outcome = run_stages(stages, order(space, forced, devices, stage_hours))
             if not (_out_of_memory(outcome) and halve_micro_batch(space)):
                 break
         if push and not outcome.failures:
@@ -88,9 +93,7 @@ def rebuild(
         return Completed(message=title)
 
 
-def order(
-    space: Workspace, forced: frozenset[str], devices: tuple[str, ...], stage_hours: float | None, has_remote: bool
-) -> Order:
+def order(space: Workspace, forced: frozenset[str], devices: tuple[str, ...], stage_hours: float | None) -> Order:
     """What this rebuild tells its stages."""
     return Order(
         folder=space.folder,
@@ -100,7 +103,7 @@ def order(
         devices=devices,
         locks=space.home / STATE / "devices",
         limit=None if stage_hours is None else stage_hours * 3600,
-        has_remote=has_remote,
+        has_remote=space.has_remote(),
     )
 
 

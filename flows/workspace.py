@@ -76,6 +76,10 @@ class Workspace:
         """When dvc.lock last changed there, in seconds since 1970; 0: never."""
         return int(self.git("log", "-1", "--format=%ct", revision, "--", str(LOCK)) or 0)
 
+    def has_remote(self) -> bool:
+        """Whether DVC has a default remote, from which outputs that are not in the cache may come."""
+        return "remote" in Config(dvc_dir=str(self.folder / ".dvc"))["core"]
+
     def commit_lock(self, branch: str, title: str) -> None:
         """Commit dvc.lock to a new branch, which then has recipe and lock of this rebuild."""
         self.git("add", str(LOCK))

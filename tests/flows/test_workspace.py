@@ -21,6 +21,7 @@ def test_a_workspace_shares_stores_and_copies_sources(project: Path) -> None:
         settings = (space.folder / ".dvc/config.local").read_text()
         assert f"dir = {project}/.dvc/cache" in settings
         assert (space.folder / ".dvc/config.local").stat().st_mode & 0o077 == 0
+        assert space.has_remote()
         assert space.git("status", "--porcelain") == ""
         (space.folder / "mlflow.db").write_text("written before the checkout had one")
     assert (project / "mlflow.db").read_text() == "written before the checkout had one"
@@ -53,6 +54,7 @@ def test_the_newest_lock_of_the_same_recipe_is_taken(project: Path) -> None:
     with workspace(project, "one", "HEAD") as space:
         assert space.use_latest_lock() == space.commit
         assert space.lock() == ""
+        assert not space.has_remote()
         (space.folder / "dvc.lock").write_text("first\n")
         space.commit_lock("retrain/one", "first")
     with workspace(project, "two", "HEAD") as space:
