@@ -8,7 +8,7 @@ from flows.processes import guarded, output
 from flows.stage import lines_of
 from flows.workspace import Workspace
 
-PAUSES = [10, 30, 60]  # seconds: a remote that is away for a while
+PAUSES = [10.0, 30.0, 60.0]  # seconds: a remote that is away for a while
 
 
 @task(name="push", task_run_name="push", cache_policy=NO_CACHE, retries=len(PAUSES), retry_delay_seconds=PAUSES)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.futures import PrefectFuture, as_completed
@@ -28,11 +30,12 @@ def run_stages(stages: Sequence[Stage], order: Order) -> Outcome:
     the task is pending until then.
     """
     may_run = possibly_running(stages, order.forced)
-    futures: dict[str, PrefectFuture[StageResult]] = {}
+    futures: dict[str, PrefectFuture[Any]] = {}
     for stage in stages:
         tags = {slot} if stage.name in may_run and (slot := slot_of(stage, order)) else set()
         named = run_stage.with_options(name=stage.name, task_run_name=stage.name, tags=tags)
-        futures[stage.name] = named.submit(stage, order, [futures[one] for one in stage.upstream])
+        upstream: Any = [futures[one] for one in stage.upstream]  # the task is given their results
+        futures[stage.name] = named.submit(stage, order, upstream)
     show_progress(futures.values())
     outcome = Outcome([], [])
     for name, future in futures.items():
@@ -44,7 +47,7 @@ def run_stages(stages: Sequence[Stage], order: Order) -> Outcome:
             outcome.results.append(StageResult(name, "stopped"))
         else:
             outcome.results.append(StageResult(name, "failed"))
-            outcome.failures.append(future.result(raise_on_failure=False))  # type: ignore[arg-type]
+            outcome.failures.append(future.result(raise_on_failure=False))
     return outcome
 
 
@@ -62,9 +65,10 @@ def slot_of(stage: Stage, order: Order) -> str | None:
     return CPU_SLOT if stage.needs.slot == GPU_SLOT and not order.devices else stage.needs.slot
 
 
-def show_progress(futures: Iterable[PrefectFuture[StageResult]]) -> None:
+def show_progress(futures: Iterable[PrefectFuture[Any]]) -> None:
     """Wait for all stages, and show on the run's page how many are done."""
     waiting = list(futures)
     artifact = create_progress_artifact(0.0, key="rebuild-progress", description="Stages that are done")
+    assert isinstance(artifact, UUID)  # this is no coroutine
     for done, _ in enumerate(as_completed(waiting), start=1):
         update_progress_artifact(artifact, progress=100.0 * done / len(waiting))

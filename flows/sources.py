@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 from prefect import flow
+from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.states import Completed, State
 from prefect.variables import Variable
@@ -41,6 +42,7 @@ def watch_sources(deployment: str = "rebuild/retrain", recipe: str = "params.yam
         started = run_deployment(
             deployment, parameters={"refresh": True}, timeout=0, as_subflow=False, idempotency_key=f"{name}-{now}"
         )
+        assert isinstance(started, FlowRun)  # this flow is no coroutine
     Variable.set(name, now, overwrite=True)
     if before is None:
         return Completed(message="First look: the sources as they are now are what later looks compare with")

@@ -148,7 +148,12 @@ def run_once(stage: Stage, order: Order, devices: Sequence[str]) -> tuple[bool, 
     command = [*DVC, "repro", "--single-item", "--pull", *options, stage.name]
     ran, tail, expired = False, deque[str](maxlen=LAST_LINES), threading.Event()
     with guarded(command, order.folder, stage_environment(order.build, devices)) as process:
-        timer = threading.Timer(order.limit or threading.TIMEOUT_MAX, lambda: (expired.set(), release(process)))
+
+        def expire() -> None:
+            expired.set()
+            release(process)
+
+        timer = threading.Timer(order.limit or threading.TIMEOUT_MAX, expire)
         timer.daemon = True
         timer.start()
         for line in lines_of(process):
