@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ RETRIEVAL = Stage("adapt@retrieval", ("curate",), Needs("gpu", "engine.processes
 
 
 @pytest.fixture
-def order(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Order]:
+def order(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Order:
     """An order for the project itself, with a curated file for the adapters."""
     monkeypatch.setattr(stage_module, "get_run_logger", lambda: logging.getLogger("stage"))
     caplog.set_level(logging.INFO, "stage")
