@@ -25,7 +25,7 @@ def order(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
     monkeypatch.setattr(stage_module, "get_run_logger", lambda: logging.getLogger("stage"))
     caplog.set_level(logging.INFO, "stage")
     (project / "data/curated.txt").write_text("good\n")
-    yield Order(
+    return Order(
         project, "one", {"engine": {"processes": 2}}, frozenset(), (), project / "locks", None, has_remote=False
     )
 

@@ -1,10 +1,12 @@
 """A rebuild's folder: what it shares with the checkout, what it starts from, and which recipes it takes."""
 
+import logging
 from pathlib import Path
 
 import pytest
 
-from flows.recipe import choose_recipe
+from flows import recipe as recipe_module
+from flows.recipe import choose_recipe, halve_micro_batch, read_recipe
 from flows.workspace import WORKSPACES, remove_old, workspace
 from tests.flows.conftest import commit, git
 
@@ -103,3 +105,15 @@ def test_a_chosen_recipe_is_committed_so_that_a_commit_names_it(project: Path) -
         assert space.git("rev-parse", "HEAD~1") == space.commit
         choose_recipe(space, None)
         assert space.git("rev-parse", "HEAD~1") == space.commit
+
+
+def test_smaller_pieces_are_written_into_the_recipe_until_no_text_would_fit(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe_module, "get_run_logger", lambda: logging.getLogger("recipe"))
+    with workspace(project, "one", "HEAD") as space:
+        assert halve_micro_batch(space)
+        assert read_recipe(space)["engine"] == {"processes": 1, "micro_batch_tokens": 2048}
+        assert "micro_batch_tokens: 2048}  # kept" in space.git("show", "HEAD:params.yaml")
+        assert [halve_micro_batch(space) for _ in range(4)] == [True, True, True, False]
+        assert read_recipe(space)["engine"]["micro_batch_tokens"] == 256
