@@ -38,15 +38,15 @@ def watch_sources(deployment: str = "rebuild/retrain", recipe: str = "params.yam
     before = Variable.get(name)
     if before == now:
         return Completed(message="No new data")
+    message = "First look: the sources as they are now are what later looks compare with"
     if before is not None:
         started = run_deployment(
             deployment, parameters={"refresh": True}, timeout=0, as_subflow=False, idempotency_key=f"{name}-{now}"
         )
         assert isinstance(started, FlowRun)  # this flow is no coroutine
+        message = f"New data: started {deployment} as {started.name}"
     Variable.set(name, now, overwrite=True)
-    if before is None:
-        return Completed(message="First look: the sources as they are now are what later looks compare with")
-    return Completed(message=f"New data: started {deployment} as {started.name}")
+    return Completed(message=message)
 
 
 def source_digest(home: Path, recipe: Mapping[str, Any]) -> str:
