@@ -64,6 +64,11 @@ def read_pipeline(folder: Path, *, has_remote: bool) -> list[Stage]:
     ]
 
 
+def check_out(folder: Path) -> None:
+    """Put what the cache has of the outputs into a workspace, for stages that will read them."""
+    output([*DVC, "checkout", "--quiet", "--allow-missing"], folder)
+
+
 def parse_dag(dot: str) -> dict[str, tuple[str, ...]]:
     """What each stage needs, from `dvc dag --dot`."""
     needs: dict[str, tuple[str, ...]] = {}

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from flows.faults import Fault
 from flows.page import page, table
-from flows.pipeline import Stage, read_pipeline
+from flows.pipeline import Stage, check_out, read_pipeline
 from flows.processes import stopping_all
 from flows.pushing import push_branch, push_outputs
 from flows.recipe import choose_recipe, halve_micro_batch, read_recipe
@@ -81,6 +81,8 @@ def rebuild(
             forced = frozenset(one.name for one in stages if force or (refresh and one.needs.reads_sources))
             if forced or any(one.reasons for one in stages):
                 champion = champion or read_champion(space.home, read_recipe(space))
+                if not space.has_remote():
+                    check_out(space.folder)
             outcome = run_stages(stages, order(space, forced, devices, stage_hours))
             if not (_out_of_memory(outcome) and halve_micro_batch(space)):
                 break

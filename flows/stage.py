@@ -144,8 +144,10 @@ def run_once(stage: Stage, order: Order, devices: Sequence[str]) -> tuple[bool, 
         Stopped: the rebuild has to end.
     """
     logger = get_run_logger()
-    options = ["--force"] if stage.name in order.forced else ["--allow-missing"] if order.has_remote else []
-    command = [*DVC, "repro", "--single-item", "--pull", *options, stage.name]
+    options = ["--force"] if stage.name in order.forced else []
+    # What is not here comes from the remote when it is needed; without a remote `--pull` fails where it finds nothing.
+    options += ["--pull", "--allow-missing"] if order.has_remote else []
+    command = [*DVC, "repro", "--single-item", *options, stage.name]
     ran, tail, expired = False, deque[str](maxlen=LAST_LINES), threading.Event()
     with guarded(command, order.folder, stage_environment(order.build, devices)) as process:
 
