@@ -12,12 +12,13 @@ import numpy as np
 import xxhash
 from rensa import RMinHash
 
+from stages.corpus.lengths import UNSPACED
+
 NUM_PERMUTATIONS, NUM_BANDS = 128, 16
 SHINGLE_WORDS = 3
 _SEED = 17
-# Letters of scripts that put no spaces between words stand alone: Thai, Lao, kana, Han.
-_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+# Letters of scripts that put no spaces between words stand alone.
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 # Odd multipliers, from the golden ratio and from splitmix64.
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
 

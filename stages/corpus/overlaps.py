@@ -50,8 +50,9 @@ class Overlaps:
         self._widths = np.array([one.num_keys for one in intakes])
         sizes = [len(rows) * width for rows, width in zip(self._rows, self._widths, strict=True)]
         self._starts = np.concatenate(([0], np.cumsum(sizes)))
-        kept = zip(intakes, self._rows, self._widths, strict=True)
+        kept = list(zip(intakes, self._rows, self._widths, strict=True))
         self._splits = np.concatenate([np.repeat(one.splits[rows], width) for one, rows, width in kept])
+        self._languages = np.concatenate([np.repeat(one.languages[rows], width) for one, rows, width in kept])
         scopes = {name: group[0] for group in across for name in group}
         names = [one.origin["source"] for one in intakes]
         self._scopes = np.array([names.index(scopes.get(name, name)) for name in names])
@@ -138,6 +139,7 @@ class Overlaps:
         entries = entries[self._still_kept(entries["item"].astype(np.int64))]
         items = entries["item"].astype(np.int64)
         scope = self._scopes[self._source_of(items)] * len(SPLITS) + self._splits[items]
+        scope = scope * 2**16 + self._languages[items]
         order = np.lexsort((items, scope, entries["key"]))
         items, scope, key = items[order], scope[order], entries["key"][order]
         bucket = _numbered(key, scope)

@@ -2,10 +2,11 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from stages.corpus.cleaning import judge, text_fields
-from stages.corpus.intake import SourceToRead, text_keys
+from stages.corpus.intake import SourceToRead, apart, text_keys
 from stages.corpus.languages import LanguageCheck
 
 ROWS, LOOKED_AT = 10, 500
@@ -20,14 +21,14 @@ def preview_source(source: SourceToRead, languages: LanguageCheck | None) -> str
     Raises:
         ValueError, OSError: the source cannot be read.
     """
-    fields = text_fields(source.origin["kind"], source.limits.words)
+    fields = text_fields(source.origin["kind"], source.limits.lengths)
     records = itertools.islice(source.records(), LOOKED_AT)
     shown: list[str] = []
     reasons: Counter[str] = Counter()
     seen: set[int] = set()
     number = 0
     for number, (row, fault) in enumerate(judge(records, source.origin, source.limits, languages), start=1):
-        reason = fault or _repeated(row, source.origin["kind"], fields, seen)
+        reason = fault or _repeated(row, source.origin, fields, seen)
         if reason:
             reasons[reason] += 1
         if number <= ROWS:
@@ -37,8 +38,10 @@ def preview_source(source: SourceToRead, languages: LanguageCheck | None) -> str
     return "\n".join([f"== {source.name} ({origin})", *shown, f"  rejected of the first {number} rows:", *rejected, ""])
 
 
-def _repeated(row: dict[str, Any], kind: str, fields: tuple[str, ...], seen: set[int]) -> str | None:
-    keys = text_keys(row, kind, fields)
+def _repeated(
+    row: dict[str, Any], origin: Mapping[str, str], fields: tuple[str, ...], seen: set[int]
+) -> str | None:
+    keys = text_keys(row, origin["kind"], fields, apart(row, origin["language"]))
     repeated = [name for name, key in zip(fields, keys, strict=False) if key in seen]
     if repeated:
         return f"{repeated[0]}: duplicate"
