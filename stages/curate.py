@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stages.corpus.curation import Curated
     from stages.corpus.intake import SourceToRead
     from stages.corpus.languages import LanguageCheck
+    from stages.corpus.lengths import Measure
 
 CURATED = Path("data/curated")
 VALIDATED = Path("data/validated")
@@ -86,11 +87,12 @@ def _curate(params: Params, working: Path) -> "Curated":
     from stages.corpus.overlaps import Similarity
 
     rules = params.curate
+    overlap = rules.evaluation_overlap
     return curate_sources(
-        [_to_read(source, params.seed) for source in rules.sources],
+        [_to_read(source, params) for source in rules.sources],
         _languages(params),
         rules.near_duplicates.across,
-        Similarity(rules.near_duplicates.jaccard, rules.evaluation_overlap.jaccard),
+        Similarity(rules.near_duplicates.jaccard, overlap.jaccard, overlap.containment),
         working / "curated",
         working / "meanwhile",
     )
@@ -103,23 +105,32 @@ def preview(params: Params) -> None:
     languages = _languages(params)
     for source in params.curate.sources:
         try:
-            print(preview_source(_to_read(source, params.seed), languages), flush=True)
+            print(preview_source(_to_read(source, params), languages), flush=True)
         except (ValueError, OSError, LookupError, ImportError) as error:
             print(f"== {source.name}: cannot be read: {error}\n", flush=True)
 
 
-def _to_read(source: Source, seed: int) -> "SourceToRead":
+def _to_read(source: Source, params: Params) -> "SourceToRead":
     from stages.corpus.cleaning import Limits
     from stages.corpus.intake import SourceToRead
     from stages.corpus.sources import read_records, source_files
 
     origin = {"source": source.name, "kind": source.kind, "language": source.language, "license": source.license}
-    limits = Limits(source.words, source.splits.dev, source.splits.test, source.max_rows, seed)
+    splits, measure = source.splits, _measure(source, params)
+    limits = Limits(source.lengths, splits.dev, splits.test, source.max_rows, params.seed, measure)
     return SourceToRead(
         origin,
         limits,
         lambda: read_records(source.reader, source_files(source.files, source.packages), source.options),
     )
+
+
+def _measure(source: Source, params: Params) -> "Measure":
+    """What a source's lengths are counted in; tokens are the student's."""
+    from stages.corpus.lengths import WORDS, tokens_of
+    from stages.modeling.identity import local_folder
+
+    return WORDS if source.tokens is None else tokens_of(local_folder(params.distill.backbone.path))
 
 
 def _languages(params: Params) -> "LanguageCheck | None":

@@ -153,7 +153,9 @@ def _read(
             intake.identified.update(row["identified"] for row in rows if row["identified"])
             if rows:
                 _add_keys(keys, rows, intake, sum(map(len, splits)))
-                languages_of.append(np.array([_number(apart(row, origin["language"])) for row in rows], dtype=np.uint16))
+                languages_of.append(
+                    np.array([_number(apart(row, origin["language"])) for row in rows], dtype=np.uint16)
+                )
                 splits.append(np.array([SPLITS.index(split_of(row["entity"], limits)) for row in rows], dtype=np.uint8))
                 stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
     intake.splits = np.concatenate([np.empty(0, dtype=np.uint8), *splits])

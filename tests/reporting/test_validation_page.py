@@ -53,7 +53,7 @@ def _result() -> dict[str, Any]:
             {"source": "wikipedia", "train": 4000, "dev": 48, "test": 100},
             {"source": "services", "train": 700, "dev": 100, "test": 100},
         ],
-        "overlaps": [{"source": "wikipedia", "rows": 100, "exact": 3, "near": 1, "entities": 2, "share": 0.04}],
+        "overlaps": [{"source": "wikipedia", "rows": 100, "exact": 3, "near": 1, "inside": None, "entities": 2, "share": 0.04}],
         "profiles": [
             {"source": "wikipedia", "rows": 4148, "words": {"query": 9.5}, "languages": {"fr": 1, "en": 3}},
         ],
@@ -115,7 +115,7 @@ def test_rejected_rows_by_reason_and_rows_of_each_split(html: str) -> None:
 
 def test_overlaps_languages_and_drift_are_shown(html: str) -> None:
     row = '<th scope="row">wikipedia</th>'
-    assert f"{row}<td>100</td><td>3</td><td>1</td><td>4.0%</td><td>2</td>" in html
+    assert f"{row}<td>100</td><td>3</td><td>1</td><td>not looked at</td><td>4.0%</td><td>2</td>" in html
     assert "en 75.0%, fr 25.0%" in html
     assert "query 8 → 9.5" in html
     drift = html[html.index('id="drift"') :]
