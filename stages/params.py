@@ -97,7 +97,7 @@ class Source(Section):
     language: Language
     license: str
     splits: Splits
-    words: dict[str, Range] | None = None
+    words: dict[str, Range] | None = None  # or
     tokens: dict[str, Range] | None = None
     max_rows: Count | None
     max_rejected_share: Share
@@ -172,8 +172,8 @@ class Curate(Section):
                 raise ValueError(f"near_duplicates.across: {list(group)} are not sources of one kind in sources")
             if many & set(group) and not many >= set(group):
                 raise ValueError(
-                    f"near_duplicates.across: {list(group)} has sources whose rows say their language (mul) and others; "
-                    "rows are compared by language: group either kind by itself"
+                    f"near_duplicates.across: {list(group)} are sources whose rows say their language (mul) and "
+                    "others; rows are compared by language: group either kind by itself"
                 )
         if len(grouped) > len(set(grouped)):
             raise ValueError(f"near_duplicates.across: each source in one group, got {grouped}")

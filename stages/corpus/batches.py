@@ -105,7 +105,7 @@ def by_language(
     weights: Sequence[float],
     exponent: float | None,
 ) -> tuple[list[np.ndarray], list[int], list[float]]:
-    """The sources of a mixture, each taken apart by language, so that a batch holds one language as it holds one source.
+    """The sources of a mixture, each taken apart by language: a batch holds one language, as it holds one source.
 
     A source's weight goes to its languages in proportion to rows ** exponent: 1 draws them as they come, 0 all alike,
     0.3 to 0.7 lifts the small ones (as XLM-R does, arXiv 1911.02116).

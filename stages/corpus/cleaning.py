@@ -42,7 +42,7 @@ def judge(
     """Every record as a row and None, or as what is kept of a rejected one and the reason.
 
     Args:
-        records: rows with `entity` and the text fields that `limits.lengths` names; their `language`, where they say it.
+        records: rows with `entity` and the text fields that `limits.lengths` names; their `language` if they say it.
         origin: `source`, `kind`, `language` and `license`, the same for every row.
         languages: None where the language is not looked at.
 

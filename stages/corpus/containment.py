@@ -1,5 +1,5 @@
-"""Test texts that stand inside longer texts: shared runs of words, as in the decontamination of PaLM (arXiv 2204.02311),
-whose test examples were dropped where 70 % of their runs of 8 words stood in the training text.
+"""Test texts that stand inside longer texts: shared runs of words, as in the decontamination of PaLM (arXiv
+2204.02311), whose test examples were dropped where 70 % of their runs of 8 words stood in the training text.
 
 In memory a test text costs 16 bytes a word; the others pass by. Shapes: N texts, R runs, M matches.
 """

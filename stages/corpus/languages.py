@@ -5,8 +5,8 @@ words went at 29,000 a second of one core (tests/benchmarks/curation.py measures
 Django's messages from 8 words, or letters of scripts without spaces, it named 7 of 417 Chinese ones wrong, and none of
 1,544 in Arabic, English, French, Hebrew, Japanese, Korean, Spanish and Thai.
 
-A language is declared as `en`, `pt-BR` or `zh-Hant` for every text of a row, or as a pair, `en-de`: the first text's and
-the last's. `und` is undetermined; `mul`, of a source, leaves it to each row.
+A language is declared as `en`, `pt-BR` or `zh-Hant` for every text of a row, or as a pair, `en-de`: the first text's
+and the last's. `und` is undetermined; `mul`, of a source, leaves it to each row.
 """
 
 import re

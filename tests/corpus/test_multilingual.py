@@ -126,8 +126,10 @@ def test_lengths_in_tokens_are_the_tokenizers(translated: dict[str, list[Any]]) 
     records = [{"entity": "e", "query": "q", "document": text, "language": "en-ja"} for text in texts]
     reasons = [reason for _, reason in judge([*records, Unreadable("not JSON", "{")], MANY, limits, None)]
     assert reasons == [
-        *("document: over 30 tokens" if count > 30 else None for count in counts[:-1]), "document: not UTF-8", "not JSON"
-    ]  # fmt: skip
+        *("document: over 30 tokens" if count > 30 else None for count in counts[:-1]),
+        "document: not UTF-8",
+        "not JSON",
+    ]
     with pytest.raises(FileNotFoundError, match="limits in tokens need a fast tokenizer there"):
         tokens_of(folder.parent)
 

@@ -18,8 +18,8 @@ _PLACEHOLDER = re.compile(r"%\(\w+\)[#0\- +]*\d*[a-zA-Z]|%[sdifru]|\{\w*\}")
 
 
 def pairs(files: Sequence[Path], messages: str = "en") -> Iterator[Record | Unreadable]:
-    """Pairs of message -> translation, the languages of both as `en-fr`; the entity is the message, so that it stands in
-    one split in all its languages.
+    """Pairs of message -> translation, the languages of both as `en-fr`; the entity is the message, so that it stands
+    in one split in all its languages.
 
     Args:
         messages: language of the messages themselves.
@@ -37,7 +37,7 @@ def pairs(files: Sequence[Path], messages: str = "en") -> Iterator[Record | Unre
             if entry.obsolete or not translation:
                 continue
             texts = {"query": _without_placeholders(message), "document": _without_placeholders(translation)}
-            if entry.fuzzy:
+            if "fuzzy" in entry.flags:
                 yield Unreadable("a fuzzy translation", " | ".join(texts.values()))
             else:
                 yield {"entity": message, **texts, "language": language}
