@@ -9,6 +9,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +31,19 @@ REFUSED = STATE / "refused"
 def main() -> None:
     """Run the stage, or show what it would read."""
     parser = argparse.ArgumentParser(prog="python -m stages.curate", description=__doc__)
-    parser.add_argument("--preview", action="store_true", help="ten parsed rows a source, and what would be rejected")
-    preview_only = parser.parse_args().preview
+    parser.add_argument(
+        "--preview",
+        nargs="*",
+        metavar="SOURCE",
+        help="ten parsed rows of each of these sources, or of all, and what would be rejected",
+    )
+    previewed = parser.parse_args().preview
     params = load()
     try:
-        if preview_only:
-            preview(params)
-        else:
+        if previewed is None:
             _run(params)
+        elif not preview(params, previewed):
+            sys.exit(1)
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")
 
@@ -98,16 +104,25 @@ def _curate(params: Params, working: Path) -> "Curated":
     )
 
 
-def preview(params: Params) -> None:
-    """Print the first rows of each source, and what would be rejected of some more."""
+def preview(params: Params, names: Sequence[str] = ()) -> bool:
+    """Print the first rows of some sources or of all, and what would be rejected of some more; whether all can be read.
+
+    Raises:
+        ValueError: a name is no source's.
+    """
+    sources = {source.name: source for source in params.curate.sources}
+    if unknown := sorted(set(names) - sources.keys()):
+        raise ValueError(f"--preview: {unknown} are not sources of the recipe; those are {list(sources)}")
     from stages.corpus.previews import preview_source
 
-    languages = _languages(params)
-    for source in params.curate.sources:
+    languages, readable = _languages(params), True
+    for source in [sources[name] for name in names or sources]:
         try:
             print(preview_source(_to_read(source, params), languages), flush=True)
         except (ValueError, OSError, LookupError, ImportError) as error:
             print(f"== {source.name}: cannot be read: {error}\n", flush=True)
+            readable = False
+    return readable
 
 
 def _to_read(source: Source, params: Params) -> "SourceToRead":

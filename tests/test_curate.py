@@ -316,7 +316,8 @@ def test_a_preview_shows_rows_and_reasons_and_writes_nothing(
     recipe_here["curate"]["sources"][0]["words"]["document"] = [2, 10]
     recipe_here["curate"]["sources"][2]["files"] = ["data/sources/none.tsv"]
     YAML(typ="safe").dump(recipe_here, Path("params.yaml"))
-    preview(params.read(Path("params.yaml")))
+    recipe = params.read(Path("params.yaml"))
+    assert preview(recipe) is False, "one cannot be read"
     shown = capsys.readouterr().out
     assert (
         "== wikipedia (pairs, en, MIT)\n  Thing 0 is a thing of kind 0. | People of town 0 made it long ago.\n" in shown
@@ -326,3 +327,7 @@ def test_a_preview_shows_rows_and_reasons_and_writes_nothing(
     assert "== simlex: cannot be read: no file matches" in shown
     assert "label=A" in shown
     assert not Path("data/curated").exists() and not Path(".stillhouse").exists()
+    assert preview(recipe, ["speeches"]) is True
+    assert capsys.readouterr().out.count("== ") == 1
+    with pytest.raises(ValueError, match=r"--preview: \['speech'\] are not sources of the recipe; those are \['wiki"):
+        preview(recipe, ["speech"])

@@ -346,9 +346,9 @@ def test_a_package_in_another_version_is_refused() -> None:
         check_versions({"no-such-package": "1"})
 
 
-# Catalogues
+# Catalogues of messages
 
-CATALOGUE = """
+MESSAGES = """
 msgid ""
 msgstr ""
 "Language: pt_BR\\n"
@@ -379,7 +379,7 @@ def test_catalogues_of_messages(tmp_path: Path) -> None:
     import polib
 
     file = tmp_path / "messages.po"
-    file.write_text(CATALOGUE, encoding="utf-8")
+    file.write_text(MESSAGES, encoding="utf-8")
     polib.pofile(str(file)).save_as_mofile(str(tmp_path / "messages.mo"))
     saved = {
         "entity": "Save %(count)d files of {name}?",
