@@ -1,9 +1,9 @@
 """Tables as they are: data sets of the hub, folders in the same layout, and parquet, JSON lines, CSV or TSV files.
 
 Options of every reader here: the columns to read, `language` among them where rows say theirs; `config`, `split` and
-`revision` of a data set (one of a single config needs no `config`, files need none of the three); `first`, how many rows
-to read at most. Rows come as a stream, and no code of a data set ever runs. Of a list (`pos` of BGE's lines, several
-labels) the first value is read. A row that is no record comes as `Unreadable`.
+`revision` of a data set (one of a single config needs no `config`, files need none of the three); `first`, how many
+rows to read at most. Rows come as a stream, and no code of a data set ever runs. Of a list (`pos` of BGE's lines,
+several labels) the first value is read. A row that is no record comes as `Unreadable`.
 """
 
 import itertools
