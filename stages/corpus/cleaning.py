@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from stages.corpus.languages import DECLARED, MANY, LanguageCheck
@@ -88,20 +89,25 @@ class _Cleaner:
                 yield self._row(record, cleaned, {name: next(counts) for name in self.fields})
 
     def _row(self, record: Row, cleaned: dict[str, str], counts: Mapping[str, int]) -> tuple[Row, str | None]:
-        raw, texts = [record[name] for name in self.fields], list(cleaned.values())
-        row = record | cleaned | {name: self.origin[name] for name in ("source", "license")}
-        row["language"] = record.get("language", self.origin["language"])
-        row["identified"], reason = "", _unencodable(row) or _wrong_language(row["language"], self.origin["language"])
+        declared, texts = self.origin["language"], list(cleaned.values())
+        row = self._same | record | cleaned
+        reason = _unencodable(row) or ("language" in record and _wrong_language(row["language"], declared)) or None
         reason = reason or _wrong_length(counts, self.limits) or _wrong_values(row)
         if reason is None and self.languages:
             row["identified"], foreign = self.languages.look(texts, row["language"])
             reason = foreign and f"{self.fields[foreign[0]]}: {foreign[1]}"
+        raw = [record[name] for name in self.fields]
         if reason:
             return {"entity": encodable(record["entity"]), "texts": [encodable(text) for text in raw]}, reason
         # Two languages may put a message in the same words.
-        said = [row["language"]] if self.origin["language"] == MANY else []
-        row["id"] = row_id(self.origin["source"], [*texts, *said])
-        return row | {"raw": None if raw == texts else raw}, None
+        row["id"] = row_id(self.origin["source"], [*texts, row["language"]] if declared == MANY else texts)
+        row["raw"] = None if raw == texts else raw
+        return row, None
+
+    @cached_property
+    def _same(self) -> Row:
+        """What rows have in common, unless they say otherwise."""
+        return {name: self.origin[name] for name in ("source", "language", "license")} | {"identified": ""}
 
 
 def normalise(text: str) -> str:
