@@ -101,7 +101,7 @@ class Overlaps:
         for number, intake in enumerate(self._intakes):
             width, start = int(self._widths[number]), int(self._starts[number])
             for where, table in intake.batches(intake.fields if intake.origin["kind"] != "scored" else ()):
-                ranks = np.flatnonzero((self._rows[number] >= where.start) & (self._rows[number] < where.stop))
+                ranks = np.arange(*np.searchsorted(self._rows[number], (where.start, where.stop)))
                 rows = self._rows[number][ranks]
                 chosen = (intake.splits[rows] == TEST) == tested
                 part = table.take(rows[chosen] - where.start)
