@@ -22,6 +22,9 @@ Similar = Annotated[float, Field(ge=0.5, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+# `en`, `pt-BR`, `zh-Hant`; or the languages of a row's two texts, `en-de`.
+_LANGUAGE = r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?"
+Language = Annotated[str, Field(pattern=rf"^{_LANGUAGE}(-{_LANGUAGE})?$")]
 Task = Literal["retrieval", "text-matching", "clustering", "classification"]
 TASKS: tuple[Task, ...] = ("retrieval", "text-matching", "clustering", "classification")
 Kind = Literal["pairs", "scored", "labelled", "documents"]
@@ -91,18 +94,29 @@ class Source(Section):
     files: Annotated[tuple[str, ...], Field(min_length=1)]
     packages: dict[str, str]
     options: dict[str, float | str]
-    language: str
+    language: Language
     license: str
     splits: Splits
-    words: dict[str, Range]
+    words: dict[str, Range] | None = None  # or
+    tokens: dict[str, Range] | None = None
     max_rows: Count | None
     max_rejected_share: Share
+
+    @property
+    def lengths(self) -> dict[str, tuple[int, int]]:
+        """Least and most words or tokens of each text."""
+        return self.words or self.tokens or {}
 
     @model_validator(mode="after")
     def _limit_every_text(self) -> Self:
         expected = TEXT_FIELDS[self.kind]
-        if set(self.words) != set(expected):
-            raise ValueError(f"words: a source of {self.kind} needs {list(expected)}, got {sorted(self.words)}")
+        if (self.words is None) == (self.tokens is None):
+            raise ValueError("limit the lengths of texts in words or in tokens: give one of the two keys")
+        if set(self.lengths) != set(expected):
+            unit = "words" if self.words is not None else "tokens"
+            raise ValueError(f"{unit}: a source of {self.kind} needs {list(expected)}, got {sorted(self.lengths)}")
+        if len(expected) == 1 and re.search("-[a-z]", self.language):
+            raise ValueError(f"language: a source of {self.kind} has one text a row, got a pair, {self.language}")
         return self
 
 
@@ -118,6 +132,7 @@ class NearDuplicates(Section):
 
 class EvaluationOverlap(Section):
     jaccard: Similar
+    containment: Similar | None
     max_share: Share
 
 
@@ -150,10 +165,16 @@ class Curate(Section):
     @model_validator(mode="after")
     def _compare_sources_of_a_kind(self) -> Self:
         kinds = {source.name: source.kind for source in self.sources}
+        many = {source.name for source in self.sources if source.language == "mul"}
         grouped = [name for group in self.near_duplicates.across for name in group]
         for group in self.near_duplicates.across:
             if len({kinds.get(name) for name in group}) > 1 or group[0] not in kinds:
                 raise ValueError(f"near_duplicates.across: {list(group)} are not sources of one kind in sources")
+            if many & set(group) and not many >= set(group):
+                raise ValueError(
+                    f"near_duplicates.across: {list(group)} are sources whose rows say their language (mul) and "
+                    "others; rows are compared by language: group either kind by itself"
+                )
         if len(grouped) > len(set(grouped)):
             raise ValueError(f"near_duplicates.across: each source in one group, got {grouped}")
         return self
@@ -361,6 +382,7 @@ class ExtendTraining(Training):
 
 class Extend(Section):
     mixture: tuple[Draw, ...]
+    language_exponent: Share | None
     max_truncated_share: Share
     rope_theta: Positive | None
     training: ExtendTraining
@@ -401,6 +423,7 @@ class Average(Section):
 
 class Retrieval(Adapter):
     mixture: Annotated[tuple[Draw, ...], Field(min_length=1)]
+    language_exponent: Share | None
     training: Training
     num_negatives: Count
     temperature: Positive
