@@ -1,6 +1,7 @@
 """Evaluate: every contender on every task, on entities that nothing was trained on; figures, plots and the report.
 
-Writes data/evaluated: metrics.json (its `summary` is what gates read), truncation.csv and report.html.
+Writes data/evaluated: metrics.json (gates read its `summary` and `intervals`), truncation.csv, report.html, report.json (what
+promote adds its verdicts to) and evidence/, the outcome of every row, for comparison with later releases.
 """
 
 import json
@@ -11,8 +12,14 @@ from typing import TYPE_CHECKING, Any
 from stages.params import TASKS, Params, load
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from stages.evaluation.contenders import Contenders
+    from stages.evaluation.evidence import Evidence
+    from stages.evaluation.long import Scores as LongScores
     from stages.evaluation.tasks import Score
+    from stages.metrics.bootstrap import Draws, Estimate
+    from stages.metrics.samples import Sample
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
@@ -22,16 +29,11 @@ ADAPTED = Path("data/adapted")
 QUANTIZED = Path("data/quantized")
 OUTPUT = Path("data/evaluated")
 INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED)
-MAIN_FIGURE = {
-    "retrieval": "ndcg_at_10",
-    "text-matching": "spearman",
-    "clustering": "v_measure",
-    "classification": "accuracy",
-}
 # k-means depends on its start: the mean over these many starts is what counts.
 CLUSTERING_SEEDS = 5
 
 Scores = dict[str, dict[str, dict[str, "Score"]]]  # task -> contender -> source -> score
+OfTask = dict[str, dict[str, "Draws"]]  # contender -> source -> its figure on every resample
 
 
 def main() -> None:
@@ -55,27 +57,47 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     import torch
 
     from stages.corpus.readings import TeacherVectors
-    from stages.evaluation.comparison import figures, over_base
+    from stages.evaluation import comparison
     from stages.evaluation.contenders import Contenders
+    from stages.evaluation.long import figures as long_figures
 
     torch.set_num_threads(params.engine.threads)
     release = QUANTIZED / params.name
     teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
     contenders = Contenders(DISTILLED, release, teacher, params.engine.precision)
     scores = _score_all(params, contenders)
-    metrics: dict[str, Any] = {task: figures(by_contender) for task, by_contender in scores.items()}
-    metrics["over_base"] = {
-        task: over_base(
-            scores[task][task], scores[task]["base"], MAIN_FIGURE[task], params.seed, params.evaluate.num_resamples
-        )
-        for task in TASKS
+    resampling = (params.seed, params.evaluate.num_resamples)
+    samples = {task: comparison.samples(by_contender) for task, by_contender in scores.items()}
+    draws = {task: comparison.draws(by_contender, *resampling) for task, by_contender in samples.items()}
+    metrics: dict[str, Any] = {task: comparison.figures(by_contender) for task, by_contender in scores.items()}
+    metrics["comparisons"] = {
+        task: comparison.comparisons(of_contender, adapter_of(task)) for task, of_contender in draws.items()
     }
-    metrics["long"] = _long(params, contenders)
-    metrics["compression"] = _compression(params, contenders, release)
+    vectors = _retrieval_vectors(params, contenders)
+    kept = comparison.draws(_compression(params, release, vectors), *resampling)
+    metrics |= _compression_figures(kept, params.evaluate.truncate_dims)
     metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
-    metrics["summary"] = _summary(params, metrics) | _summary_beyond(contenders, metrics)
+    long = _long(params, contenders)
+    metrics["long"] = long_figures(long)
+    summary = (
+        _summary(params, metrics, draws)
+        | _summary_of_size(params, metrics)
+        | _summary_of_long(params, contenders, long)
+    )
+    metrics["summary"] = {name: getattr(one, "figure", one) for name, one in summary.items()}
+    metrics["intervals"] = {
+        name: {bound: value for bound, value in one.as_dict().items() if bound != "figure"}
+        for name, one in summary.items()
+        if not isinstance(one, float)
+    }
     _write(params, contenders, metrics, output)
+    _evidence(params, samples, vectors).save(output / "evidence")
     return metrics
+
+
+def adapter_of(task: str) -> str:
+    """The contender that a task is about: the adapter of its name; retrieval's also where nothing was trained on."""
+    return "retrieval" if task == "unseen" else task
 
 
 def _score_all(params: Params, contenders: "Contenders") -> Scores:
@@ -114,15 +136,15 @@ def _score_all(params: Params, contenders: "Contenders") -> Scores:
     return scores
 
 
-def _long(params: Params, contenders: "Contenders") -> dict[str, Any]:
+def _long(params: Params, contenders: "Contenders") -> "LongScores":
     """Long documents by task, model, RoPE theta and length; empty where the recipe names none."""
-    from stages.evaluation.long import long_figures, long_tasks
+    from stages.evaluation.long import long_scores, long_tasks
 
     settings = params.evaluate.long
     if settings.haystacks is None and settings.articles is None:
         return {}
     sources = (settings.haystacks, settings.articles, settings.num_documents)
-    return long_figures(
+    return long_scores(
         {"before": DISTILLED / "student", "after": EXTENDED / "student"},
         lambda encoder, length: long_tasks(encoder, CURATED, *sources, length),
         lengths=settings.lengths,
@@ -137,60 +159,87 @@ def _release_theta(contenders: "Contenders") -> float:
     return theta
 
 
-def _compression(params: Params, contenders: "Contenders", release: Path) -> dict[str, dict[str, float]]:
+def _retrieval_vectors(params: Params, contenders: "Contenders") -> dict[str, dict[str, "np.ndarray"]]:
+    """The retrieval adapter's vectors of test queries and documents, by source and side."""
     from stages.corpus.tables import read_split
-    from stages.evaluation.compression import compression
 
-    vectors = []
+    vectors = {}
     for source in params.evaluate.sources.retrieval:
         pairs = read_split(CURATED, "pairs", "test", [source])
-        queries, documents = (
-            contenders.embed("retrieval", pairs[side].to_pylist(), side, source) for side in ("query", "document")
-        )
-        vectors.append((queries, documents))
+        vectors[source] = {
+            side: contenders.embed("retrieval", pairs[side].to_pylist(), side, source) for side in ("query", "document")
+        }
+    return vectors
+
+
+def _compression(
+    params: Params, release: Path, vectors: dict[str, dict[str, "np.ndarray"]]
+) -> dict[str, dict[str, "Sample"]]:
+    """nDCG@10 of every query by `precision/dimension` and source."""
+    from stages.evaluation.compression import compression
+
     limits = json.loads((release / "calibration.json").read_text(encoding="utf-8"))["int8_limit"]["retrieval"]
-    return compression(vectors, params.evaluate.truncate_dims, limits)
+    pairs = {source: (by_side["query"], by_side["document"]) for source, by_side in vectors.items()}
+    scored = compression(pairs, params.evaluate.truncate_dims, limits)
+    return {f"{precision}/{dim}": by_source for (precision, dim), by_source in scored.items()}
 
 
-def _summary(params: Params, metrics: dict[str, Any]) -> dict[str, float]:
-    """The flat figures that gates name; shares and differences of scores in [0, 1]."""
-    retrieval = {name: by_source["mean"]["ndcg_at_10"] for name, by_source in metrics["retrieval"].items()}
-    kept = metrics["compression"]
-    full, half = (str(dim) for dim in (max(params.evaluate.truncate_dims), _half(params.evaluate.truncate_dims)))
-    summary = {
-        "retrieval_retention": retrieval["retrieval"] / retrieval["teacher"],
-        "retrieval_ndcg_at_10": retrieval["retrieval"],
-        "teacher_ndcg_at_10": retrieval["teacher"],
-        "retrieval_over_bm25": retrieval["retrieval"] - retrieval["bm25"],
+def _compression_figures(kept: OfTask, dims: tuple[int, ...]) -> dict[str, Any]:
+    """nDCG@10 by precision and dimension, and what each keeps of the full float vectors'."""
+    from stages.evaluation.comparison import overall
+    from stages.metrics import bootstrap
+
+    full = overall(kept[f"float32/{max(dims)}"])
+    figures: dict[str, dict[str, float]] = {}
+    shares: dict[str, dict[str, dict[str, float]]] = {}
+    for cell, by_source in kept.items():
+        precision, _, dim = cell.partition("/")
+        figures.setdefault(precision, {})[dim] = overall(by_source).figure
+        shares.setdefault(precision, {})[dim] = bootstrap.ratio(overall(by_source), full).as_dict()
+    return {"compression": figures, "compression_kept": shares}
+
+
+def _summary(params: Params, metrics: dict[str, Any], draws: dict[str, OfTask]) -> dict[str, "float | Estimate"]:
+    """The flat figures of the tasks that gates name; shares and differences of scores in [0, 1]."""
+    from stages.evaluation.comparison import overall
+    from stages.metrics import bootstrap
+    from stages.metrics.bootstrap import Estimate
+
+    summary: dict[str, float | Estimate] = {
+        f"{name}_ndcg_at_10": metrics["retrieval"][contender]["mean"]["ndcg_at_10"]
+        for name, contender in (("retrieval", "retrieval"), ("teacher", "teacher"))
     }
+    for task, found in metrics["comparisons"].items():
+        key, ours = task.replace("-", "_"), adapter_of(task)
+        summary[f"{key}_retention"] = Estimate(**found["of_teacher"][ours])
+        over = ("bm25", "base", "continued") if task == "retrieval" else ("base", "continued")
+        summary |= {f"{key}_over_{other}": Estimate(**found["over"][other]) for other in over}
     for source in params.evaluate.sources.retrieval:
-        ours, lexical = (metrics["retrieval"][name][source]["ndcg_at_10"] for name in ("retrieval", "bm25"))
-        summary[f"retrieval_over_bm25_{source}"] = ours - lexical
-    for task in TASKS:
-        adapter, continued = (metrics[task][name]["mean"][MAIN_FIGURE[task]] for name in (task, "continued"))
-        key = task.replace("-", "_")
-        summary[f"{key}_over_base"] = metrics["over_base"][task]["difference"]
-        summary[f"{key}_over_continued"] = adapter - continued
-    return summary | {
-        "binary_retention": kept["binary"][full] / kept["float32"][full],
-        "int8_retention": kept["int8"][full] / kept["float32"][full],
-        "half_dimensions_retention": kept["float32"][half] / kept["float32"][full],
+        ours, lexical = (overall(draws["retrieval"][name], [source]) for name in ("retrieval", "bm25"))
+        summary[f"retrieval_over_bm25_{source}"] = bootstrap.difference(ours, lexical)
+    return summary
+
+
+def _summary_of_size(params: Params, metrics: dict[str, Any]) -> dict[str, "float | Estimate"]:
+    """What smaller vectors and weights keep."""
+    from stages.metrics.bootstrap import Estimate
+
+    kept, dims = metrics["compression_kept"], params.evaluate.truncate_dims
+    full, half = str(max(dims)), str(_half(dims))
+    cells = {"binary": ("binary", full), "int8": ("int8", full), "half_dimensions": ("float32", half)}
+    return {
+        **{f"{name}_retention": Estimate(**kept[precision][dim]) for name, (precision, dim) in cells.items()},
         "int8_weights_cosine_min": min(one["cosine_min"] for one in metrics["weights_int8"].values()),
         "model_megabytes": max(one["float_megabytes"] for one in metrics["weights_int8"].values()),
     }
 
 
-def _summary_beyond(contenders: "Contenders", metrics: dict[str, Any]) -> dict[str, float]:
-    """Flat figures of what a recipe may leave out: sources that nothing was trained on, and long documents."""
+def _summary_of_long(params: Params, contenders: "Contenders", long: "LongScores") -> dict[str, "float | Estimate"]:
     from stages.evaluation.long import summary
 
-    flat: dict[str, float] = {}
-    if "unseen" in metrics:
-        ours, teacher = (metrics["unseen"][name]["mean"]["ndcg_at_10"] for name in ("retrieval", "teacher"))
-        flat["unseen_retention"] = ours / teacher
-    if metrics["long"]:
-        flat |= summary(metrics["long"], _release_theta(contenders))
-    return flat
+    if not long:
+        return {}
+    return summary(long, _release_theta(contenders), params.seed, params.evaluate.num_resamples)
 
 
 def _half(dims: tuple[int, ...]) -> int:
@@ -213,15 +262,22 @@ def _write(params: Params, contenders: "Contenders", metrics: dict[str, Any], ou
     if extended := read_curve(EXTENDED / "curve.csv"):  # empty where the recipe leaves the phase out
         curves["extend"] = extended
     curves |= {f"adapt@{task}": read_curve(ADAPTED / task / "curve.csv") for task in TASKS}
-    page = render_report(metrics, curves, _about(params, contenders, metrics))
-    (output / "report.html").write_text(page, encoding="utf-8")
+    contents = {"metrics": metrics, "curves": curves, "about": _about(params, contenders)}
+    (output / "report.json").write_text(json.dumps(contents) + "\n", encoding="utf-8")
+    (output / "report.html").write_text(render_report(metrics, curves, contents["about"]), encoding="utf-8")
 
 
-def _about(params: Params, contenders: "Contenders", metrics: dict[str, Any]) -> dict[str, Any]:
-    from stages.metrics.gates import judge
+def _evidence(params: Params, samples: "dict[str, dict[str, dict[str, Sample]]]", vectors: Any) -> "Evidence":
+    from stages.evaluation.evidence import Evidence, digests_of_tests
+
+    sources = params.evaluate.sources.model_dump(by_alias=True)
+    named = {task: sources[task] for task in samples}
+    return Evidence(samples, vectors, digests_of_tests(CURATED, named, params.seed))
+
+
+def _about(params: Params, contenders: "Contenders") -> dict[str, Any]:
     from stages.training.tracking import git_state
 
-    gates = {name: (gate.min, gate.max) for name, gate in params.promote.gates.items()}
     lineage = json.loads((QUANTIZED / params.name / "lineage.json").read_text(encoding="utf-8"))
     silent = len(set(params.embed.prompts.values())) == 1
     notes = (
@@ -236,10 +292,6 @@ def _about(params: Params, contenders: "Contenders", metrics: dict[str, Any]) ->
         "recipe": params.model_dump(mode="json", by_alias=True),
         "teacher": _teacher(params),
         "student": _student(contenders),
-        "gates": [
-            {"name": one.metric, "value": one.figure, "min": one.min, "max": one.max, "passed": one.passed}
-            for one in judge(metrics["summary"], gates)
-        ],
         "sources": [{**one, **one["rows"]} for one in lineage["sources"]],
         "notes": notes,
     }
