@@ -1,7 +1,7 @@
 """Evaluate: every contender on every task, on entities that nothing was trained on; figures, plots and the report.
 
-Writes data/evaluated: metrics.json (gates read its `summary` and `intervals`), truncation.csv, report.html, report.json (what
-promote adds its verdicts to) and evidence/, the outcome of every row, for comparison with later releases.
+Writes data/evaluated: metrics.json (gates read its `summary` and `intervals`), truncation.csv, report.html,
+report.json, to which promote adds its verdicts, and evidence/, the outcome of every row, for comparison with later releases.
 """
 
 import json
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from stages.evaluation.evidence import Evidence
     from stages.evaluation.long import Scores as LongScores
     from stages.evaluation.tasks import Score
-    from stages.metrics.bootstrap import Draws, Estimate
     from stages.metrics.samples import Sample
 
 CURATED = Path("data/curated")
@@ -33,7 +32,6 @@ INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED)
 CLUSTERING_SEEDS = 5
 
 Scores = dict[str, dict[str, dict[str, "Score"]]]  # task -> contender -> source -> score
-OfTask = dict[str, dict[str, "Draws"]]  # contender -> source -> its figure on every resample
 
 
 def main() -> None:
@@ -57,9 +55,10 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     import torch
 
     from stages.corpus.readings import TeacherVectors
-    from stages.evaluation import comparison
+    from stages.evaluation import comparison, summary
     from stages.evaluation.contenders import Contenders
     from stages.evaluation.long import figures as long_figures
+    from stages.evaluation.long import summary as long_summary
 
     torch.set_num_threads(params.engine.threads)
     release = QUANTIZED / params.name
@@ -71,33 +70,19 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     draws = {task: comparison.draws(by_contender, *resampling) for task, by_contender in samples.items()}
     metrics: dict[str, Any] = {task: comparison.figures(by_contender) for task, by_contender in scores.items()}
     metrics["comparisons"] = {
-        task: comparison.comparisons(of_contender, adapter_of(task)) for task, of_contender in draws.items()
+        task: comparison.comparisons(of_contender, summary.adapter_of(task)) for task, of_contender in draws.items()
     }
-    vectors = _retrieval_vectors(params, contenders)
-    kept = comparison.draws(_compression(params, release, vectors), *resampling)
-    metrics |= _compression_figures(kept, params.evaluate.truncate_dims)
+    vectors, dims = _retrieval_vectors(params, contenders), params.evaluate.truncate_dims
+    metrics |= summary.compressed(comparison.draws(_compression(params, release, vectors), *resampling), dims)
     metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
     long = _long(params, contenders)
     metrics["long"] = long_figures(long)
-    summary = (
-        _summary(params, metrics, draws)
-        | _summary_of_size(params, metrics)
-        | _summary_of_long(params, contenders, long)
-    )
-    metrics["summary"] = {name: getattr(one, "figure", one) for name, one in summary.items()}
-    metrics["intervals"] = {
-        name: {bound: value for bound, value in one.as_dict().items() if bound != "figure"}
-        for name, one in summary.items()
-        if not isinstance(one, float)
-    }
+    flat = summary.of_tasks(draws) | summary.of_size(metrics["compression_kept"], metrics["weights_int8"], dims)
+    flat |= long_summary(long, _release_theta(contenders), *resampling) if long else {}
+    metrics |= summary.split(flat)
     _write(params, contenders, metrics, output)
     _evidence(params, samples, vectors).save(output / "evidence")
     return metrics
-
-
-def adapter_of(task: str) -> str:
-    """The contender that a task is about: the adapter of its name; retrieval's also where nothing was trained on."""
-    return "retrieval" if task == "unseen" else task
 
 
 def _score_all(params: Params, contenders: "Contenders") -> Scores:
@@ -182,69 +167,6 @@ def _compression(
     pairs = {source: (by_side["query"], by_side["document"]) for source, by_side in vectors.items()}
     scored = compression(pairs, params.evaluate.truncate_dims, limits)
     return {f"{precision}/{dim}": by_source for (precision, dim), by_source in scored.items()}
-
-
-def _compression_figures(kept: OfTask, dims: tuple[int, ...]) -> dict[str, Any]:
-    """nDCG@10 by precision and dimension, and what each keeps of the full float vectors'."""
-    from stages.evaluation.comparison import overall
-    from stages.metrics import bootstrap
-
-    full = overall(kept[f"float32/{max(dims)}"])
-    figures: dict[str, dict[str, float]] = {}
-    shares: dict[str, dict[str, dict[str, float]]] = {}
-    for cell, by_source in kept.items():
-        precision, _, dim = cell.partition("/")
-        figures.setdefault(precision, {})[dim] = overall(by_source).figure
-        shares.setdefault(precision, {})[dim] = bootstrap.ratio(overall(by_source), full).as_dict()
-    return {"compression": figures, "compression_kept": shares}
-
-
-def _summary(params: Params, metrics: dict[str, Any], draws: dict[str, OfTask]) -> dict[str, "float | Estimate"]:
-    """The flat figures of the tasks that gates name; shares and differences of scores in [0, 1]."""
-    from stages.evaluation.comparison import overall
-    from stages.metrics import bootstrap
-    from stages.metrics.bootstrap import Estimate
-
-    summary: dict[str, float | Estimate] = {
-        f"{name}_ndcg_at_10": metrics["retrieval"][contender]["mean"]["ndcg_at_10"]
-        for name, contender in (("retrieval", "retrieval"), ("teacher", "teacher"))
-    }
-    for task, found in metrics["comparisons"].items():
-        key, ours = task.replace("-", "_"), adapter_of(task)
-        summary[f"{key}_retention"] = Estimate(**found["of_teacher"][ours])
-        over = ("bm25", "base", "continued") if task == "retrieval" else ("base", "continued")
-        summary |= {f"{key}_over_{other}": Estimate(**found["over"][other]) for other in over}
-    for source in params.evaluate.sources.retrieval:
-        ours, lexical = (overall(draws["retrieval"][name], [source]) for name in ("retrieval", "bm25"))
-        summary[f"retrieval_over_bm25_{source}"] = bootstrap.difference(ours, lexical)
-    return summary
-
-
-def _summary_of_size(params: Params, metrics: dict[str, Any]) -> dict[str, "float | Estimate"]:
-    """What smaller vectors and weights keep."""
-    from stages.metrics.bootstrap import Estimate
-
-    kept, dims = metrics["compression_kept"], params.evaluate.truncate_dims
-    full, half = str(max(dims)), str(_half(dims))
-    cells = {"binary": ("binary", full), "int8": ("int8", full), "half_dimensions": ("float32", half)}
-    return {
-        **{f"{name}_retention": Estimate(**kept[precision][dim]) for name, (precision, dim) in cells.items()},
-        "int8_weights_cosine_min": min(one["cosine_min"] for one in metrics["weights_int8"].values()),
-        "model_megabytes": max(one["float_megabytes"] for one in metrics["weights_int8"].values()),
-    }
-
-
-def _summary_of_long(params: Params, contenders: "Contenders", long: "LongScores") -> dict[str, "float | Estimate"]:
-    from stages.evaluation.long import summary
-
-    if not long:
-        return {}
-    return summary(long, _release_theta(contenders), params.seed, params.evaluate.num_resamples)
-
-
-def _half(dims: tuple[int, ...]) -> int:
-    """The largest listed dimension that is at most half of the full one."""
-    return max((dim for dim in dims if 2 * dim <= max(dims)), default=max(dims))
 
 
 def _write(params: Params, contenders: "Contenders", metrics: dict[str, Any], output: Path) -> None:

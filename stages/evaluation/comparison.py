@@ -1,4 +1,4 @@
-"""Scores of contenders beside each other: figures and their mean over sources, and every difference with its interval."""
+"""Contenders beside each other: figures with their mean over sources, and every difference with its interval."""
 
 import zlib
 from collections.abc import Iterable, Mapping

@@ -73,9 +73,9 @@ class RankCorrelation:
 
 @dataclass(frozen=True)
 class Partition:
-    """The cluster of each text for each start of k-means [K, n], and the texts' labels [n]; the mean V-measure is the figure.
+    """The cluster of each text for each start of k-means [K, n], and its label [n]; the mean V-measure is the figure.
 
-    Texts are resampled, the clusters of all of them and the starts stay: what other starts would give is in the mean alone.
+    Texts are resampled; the clusters stay those of all texts, and what other starts would give is in the mean alone.
     """
 
     clusters: NDArray[np.int64]
