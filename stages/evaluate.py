@@ -1,7 +1,7 @@
 """Evaluate: every contender on every task, on entities that nothing was trained on; figures, plots and the report.
 
 Writes data/evaluated: metrics.json (gates read its `summary` and `intervals`), truncation.csv, report.html,
-report.json, to which promote adds its verdicts, and evidence/, the outcome of every row, for comparison with later releases.
+report.json, to which promote adds its verdicts, and evidence/, the outcome of every row, to compare later releases with.
 """
 
 import json
@@ -28,9 +28,6 @@ ADAPTED = Path("data/adapted")
 QUANTIZED = Path("data/quantized")
 OUTPUT = Path("data/evaluated")
 INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED)
-# k-means depends on its start: the mean over these many starts is what counts.
-CLUSTERING_SEEDS = 5
-
 Scores = dict[str, dict[str, dict[str, "Score"]]]  # task -> contender -> source -> score
 
 
@@ -59,6 +56,7 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     from stages.evaluation.contenders import Contenders
     from stages.evaluation.long import figures as long_figures
     from stages.evaluation.long import summary as long_summary
+    from stages.evaluation.tasks import retrieval_vectors
 
     torch.set_num_threads(params.engine.threads)
     release = QUANTIZED / params.name
@@ -72,7 +70,8 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     metrics["comparisons"] = {
         task: comparison.comparisons(of_contender, summary.adapter_of(task)) for task, of_contender in draws.items()
     }
-    vectors, dims = _retrieval_vectors(params, contenders), params.evaluate.truncate_dims
+    vectors = retrieval_vectors(contenders, CURATED, params.evaluate.sources.retrieval)
+    dims = params.evaluate.truncate_dims
     metrics |= summary.compressed(comparison.draws(_compression(params, release, vectors), *resampling), dims)
     metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
     long = _long(params, contenders)
@@ -86,38 +85,21 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
 
 
 def _score_all(params: Params, contenders: "Contenders") -> Scores:
+    """Teacher, static, base, the base trained on and the task's adapter on every task; BM25 where there are queries."""
     from stages.evaluation import tasks
+    from stages.evaluation.summary import adapter_of
 
-    sources, curated = params.evaluate.sources, CURATED
-    seeds = range(params.seed, params.seed + CLUSTERING_SEEDS)
-    students = ("teacher", "static", "base", "continued")
-    scores: Scores = {
-        task: {
-            "teacher": {},
-            "bm25": {
-                one: tasks.lexical_retrieval(curated, one, params.evaluate.bm25.k1, params.evaluate.bm25.b)
-                for one in names
-            },
+    scores: Scores = {}
+    for task, sources in params.evaluate.sources.model_dump(by_alias=True).items():
+        if not sources:
+            continue
+        scores[task] = {
+            name: {one: tasks.score(task, contenders, name, CURATED, one, params.seed) for one in sources}
+            for name in ("teacher", "static", "base", "continued", adapter_of(task))
         }
-        | {
-            name: {one: tasks.retrieval(contenders, name, curated, one) for one in names}
-            for name in (*students, "retrieval")
-        }
-        for task, names in (("retrieval", sources.retrieval), ("unseen", sources.unseen))
-        if names
-    }
-    scores["text-matching"] = {
-        name: {one: tasks.text_matching(contenders, name, curated, one) for one in sources.text_matching}
-        for name in (*students, "text-matching")
-    }
-    scores["clustering"] = {
-        name: {one: tasks.clustering(contenders, name, curated, one, seeds) for one in sources.clustering}
-        for name in (*students, "clustering")
-    }
-    scores["classification"] = {
-        name: {one: tasks.classification(contenders, name, curated, one) for one in sources.classification}
-        for name in (*students, "classification")
-    }
+        if task in ("retrieval", "unseen"):
+            k1, b = params.evaluate.bm25.k1, params.evaluate.bm25.b
+            scores[task]["bm25"] = {one: tasks.lexical_retrieval(CURATED, one, k1, b) for one in sources}
     return scores
 
 
@@ -142,19 +124,6 @@ def _release_theta(contenders: "Contenders") -> float:
     theta = contenders.encoder("base").settings.rope_theta
     assert theta is not None, "checked with the recipe"
     return theta
-
-
-def _retrieval_vectors(params: Params, contenders: "Contenders") -> dict[str, dict[str, "np.ndarray"]]:
-    """The retrieval adapter's vectors of test queries and documents, by source and side."""
-    from stages.corpus.tables import read_split
-
-    vectors = {}
-    for source in params.evaluate.sources.retrieval:
-        pairs = read_split(CURATED, "pairs", "test", [source])
-        vectors[source] = {
-            side: contenders.embed("retrieval", pairs[side].to_pylist(), side, source) for side in ("query", "document")
-        }
-    return vectors
 
 
 def _compression(

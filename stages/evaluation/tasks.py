@@ -19,6 +19,8 @@ from stages.metrics.samples import Mean, Partition, RankCorrelation, Sample, fig
 from stages.metrics.similarity import cosines
 
 RANKS = 100
+# k-means depends on its start: the mean over these many starts is what counts.
+CLUSTERING_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,24 @@ def classification(contenders: Contenders, name: str, curated: Path, source: str
         scored["label"].to_pylist(),
     )
     return Score({"accuracy": float(right.mean())}, Mean(right))
+
+
+def score(task: str, contenders: Contenders, name: str, curated: Path, source: str, seed: int) -> Score:
+    """A contender's score on a source of a task, `unseen` being retrieval; `seed` is that of k-means."""
+    if task == "clustering":
+        return clustering(contenders, name, curated, source, range(seed, seed + CLUSTERING_SEEDS))
+    of_task = {"text-matching": text_matching, "classification": classification}
+    return of_task.get(task, retrieval)(contenders, name, curated, source)
+
+
+def retrieval_vectors(
+    contenders: Contenders, curated: Path, sources: Sequence[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """The retrieval adapter's vectors of test queries and documents, by source and side."""
+    vectors = {}
+    for source in sources:
+        pairs = read_split(curated, "pairs", "test", [source])
+        vectors[source] = {
+            side: contenders.embed("retrieval", pairs[side].to_pylist(), side, source) for side in ("query", "document")
+        }
+    return vectors
