@@ -1,7 +1,7 @@
 """Evaluate: every contender on every task, on entities that nothing was trained on; figures, plots and the report.
 
 Writes data/evaluated: metrics.json (gates read its `summary` and `intervals`), truncation.csv, report.html,
-report.json, to which promote adds its verdicts, and evidence/, the outcome of every row, to compare later releases with.
+report.json, to which promote adds its verdicts, and evidence/, every row's outcome, to compare later releases with.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The ledger of a registered model: who decided what, when and why, where the alias went. Nothing is taken out.
 
-A file of JSON lines among the artifacts of a run of its own, which a tag of the registered model names. Every line holds
-the digest of the one before it, and another tag that of the last, so that a changed, missing or inserted line shows.
+JSON lines among the artifacts of a run of its own, which a tag of the registered model names. Every line holds the
+digest of the one before it, and another tag that of the last, so that a changed, missing or inserted line shows.
 Written under `lock.deciding` alone.
 """
 

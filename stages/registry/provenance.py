@@ -11,7 +11,7 @@ LOCK = Path("dvc.lock")
 
 
 def provenance(release: Path) -> dict[str, Any]:
-    """Commit, whether files differ from it, digests of dvc.lock, of a release and of its served models; None: unknown."""
+    """Commit, whether files differ from it, digests of dvc.lock, a release and its served models; None: unknown."""
     commit, dirty = git_state()
     return {
         "git_sha": commit,
