@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 5.0
 # Tags that a release owner sets in MLflow's UI: what, by whom, why.
-SIGNOFF, SIGNOFF_BY, SIGNOFF_REASON = SIGNOFF_TAGS = ("signoff", "signoff_by", "signoff_reason")
+SIGNOFF_TAGS = ("signoff", "signoff_by", "signoff_reason")
 
 
 def look(arguments: argparse.Namespace) -> dict[str, Any]:
