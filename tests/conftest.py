@@ -55,7 +55,7 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory, tiny_release: Path) -> Path:
-    """A working folder as the stages before promote leave it, to copy: the tiny release scored on a few made-up rows."""
+    """A working folder as the stages before promote leave it, to copy: the tiny release, scored on made-up rows."""
     from stages.evaluation.champion import rescoring
     from stages.evaluation.contenders import Released
     from stages.evaluation.evidence import Evidence, digests_of_tests

@@ -15,6 +15,7 @@ from stages.evaluation.evidence import Evidence, load_evidence
 from stages.metrics.gates import Figure
 from stages.metrics.samples import Mean
 from stages.registry import store
+from stages.registry.advice import next_steps
 from stages.registry.provenance import lock_digest
 from stages.training.tracking import digest
 from tests.conftest import write_curated, write_json
@@ -58,8 +59,23 @@ def summarise(retention: float = 0.9) -> None:
     write_json(Path("data/evaluated/metrics.json"), {"summary": summary, "intervals": intervals})
 
 
-def run_promote(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
-    """`python -m stages.promote` on a recipe of which only this stage's part matters."""
+class Run:
+    """A stage's run without the process that records it: artifacts go to MLflow at once."""
+
+    def __init__(self) -> None:
+        self._client = store.registry()
+        self.run_id = self.parent_run_id = self._client.create_run("0").info.run_id
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        pass
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+        log(self.run_id, str(path), folder)
+
+
+def recipe(**changes: Any) -> params.Params:
+    """A recipe of which only this stage's part matters."""
     section = {
         "registered_model": MODEL,
         "mode": "enabled",
@@ -69,17 +85,18 @@ def run_promote(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, An
         "approvals": 1,
         "signoff_hours": 1.0,
     }
-    recipe = params.Params.model_construct(
-        name="tiny",
-        seed=1,
-        engine=SimpleNamespace(threads=1, precision="float32"),  # type: ignore[arg-type]
-        evaluate=SimpleNamespace(num_resamples=200),  # type: ignore[arg-type]
-        promote=params.Promote.model_validate(section | changes),
-    )
-    monkeypatch.setattr(promote, "load", lambda: recipe)
-    promote.main()
-    version: dict[str, Any] = json.loads(Path("data/promoted/version.json").read_text())
-    return version
+    others: dict[str, Any] = {
+        "engine": SimpleNamespace(threads=1, precision="float32"),
+        "evaluate": SimpleNamespace(num_resamples=200),
+    }
+    promoting = params.Promote.model_validate(section | changes)
+    return params.Params.model_construct(name="tiny", seed=1, promote=promoting, **others)
+
+
+def submit(**changes: Any) -> dict[str, Any]:
+    """What version.json says after the stage, under its own run of MLflow."""
+    run: Any = Run()
+    return promote.promote(recipe(**changes), RELEASE, run, promote.OUTPUT)[0]
 
 
 def verdicts(version: dict[str, Any]) -> dict[str, str]:
@@ -106,7 +123,9 @@ def test_a_release_is_judged_registered_signed_off_served_and_submitted_again(
 ) -> None:
     import mlflow
 
-    version = run_promote(monkeypatch)
+    monkeypatch.setattr(promote, "load", recipe)
+    promote.main()
+    version = json.loads(Path("data/promoted/version.json").read_text())
     printed = capsys.readouterr().out
     assert (version["aliases"], version["validation_status"]) == (["challenger", "champion"], "passed")
     found = verdicts(version)
@@ -137,7 +156,7 @@ def test_a_release_is_judged_registered_signed_off_served_and_submitted_again(
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
     # Yesterday's champion again: equal figures are not inferior, and nothing is registered twice.
-    again = run_promote(monkeypatch)
+    again = submit()
     assert (again["version"], again["run_id"], again["aliases"]) == ("1", version["run_id"], version["aliases"])
     assert set(verdicts(again).values()) == {"passed"}
     assert [gate["low"] for gate in again["gates"] if gate["metric"] == "retrieval_over_champion"] == [0.0]
@@ -146,18 +165,16 @@ def test_a_release_is_judged_registered_signed_off_served_and_submitted_again(
 
     # The same release, judged by other gates and figures: an earlier verdict's tags go, the champion stays.
     summarise(retention=0.5)
-    other = run_promote(monkeypatch, gates={"retention": {"min": 0.85}})
+    other = submit(gates={"retention": {"min": 0.85}})
     tags = client.get_model_version(MODEL, "1").tags
     assert tags["refused_because"] == "retention is 0.5 (0.45 to 0.55), not >= 0.85"
     assert "gate.binary_retention" not in tags
     assert (other["validation_status"], other["aliases"]) == ("refused", ["challenger", "champion"])
-    assert "python -m flows.release rollback" in capsys.readouterr().out
+    assert "python -m flows.release rollback" in next_steps(other, "sqlite:///mlflow.db", promote.OUTPUT)
 
 
-def test_another_release_is_held_against_the_champion(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_promote(monkeypatch)
+def test_another_release_is_held_against_the_champion(project: Path) -> None:
+    submit()
     # The same models in another folder, scored on other test rows: the champion is scored again on those.
     change_release("# two")
     kept = load_evidence(promote.EVIDENCE)
@@ -170,7 +187,7 @@ def test_another_release_is_held_against_the_champion(
     scored = rescoring(Released(RELEASE / "merged", "float32"), promote.CURATED, 1)(sources)
     tests = digests_of_tests(promote.CURATED, sources, 1)
     Evidence(scored.samples, scored.vectors, tests).save(promote.EVIDENCE)
-    second = run_promote(monkeypatch)
+    second = submit()
     assert (second["version"], second["aliases"]) == ("2", ["challenger", "champion"])
     assert set(verdicts(second).values()) == {"passed"}
     assert store.registry().get_model_version(MODEL, "2").tags["judged_against"] == "1"
@@ -178,44 +195,39 @@ def test_another_release_is_held_against_the_champion(
     # Worse than the champion beyond the margin: refused, registered with the reasons, never champion.
     change_release("# three")
     weaken_evidence()
-    third = run_promote(monkeypatch)
+    third = submit()
     assert (third["version"], third["aliases"], third["validation_status"]) == ("3", ["challenger"], "refused")
     assert [name for name, word in verdicts(third).items() if word == "refused"] == ["retrieval_over_champion"]
     assert third["refused_because"][0].startswith("retrieval_over_champion is -")
-    assert "REFUSED by its gates" in capsys.readouterr().out
+    assert "REFUSED by its gates" in next_steps(third, "sqlite:///mlflow.db", promote.OUTPUT)
     # A dry run says the same and refuses nothing.
-    dry = run_promote(monkeypatch, mode="dry_run")
+    dry = submit(mode="dry_run")
     assert (dry["version"], dry["validation_status"]) == ("3", "would be refused")
     assert dry["aliases"] == ["challenger", "champion"]
 
 
-def test_a_broken_tokenizer_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_tokenizer_is_refused(project: Path) -> None:
     tokenizer = RELEASE / "merged/retrieval/tokenizer.json"
     values = json.loads(tokenizer.read_text())
     words = values["model"]["vocab"]
     values["model"]["vocab"] = dict(zip(words, [*range(4), *reversed(range(4, len(words)))], strict=True))
     tokenizer.write_text(json.dumps(values))
-    version = run_promote(monkeypatch, signoff="human")
+    version = submit(signoff="human")
     assert verdicts(version)["served_cosine_min"] == "refused"
     assert (version["validation_status"], version["aliases"]) == ("refused", ["challenger"])
 
 
-def test_people_are_told_what_to_do_and_disabled_gates_judge_nothing(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    version = run_promote(monkeypatch, signoff="human", mode="disabled")
+def test_people_are_told_what_to_do_and_disabled_gates_judge_nothing(project: Path) -> None:
+    version = submit(signoff="human", mode="disabled")
     assert (version["validation_status"], version["gates"], version["aliases"]) == ("not judged", [], ["challenger"])
-    printed = capsys.readouterr().out
+    printed = next_steps(version, "sqlite:///mlflow.db", promote.OUTPUT)
     assert "python -m flows.release sign-off --version 1 --approve --name YOU --reason WHY" in printed
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in printed
 
 
-def test_a_champion_that_cannot_be_read_refuses_the_comparison(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_champion_that_cannot_be_read_refuses_the_comparison(project: Path) -> None:
     gone = SimpleNamespace(version="7", name=MODEL, tags={"evidence_run_id": "0" * 32})
-    recipe: Any = SimpleNamespace(
-        seed=1, engine=SimpleNamespace(threads=1, precision="float32"), evaluate=SimpleNamespace(num_resamples=10)
-    )
-    figures = promote.champion_figures(recipe, load_evidence(promote.EVIDENCE), gone)
+    figures = promote.champion_figures(recipe(), load_evidence(promote.EVIDENCE), gone)
     assert set(figures) == {f"{task}_over_champion" for task in BESIDE} | {"index_compatibility"}
     for figure in figures.values():
         assert isinstance(figure, Figure)
@@ -236,8 +248,3 @@ def test_a_model_that_gives_no_unit_vectors_is_not_registered(project: Path) -> 
     with pytest.raises(RuntimeError, match=r"clustering of .* gives vectors of length"):
         register(client, MODEL, RELEASE, run.info.run_id)
     assert client.search_registered_models() == []
-
-
-def test_a_gate_on_an_unknown_figure_is_an_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="no figure named nosuch"):
-        run_promote(monkeypatch, gates={"nosuch": {"min": 0}})
