@@ -74,8 +74,10 @@ def difference(ours: Draws, other: Draws) -> Estimate:
 
 
 def ratio(ours: Draws, other: Draws) -> Estimate:
-    """`ours` as a share of `other`; p is of the two being equal."""
-    return _estimate(ours.figure / other.figure, ours.resamples / other.resamples, nothing=1.0)
+    """`ours` as a share of `other`, not-a-number where both are 0; p is of the two being equal."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = float(np.divide(ours.figure, other.figure))
+        return _estimate(share, ours.resamples / other.resamples, nothing=1.0)
 
 
 def _estimate(figure: float, resamples: NDArray[np.float64], nothing: float) -> Estimate:

@@ -88,7 +88,7 @@ class Verdict:
     def as_dict(self) -> dict[str, str | float | bool | None]:
         """The same as plain data: for a JSON file, a report, a tag."""
         figure, limits = self.figure, self.limits
-        value = None if figure.value is None or math.isnan(figure.value) else figure.value
+        value = figure.value if figure.value is not None and math.isfinite(figure.value) else None
         bounds = {"min": limits.min, "max": limits.max, "least_low": limits.low}
         interval = {"low": figure.low, "high": figure.high, "p": figure.p}
         return {

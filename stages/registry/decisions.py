@@ -76,10 +76,8 @@ def _enter(
         client.set_model_version_tag(name, number, "signoff_status", "refused")
         return "refused"
     before = approvers(ledger, version)
-    if decision.who.strip().casefold() in before:
-        raise NotAllowedError(
-            f"{decision.who} has approved of {name} version {number} already; another person is needed"
-        )
+    if said["who"].casefold() in before:
+        raise NotAllowedError(f"{said['who']} has approved of {name} version {number} already; it takes another person")
     ledger.append(entry("approved", version, said, champion, champion))
     if len(before) + 1 < approvals:
         client.set_model_version_tag(name, number, "signoff_status", f"{len(before) + 1} of {approvals} approvals")

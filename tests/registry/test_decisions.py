@@ -1,9 +1,7 @@
 """Decisions on versions in a real MLflow registry: what stands against one, two people, the way back, two at once."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from stages.registry import decisions, store
+from stages.registry.command import main
 from stages.registry.decisions import Decision, NotAllowedError, decide, roll_back
 from stages.registry.ledger import FILE, Ledger, LedgerError
 from stages.registry.lock import LockedError, deciding, lock_name
@@ -183,12 +182,12 @@ def test_of_two_releases_at_once_one_wins(client: Any) -> None:
 
 
 def test_one_decision_at_a_time_and_a_dead_one_is_named(client: Any) -> None:
-    with deciding(client, MODEL):
-        with pytest.raises(
-            LockedError, match=rf"by .*, process \d+; .* delete the registered model {lock_name(MODEL)}"
-        ):
-            with deciding(client, MODEL, patience=0.2):
-                raise AssertionError
+    with (
+        deciding(client, MODEL),
+        pytest.raises(LockedError, match=rf"by .*, process \d+; .* delete the registered model {lock_name(MODEL)}"),
+        deciding(client, MODEL, patience=0.2),
+    ):
+        raise AssertionError
     with deciding(client, MODEL, patience=0.2):
         pass
     assert [one.name for one in client.search_registered_models()] == [MODEL]
@@ -242,16 +241,17 @@ def test_a_changed_ledger_is_refused(client: Any, change: str) -> None:
         decide(client, MODEL, "1", Decision(False, "Ada", "no", "command"), approvals=1)
 
 
-def test_the_command_answers_in_json(client: Any) -> None:
+def test_the_command_answers_in_json(
+    client: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def command(*arguments: str) -> tuple[int, dict[str, Any]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "stages.registry.command", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        )
-        return done.returncode, json.loads(done.stdout)
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(str(end.code))
+        return code, json.loads(capsys.readouterr().out)
 
     client.set_model_version_tag(MODEL, "1", "signoff", "approve")
     client.set_model_version_tag(MODEL, "1", "signoff_by", "Ada")

@@ -1,0 +1,201 @@
+"""The release flow on a real Prefect server and a real MLflow registry: people answer by form, by tags, by command."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flows.release import page, told
+from stages.registry import store
+from stages.registry.ledger import Ledger
+from stages.registry.provenance import provenance
+from stages.training.tracking import digest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "stillhouse-tiny"
+SECONDS = 120
+YES = {"decision": "approve", "name": "Ada", "reason": "reads well"}
+
+
+@pytest.fixture
+def client(tmp_path: Path, api: str, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A built checkout with version 1 registered, which two people have to sign off."""
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("PREFECT_API_URL", api)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    shutil.copy(empty_store, "mlflow.db")
+    Path("dvc.lock").write_text("stages: {evaluate: {cmd: e}}")
+    recipe = (ROOT / "tests/recipes/tiny.yaml").read_text(encoding="utf-8")
+    recipe = recipe.replace("signoff: automatic", "signoff: human").replace("approvals: 1", "approvals: 2")
+    Path("params.yaml").write_text(recipe)
+    opened = store.registry()
+    opened.create_registered_model(MODEL)
+    register(opened, "one")
+    yield opened
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    mlflow.set_tracking_uri("")
+
+
+def register(client: Any, weights: str) -> None:
+    """A version as promote leaves it, and data/promoted."""
+    release = Path("data/quantized/tiny")
+    (release / "merged").mkdir(parents=True, exist_ok=True)
+    (release / "merged/weights").write_text(weights)
+    shutil.copytree(release / "merged", f"served/{weights}/artifacts/merged")
+    run = client.create_run("0")
+    client.log_text(run.info.run_id, weights, "evidence/rows")
+    judged_by = digest(Path(client.download_artifacts(run.info.run_id, "evidence")))
+    champion = store.champion_of(client, MODEL)
+    known = provenance(release) | {"release": "tiny", "evidence_run_id": run.info.run_id, "evidence_digest": judged_by}
+    known |= {"judged_against": champion.version if champion else "none", "validation_status": "passed"}
+    source = Path(f"served/{weights}").resolve().as_uri()
+    version = client.create_model_version(MODEL, source, tags=store.as_tags(known), description="| gate |")
+    Path("data/promoted").mkdir(exist_ok=True)
+    Path("data/promoted/version.json").write_text(f'{{"version": "{version.version}"}}')
+
+
+def start(*arguments: str) -> "subprocess.Popen[str]":
+    """`python -m flows.release` in the checkout."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.release", *arguments],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    try:
+        return process.communicate(timeout=SECONDS)[0]
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def command(*arguments: str) -> str:
+    return finish(start(*arguments))
+
+
+def paused_run(api: str, process: "subprocess.Popen[str]", pauses: int) -> str:
+    """Id of the flow run that waits, once it has paused so often."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        body = {"flow_runs": {"state": {"type": {"any_": ["PAUSED"]}}}, "sort": "START_TIME_DESC", "limit": 1}
+        runs = httpx.post(f"{api}/flow_runs/filter", json=body).json()
+        if runs and len(runs[0]["empirical_policy"]["pause_keys"]) == pauses:
+            return str(runs[0]["id"])
+        time.sleep(0.2)
+    raise AssertionError(f"no paused run: {finish(process)}")
+
+
+def answer(api: str, run_id: str, said: dict[str, str]) -> dict[str, Any]:
+    """Fill in the form as Prefect's UI does, once its fields are there."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        reply: dict[str, Any] = httpx.post(f"{api}/flow_runs/{run_id}/resume", json={"run_input": said}).json()
+        if "keyset" not in str(reply.get("details", {}).get("reason")):
+            return reply
+        time.sleep(0.2)
+    raise AssertionError(reply)
+
+
+def test_two_people_sign_off_by_form_and_by_tags(client: Any, api: str) -> None:
+    process = start("sign-off")
+    run_id = paused_run(api, process, pauses=1)
+    refused = answer(api, run_id, {**YES, "name": "  "})
+    assert refused["status"] == "REJECT"
+    assert answer(api, run_id, YES)["status"] == "ACCEPT"
+    paused_run(api, process, pauses=2)
+    assert store.champion_of(client, MODEL) is None
+    for tag, value in (("signoff", "approve"), ("signoff_by", "Bob"), ("signoff_reason", "so it does")):
+        client.set_model_version_tag(MODEL, "1", tag, value)
+    output = finish(process)
+    assert process.returncode == 0, output
+    assert "champion" in output.splitlines()[-1]
+    assert store.champion_of(client, MODEL).version in (1, "1")
+    entries = Ledger(client, MODEL).entries
+    assert [(one.action, one.who, one.why, one.how) for one in entries] == [
+        ("approved", "Ada", "reads well", "form"),
+        ("approved", "Bob", "so it does", "tags"),
+        ("promoted", "Bob", "so it does", "tags"),
+    ]
+    artifacts = {"artifacts": {"key": {"any_": ["release"]}}}
+    shown = httpx.post(f"{api}/artifacts/latest/filter", json=artifacts).json()[0]["data"]
+    assert f"## {MODEL} version 1: passed" in shown and "| gate |" in shown
+
+
+def test_decisions_by_command_and_the_way_back(client: Any) -> None:
+    assert "a decision needs --name and --reason" in command("sign-off", "--approve", "--name", "Ada")
+    said = ["--approve", "--reason", "good"]
+    assert command("sign-off", *said, "--name", "Ada").strip() == "waiting"
+    assert "Ada has approved of" in command("sign-off", *said, "--name", "Ada")
+    assert command("sign-off", *said, "--name", "Bob").strip() == "champion"
+    register(client, "two")
+    for name in ("Ada", "Bob"):
+        command("sign-off", *said, "--name", name)
+    assert f"{MODEL}: champion was version 2, is version 1" in command("rollback", "--name", "Eve", "--reason", "slow")
+    history = command("history").splitlines()
+    assert [line.split()[1:3] for line in history[1:-1]] == [
+        ["1", "approved"],
+        ["1", "approved"],
+        ["1", "promoted"],
+        ["2", "approved"],
+        ["2", "approved"],
+        ["2", "promoted"],
+        ["1", "rolled"],
+    ]
+    assert "2 -> 1" in history[-2] and history[-1] == f"{MODEL}: champion is 1"
+
+
+def test_nobody_is_asked_about_what_cannot_be_signed_off(client: Any) -> None:
+    Path("dvc.lock").write_text("stages: {evaluate: {cmd: another}}")
+    process = start("sign-off")
+    output = finish(process)
+    assert process.returncode != 0
+    assert "version 1 cannot be signed off: dvc.lock here is not that of its build" in output
+    assert Ledger(client, MODEL).entries == []
+
+
+def test_what_people_read() -> None:
+    state = {
+        "name": MODEL,
+        "version": "2",
+        "champion": "1",
+        "validation_status": "refused",
+        "gates": "| gate |",
+        "objections": ["its gates refuse it"],
+        "approved_by": ["ada"],
+    }
+    assert page(state).splitlines() == [
+        f"## {MODEL} version 2: refused",
+        "",
+        "The champion is version 1.",
+        "",
+        "| gate |",
+        "",
+        "- its gates refuse it",
+        "Approved of by ada.",
+    ]
+    entry = {"time": "t", "version": "2", "action": "promoted", "champion_from": None, "champion_to": "2"}
+    assert told([entry | {"who": "Ada", "how": "form", "why": "good"}]).splitlines()[1].split() == [
+        *("t", "2", "promoted", "none", "->", "2", "Ada", "(form)", "good")
+    ]
+
+
+def test_the_flow_imports_nothing_heavy() -> None:
+    source = "import sys, flows.release; print(sorted({'torch', 'mlflow', 'pandas', 'numpy'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
