@@ -36,7 +36,7 @@ REGISTRY = (sys.executable, "-m", "stages.registry.command")
 POLL_SECONDS, RESUME_TRIES = 2, 30
 EPHEMERAL_SERVER_SECONDS = 120  # Prefect's own server took 16 to 18 s to start, and its limit is 20
 
-Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Said = Annotated[str, StringConstraints(pattern=r"\S")]  # something other than spaces: checked by the form
 
 
 class RegistryError(RuntimeError):
