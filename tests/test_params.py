@@ -201,7 +201,7 @@ def test_no_section_has_defaults_or_takes_unknown_keys(section: type[params.Sect
         for name, declared in section.model_fields.items()
         if declared.default is not PydanticUndefined or declared.default_factory is not None
     }
-    assert defaults == ({"min", "max"} if section is params.Gate else set())
+    assert defaults == ({"min", "max", "low", "otherwise"} if section is params.Gate else set())
     assert section.model_config["extra"] == "forbid"
     assert section.model_config["frozen"] is True
 
