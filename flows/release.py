@@ -52,11 +52,15 @@ class SignOff(RunInput):
 
 
 @flow(name="release", log_prints=True)
-def release(version: int) -> str:
+def release(version: int, folder: str = ".") -> str:
     """Ask for the sign-off of a registered version, as the recipe says, and carry it out.
 
     Started by a deployment it suspends, so that no process waits for people; else it pauses, and tags of the version in
     MLflow (`signoff`: approve or refuse, `signoff_by`, `signoff_reason`) answer the form as well as Prefect's UI does.
+
+    Args:
+        version: in the registry.
+        folder: the checkout, or workspace, in which the version was built.
 
     Returns:
         `champion` or `refused`.
@@ -64,9 +68,10 @@ def release(version: int) -> str:
     Raises:
         RegistryError: something stands against the version, or became known to while people were asked.
     """
-    recipe = params.read().promote
+    recipe = params.read(Path(folder) / params.FILE).promote
     automatic = recipe.signoff == "automatic"
-    state = registry("look", recipe.registered_model, str(version), *(["--automatic"] if automatic else []))
+    state = registry(folder, "look", recipe.registered_model, str(version), *(["--automatic"] if automatic else []))
+    state["folder"] = folder
     create_markdown_artifact(page(state), key="release", description="A release that waits for its sign-off")
     if state["champion"] == state["version"]:
         return "champion"
@@ -100,7 +105,7 @@ def ask(state: dict[str, Any], turn: int, hours: float) -> tuple[SignOff, str]:
 def tags_watched(state: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
     """While the block waits for a form: what somebody says by tags of the version is filled in, and given here."""
     command = [*REGISTRY, "watch", state["name"], state["version"]]
-    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=state["folder"])
     filled_in: list[dict[str, Any]] = []
     threading.Thread(target=fill_in, args=(watcher, UUID(flow_run.id), filled_in), daemon=True).start()
     try:
@@ -129,16 +134,16 @@ def fill_in(watcher: subprocess.Popen[str], run_id: UUID, filled_in: list[dict[s
 def decide(state: dict[str, Any], decision: str, name: str, reason: str, how: str, approvals: int) -> str:
     """Have the registry carry a decision out, or refuse to."""
     said = ["--who", name, "--why", reason, "--how", how, "--approvals", str(approvals)]
-    return str(registry("decide", state["name"], state["version"], decision, *said)["outcome"])
+    return str(registry(state["folder"], "decide", state["name"], state["version"], decision, *said)["outcome"])
 
 
-def registry(*arguments: str) -> dict[str, Any]:
-    """The answer of `stages.registry.command`.
+def registry(folder: str, *arguments: str) -> dict[str, Any]:
+    """The answer of `stages.registry.command` in a checkout.
 
     Raises:
         RegistryError: it could not do so, in its words.
     """
-    done = subprocess.run([*REGISTRY, *arguments], check=False, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([*REGISTRY, *arguments], check=False, stdout=subprocess.PIPE, text=True, cwd=folder)
     lines = done.stdout.splitlines()
     answer: dict[str, Any] = json.loads(lines[-1]) if lines else {"error": f"ended with exit code {done.returncode}"}
     if "error" in answer:
@@ -164,21 +169,21 @@ def sign_off(arguments: argparse.Namespace) -> None:
         with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: EPHEMERAL_SERVER_SECONDS}):
             print(release(version))
         return
-    state = {"name": recipe.registered_model, "version": str(version)}
+    state = {"name": recipe.registered_model, "version": str(version), "folder": "."}
     print(decide(state, arguments.decision, arguments.name, arguments.reason, "command", recipe.approvals))
 
 
 def rollback(arguments: argparse.Namespace) -> None:
     """Make the champion before this one champion again."""
     model = params.read().promote.registered_model
-    moved = registry("roll-back", model, "--who", arguments.name, "--why", arguments.reason)
+    moved = registry(".", "roll-back", model, "--who", arguments.name, "--why", arguments.reason)
     print(f"{model}: champion was version {moved['champion_from']}, is version {moved['champion_to']}")
 
 
 def history(arguments: argparse.Namespace) -> None:
     """Show every decision, and where the alias is."""
     model = params.read().promote.registered_model
-    known = registry("history", model)
+    known = registry(".", "history", model)
     print(told(known["entries"]))
     print(f"{model}: champion is {known['champion'] or 'none'}")
 

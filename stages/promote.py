@@ -66,25 +66,25 @@ def promote(params: Params, release: Path, run: StageRun, output: Path) -> tuple
     """
     from stages.evaluation.evidence import load_evidence
 
-    recipe, summary = params.promote, json.loads(METRICS.read_text(encoding="utf-8"))["summary"]
+    recipe, metrics = params.promote, json.loads(METRICS.read_text(encoding="utf-8"))
     client, name = store.registry(), recipe.registered_model
     champion = store.champion_of(client, name)
     evidence = load_evidence(EVIDENCE)
     identity = provenance(release)
     version = store.find_version(client, name, identity["release_digest"])
     version = version or registration.register(client, name, release, run.run_id)
-    figures = release_figures(params, release, evidence, version, champion)
+    figures = release_figures(params, release, metrics, evidence, version, champion)
     verdicts = [] if recipe.mode == "disabled" else judge(figures, limits_of(params))
     write_evidence(verdicts, output / "evidence")
     write_report(params, verdicts, champion, output / "report.html")
-    run.log_metrics(summary)
+    run.log_metrics(metrics["summary"])
     for path in (output / "report.html", *([LOCK] if LOCK.exists() else [])):
         run.log_artifact(path)
     run.log_artifact(output / "evidence", store.EVIDENCE)
     tags = identity | {"evidence_digest": digest(output / "evidence"), "evidence_run_id": run.run_id}
     tags |= {"release": params.name, "build_run_id": run.parent_run_id, "gate_mode": recipe.mode}
     tags |= {"data_digest": digest(CURATED), "judged_against": champion.version if champion else store.NONE}
-    tags |= verdict_tags(recipe.mode, summary, verdicts)
+    tags |= verdict_tags(recipe.mode, metrics["summary"], verdicts)
     store.set_tags(client, version, store.as_tags(tags), forget=JUDGED)
     number = str(version.version)
     client.update_model_version(name, number, description=table(verdicts))
@@ -127,23 +127,27 @@ def limits_of(params: Params) -> dict[str, Limits]:
 
 
 def release_figures(
-    params: Params, release: Path, evidence: "Evidence", version: "ModelVersion", champion: "ModelVersion | None"
+    params: Params,
+    release: Path,
+    metrics: Mapping[str, Any],
+    evidence: "Evidence",
+    version: "ModelVersion",
+    champion: "ModelVersion | None",
 ) -> dict[str, Figure]:
     """Every figure that a gate may name; another criterion is another line here."""
     from stages.evaluation.data import data_figures
 
     lineage = json.loads((release / "lineage.json").read_text(encoding="utf-8"))
     return {
-        **evaluated_figures(),
+        **evaluated_figures(metrics),
         **data_figures(CURATED, VALIDATED, lineage, params.promote.allowed_licenses),
         **served_figures(version, evidence),
         **champion_figures(params, evidence, champion),
     }
 
 
-def evaluated_figures() -> dict[str, Figure]:
+def evaluated_figures(metrics: Mapping[str, Any]) -> dict[str, Figure]:
     """The evaluation's summary with its intervals."""
-    metrics = json.loads(METRICS.read_text(encoding="utf-8"))
     return {name: Figure(value, **metrics["intervals"].get(name, {})) for name, value in metrics["summary"].items()}
 
 

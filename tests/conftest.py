@@ -241,3 +241,24 @@ def save_endless_tokenizer(folder: Path) -> None:
         eos_token="<|end|>",
         padding_side="left",
     ).save_pretrained(folder)
+
+
+def register_version(client: Any, model: str, weights: str) -> str:
+    """A version of a release in data/quantized/tiny as promote leaves it, judged against the champion of now."""
+    from stages.registry import store
+    from stages.registry.provenance import provenance
+    from stages.training.tracking import digest
+
+    release = Path("data/quantized/tiny")
+    (release / "merged/retrieval").mkdir(parents=True, exist_ok=True)
+    (release / "merged/retrieval/weights").write_text(weights)
+    shutil.copytree(release / "merged", f"served/{weights}/artifacts/merged")
+    run = client.create_run("0")
+    client.log_text(run.info.run_id, weights, "evidence/rows")
+    judged_by = digest(Path(client.download_artifacts(run.info.run_id, "evidence")))
+    champion = store.champion_of(client, model)
+    known = provenance(release) | {"release": "tiny", "evidence_run_id": run.info.run_id, "evidence_digest": judged_by}
+    known |= {"judged_against": champion.version if champion else "none", "validation_status": "passed"}
+    known |= {"git_sha": "abc", "git_dirty": False}
+    source, tags = Path(f"served/{weights}").resolve().as_uri(), store.as_tags(known)
+    return str(client.create_model_version(model, source, tags=tags, description="| gate |").version)

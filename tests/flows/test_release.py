@@ -16,8 +16,7 @@ import pytest
 from flows.release import main, page, told
 from stages.registry import store
 from stages.registry.ledger import Ledger
-from stages.registry.provenance import provenance
-from stages.training.tracking import digest
+from tests.conftest import register_version
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "stillhouse-tiny"
@@ -49,21 +48,10 @@ def client(tmp_path: Path, api: str, empty_store: Path, monkeypatch: pytest.Monk
 
 
 def register(client: Any, weights: str) -> None:
-    """A version as promote leaves it, and data/promoted."""
-    release = Path("data/quantized/tiny")
-    (release / "merged").mkdir(parents=True, exist_ok=True)
-    (release / "merged/weights").write_text(weights)
-    shutil.copytree(release / "merged", f"served/{weights}/artifacts/merged")
-    run = client.create_run("0")
-    client.log_text(run.info.run_id, weights, "evidence/rows")
-    judged_by = digest(Path(client.download_artifacts(run.info.run_id, "evidence")))
-    champion = store.champion_of(client, MODEL)
-    known = provenance(release) | {"release": "tiny", "evidence_run_id": run.info.run_id, "evidence_digest": judged_by}
-    known |= {"judged_against": champion.version if champion else "none", "validation_status": "passed"}
-    source = Path(f"served/{weights}").resolve().as_uri()
-    version = client.create_model_version(MODEL, source, tags=store.as_tags(known), description="| gate |")
+    """Another version, and data/promoted."""
+    number = register_version(client, MODEL, weights)
     Path("data/promoted").mkdir(exist_ok=True)
-    Path("data/promoted/version.json").write_text(f'{{"version": "{version.version}"}}')
+    Path("data/promoted/version.json").write_text(f'{{"version": "{number}"}}')
 
 
 def start(*arguments: str) -> "subprocess.Popen[str]":
@@ -152,7 +140,7 @@ def test_decisions_by_command_and_the_way_back(
     assert command("rollback", "--name", "Eve", "--reason", "slow") == [
         f"{MODEL}: champion was version 2, is version 1"
     ]
-    Path("data/quantized/tiny/merged/weights").write_text("twa")
+    Path("data/quantized/tiny/merged/retrieval/weights").write_text("twa")
     with pytest.raises(SystemExit, match=r"error: .* does not hash to what was registered"):
         command("sign-off", "--version", "2", "--approve", "--name", "Ada", "--reason", "again")
     history = command("history")

@@ -16,7 +16,7 @@ from stages.registry.decisions import Decision, NotAllowedError, decide, roll_ba
 from stages.registry.ledger import FILE, Ledger, LedgerError
 from stages.registry.lock import LockedError, deciding, lock_name
 from stages.registry.provenance import lock_digest, provenance
-from stages.training.tracking import digest
+from tests.conftest import register_version
 
 MODEL = "tiny"
 RELEASE = Path("data/quantized/tiny")
@@ -35,28 +35,10 @@ def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     Path("dvc.lock").write_text("stages: {evaluate: {cmd: e}}")
     opened = store.registry()
     opened.create_registered_model(MODEL)
-    register(opened, "one")
+    register_version(opened, MODEL, "one")
     yield opened
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     mlflow.set_tracking_uri("")
-
-
-def register(client: Any, weights: str, **tags: str) -> str:
-    """A version as promote leaves it, judged against the champion of now."""
-    merged = RELEASE / "merged/retrieval"
-    merged.mkdir(parents=True, exist_ok=True)
-    (merged / "model.safetensors").write_text(weights)
-    served = Path("served") / weights
-    shutil.copytree(RELEASE / "merged", served / "artifacts/merged")
-    run = client.create_run("0")
-    client.log_text(run.info.run_id, weights, "evidence/rows.safetensors")
-    judged_by = digest(Path(client.download_artifacts(run.info.run_id, "evidence")))
-    champion = store.champion_of(client, MODEL)
-    known = provenance(RELEASE) | {"release": "tiny", "evidence_run_id": run.info.run_id, "evidence_digest": judged_by}
-    known |= {"judged_against": champion.version if champion else "none", "validation_status": "passed"}
-    known |= {"git_sha": "abc", "git_dirty": False}
-    version = client.create_model_version(MODEL, served.resolve().as_uri(), tags=store.as_tags(known | tags))
-    return str(version.version)
 
 
 def champion(client: Any) -> str | None:
@@ -116,11 +98,11 @@ def spoil(what: str, client: Any) -> None:
     elif what == "lock":
         Path("dvc.lock").write_text("stages: {evaluate: {cmd: other}}")
     elif what == "release":
-        (RELEASE / "merged/retrieval/model.safetensors").write_text("onf")
+        (RELEASE / "merged/retrieval/weights").write_text("onf")
     elif what == "served":
-        Path("served/one/artifacts/merged/retrieval/model.safetensors").write_text("onf")
+        Path("served/one/artifacts/merged/retrieval/weights").write_text("onf")
     elif what == "evidence":
-        client.log_text(tags["evidence_run_id"], "onf", "evidence/rows.safetensors")
+        client.log_text(tags["evidence_run_id"], "onf", "evidence/rows")
     else:
         client.set_model_version_tag(MODEL, "1", "judged_against", "7")
 
@@ -155,8 +137,8 @@ def test_what_stands_against_a_sign_off(client: Any, what: str, why: str) -> Non
 
 def test_of_two_releases_at_once_one_wins(client: Any) -> None:
     decide(client, MODEL, "1", ADA, approvals=1)
-    register(client, "two")
-    register(client, "three", **{"release_digest": provenance(RELEASE)["release_digest"]})
+    register_version(client, MODEL, "two")
+    register_version(client, MODEL, "three")
     # Both were judged against version 1; both are here, as far as their digests say.
     client.set_model_version_tag(MODEL, "2", "release_digest", provenance(RELEASE)["release_digest"])
     outcomes: dict[str, str] = {}
@@ -199,22 +181,22 @@ def test_the_way_back_is_on_record_too(client: Any) -> None:
     decide(client, MODEL, "1", ADA, approvals=1)
     with pytest.raises(NotAllowedError, match="champion is 1, and the ledger knows of none before it"):
         roll_back(client, MODEL, "Ada", "complaints")
-    register(client, "two")
+    register_version(client, MODEL, "two")
     decide(client, MODEL, "2", ADA, approvals=1)
     assert roll_back(client, MODEL, "Bob", "complaints") == ("2", "1")
     assert champion(client) == "1"
     assert actions(client)[-1] == ("rolled back", "Bob", "2", "1")
     # What is served must still be what was registered.
-    register(client, "three")
+    register_version(client, MODEL, "three")
     decide(client, MODEL, "3", ADA, approvals=1)
-    Path("served/one/artifacts/merged/retrieval/model.safetensors").write_text("onf")
+    Path("served/one/artifacts/merged/retrieval/weights").write_text("onf")
     with pytest.raises(NotAllowedError, match="version 1 cannot be champion again: its served models no longer hash"):
         roll_back(client, MODEL, "Bob", "complaints")
     assert champion(client) == "3"
 
 
 def test_an_alias_that_was_moved_by_hand_is_noticed(client: Any) -> None:
-    register(client, "two")
+    register_version(client, MODEL, "two")
     client.set_registered_model_alias(MODEL, "champion", "1")
     client.set_model_version_tag(MODEL, "2", "judged_against", "1")
     decide(client, MODEL, "2", ADA, approvals=1)
