@@ -79,7 +79,8 @@ def release(version: int, folder: str = ".") -> str:
         raise RegistryError(f"{state['name']} version {version} cannot be signed off: {'; '.join(state['objections'])}")
     if automatic:
         return decide(state, "approve", "signoff: automatic", "no gate refuses it", "automatic", approvals=1)
-    for turn in range(recipe.approvals):
+    # After each suspension this begins anew: what was approved then is not asked again.
+    for turn in range(len(state["approved_by"]), recipe.approvals):
         answer, how = ask(state, turn, recipe.signoff_hours)
         outcome = decide(state, answer.decision, answer.name, answer.reason, how, recipe.approvals)
         get_run_logger().info("%s: %s by %s (%s)", outcome, answer.decision, answer.name, answer.reason)
