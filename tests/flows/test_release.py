@@ -90,9 +90,8 @@ def answer(api: str, run_id: str, said: dict[str, str]) -> dict[str, Any]:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         reply: dict[str, Any] = httpx.post(f"{api}/flow_runs/{run_id}/resume", json={"run_input": said}).json()
-        if "schema not found" not in str(reply):
-            assert "status" in reply, reply
-            return reply
+        if "status" in reply and "schema not found" not in str(reply):
+            return reply  # else the fields are not there yet, or the server's database is busy
         time.sleep(0.2)
     raise AssertionError(reply)
 
