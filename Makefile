@@ -14,7 +14,7 @@ help:  ## this list
 
 build: $(READY)  ## everything that is stale, from sources to a promoted model and its report
 	@dvc repro || { echo "the build stopped; putting the last good outputs back"; dvc checkout --quiet; exit 1; }
-	@echo "report: data/evaluated/report.html   history and registry: make ui"
+	@echo "report: data/promoted/report.html   history and registry: make ui"
 
 test: $(READY)  ## the tests
 	@pytest

@@ -136,8 +136,12 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("curate/near_duplicates/across", [["simlex", "cwe"]], "curate", "are not sources of one kind"),
     ("curate/near_duplicates/across", [["cwe", "wikipedia"], ["cwe", "botocore"]], "curate", "in one group"),
     ("curate/evaluation_overlap/jaccard", 1.0, "curate.evaluation_overlap.jaccard", "less than 1"),
-    ("promote/gates/half", {}, "promote.gates.half", "min, max or both"),
-    ("promote/signoff", "maybe", "promote.signoff", "'automatic' or 'manual'"),
+    ("promote/gates/half", {}, "promote.gates.half", "needs min, max or low"),
+    ("promote/gates/half", {"min": 0, "otherwise": "shrug"}, "promote.gates.half.otherwise", "'refuse' or 'warn'"),
+    ("promote/mode", "on", "promote.mode", "'disabled', 'dry_run' or 'enabled'"),
+    ("promote/signoff", "maybe", "promote.signoff", "'automatic' or 'human'"),
+    ("promote/approvals", 3, "promote.approvals", "less than or equal to 2"),
+    ("promote/approvals", 2, "promote", "signoff automatic asks nobody, got 2"),
     # One section against another.
     ("mine/sources", ["wikipedia", "nowhere"], "mine.sources", "['nowhere'] are not sources of pairs"),
     ("distill/sources", ["simlex"], "distill.sources", "['simlex'] are not sources of pairs"),
@@ -205,7 +209,8 @@ def test_no_section_has_defaults_or_takes_unknown_keys(section: type[params.Sect
         for name, declared in section.model_fields.items()
         if declared.default is not PydanticUndefined or declared.default_factory is not None
     }
-    either = {params.Gate: {"min", "max"}, params.Source: {"words", "tokens"}}  # of which one at least is given
+    # Of which one at least is given.
+    either = {params.Gate: {"min", "max", "low", "otherwise"}, params.Source: {"words", "tokens"}}
     assert defaults == either.get(section, set())
     assert section.model_config["extra"] == "forbid"
     assert section.model_config["frozen"] is True

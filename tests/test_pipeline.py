@@ -21,6 +21,7 @@ MAY_IMPORT_MLFLOW = {
     "stages.training.tracking",
     "stages.promote",
     "stages.modeling.serving",
+    *(f"stages.registry.{name}" for name in ("command", "decisions", "ledger", "lock", "registration", "store")),
 }
 # `name` only titles what a stage records, unless the stage says that it is part of its output.
 TITLE = "name"

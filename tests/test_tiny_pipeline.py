@@ -87,6 +87,10 @@ def test_every_stage_leaves_its_outputs(built: Path) -> None:
     report = (built / "data/evaluated/report.html").read_text(encoding="utf-8")
     assert "<svg" in report
     assert "http-equiv" in report
+    judged = (built / "data/promoted/report.html").read_text(encoding="utf-8")
+    assert "Passed" in judged and "Not judged yet" in report
+    intervals = metrics["intervals"]["text_matching_over_base"]
+    assert intervals["low"] <= metrics["summary"]["text_matching_over_base"] <= intervals["high"]
     stages = {path.stem for path in (built / "data/lineage").glob("*.json")}
     assert stages == {"curate", "embed", "mine", "distill", "extend", *(f"adapt@{task}" for task in TASKS)} | {
         "quantize",
