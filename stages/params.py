@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 FILE = Path("params.yaml")
@@ -447,13 +447,40 @@ class Adapt(Section):
     classification: Classification
 
 
+class ParityLimits(Section):
+    cosine_min: Share
+    cosine_mean: Share
+    top1: Share
+    spearman: Share
+
+
+class Parity(Section):
+    max_tokens: Tokens
+    num_texts: Count
+    float32: ParityLimits
+    int8: ParityLimits
+
+
 class Quantize(Section):
     license: str
     max_tokens: Tokens
     rope_theta: Positive | None
     num_calibration_texts: Count
-    num_parity_texts: Count
-    min_cosine: Share
+    formats: tuple[Literal["onnx", "onnx-int8", "openvino-int8"], ...]
+    parity: Parity
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _provable(cls, formats: Any) -> Any:
+        if isinstance(formats, list | tuple):
+            if "gguf" in formats:
+                raise ValueError(
+                    "gguf is not released: no kept package loads it from Python here, so its vectors cannot be compared "
+                    "with the model's; convert merged/<task> with llama.cpp and compare them yourself"
+                )
+            if len(set(map(str, formats))) < len(formats):
+                raise ValueError("name each format once")
+        return formats
 
 
 class Bm25(Section):
@@ -582,6 +609,13 @@ class Params(Section):
                 "evaluate.long: compares RoPE thetas; distill.rope_theta or quantize.rope_theta is null; give both, "
                 "or set haystacks and articles to null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gate_what_is_written(self) -> Self:
+        gate, form = "int8_weights_cosine_min", "openvino-int8"
+        if gate in self.promote.gates and form not in self.quantize.formats:
+            raise ValueError(f"promote.gates.{gate}: quantize.formats has no {form}; add it or remove the gate")
         return self
 
     @model_validator(mode="after")

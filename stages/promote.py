@@ -126,9 +126,9 @@ def register(client: "MlflowClient", name: str, release: Path, run_id: str, tags
         model = mlflow.pyfunc.log_model(
             name="embedder",
             python_model=str(SERVING),
-            artifacts={"merged": str(release / "merged")},
+            artifacts={"merged": str(release / "merged"), "calibration": str(release / "calibration.json")},
             signature=signature(),
-            input_example=(example, {"task": "retrieval", "dimensions": 0, "prompt_name": "document"}),
+            input_example=(example, {"task": "retrieval", "prompt": "document", "dimensions": 0, "precision": "float32"}),
             pip_requirements=[requirement(package) for package in SERVED_WITH],
         )
     check_served(model.model_uri, example, sorted(path.name for path in (release / "merged").iterdir()))
@@ -142,18 +142,22 @@ def requirement(package: str) -> str:
 
 
 def signature() -> "ModelSignature":
-    """A column of texts in, a row of float32 a text out; the column has no name, so that a list will do."""
+    """A column of texts in, a row a text out; the column has no name, so that a list will do.
+
+    The row is of float32 unless `precision` says otherwise, which a signature cannot.
+    """
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
     task = ParamSpec("task", "string", "retrieval")
     dimensions = ParamSpec("dimensions", "long", 0)
-    prompt_name = ParamSpec("prompt_name", "string", "document")
+    prompt = ParamSpec("prompt", "string", "document")
+    precision = ParamSpec("precision", "string", "float32")
     return ModelSignature(
         inputs=Schema([ColSpec("string")]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1))]),
-        params=ParamSchema([task, dimensions, prompt_name]),
+        params=ParamSchema([task, prompt, dimensions, precision]),
     )
 
 
