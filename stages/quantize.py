@@ -98,7 +98,7 @@ def _write_models(params: Params, release: Path, texts: Sequence[str]) -> tuple[
     from stages.release.reference import embedded_cases, reference
     from stages.release.samples import Samples
     from stages.release.texts import Case, fixed_cases
-    from stages.release.writers import save_formats
+    from stages.release.writers import Writer
 
     # What the release is read with from here on, whatever the phases were trained with.
     at_inference = (params.quantize.rope_theta, params.quantize.max_tokens)
@@ -108,6 +108,7 @@ def _write_models(params: Params, release: Path, texts: Sequence[str]) -> tuple[
     base = saved_encoder(EXTENDED / "student", *at_inference)
     base.save(release / "base")
     embedded = embedded_cases(base, cases, longest)
+    writer = Writer(release, params.quantize.formats)
     readings: dict[str, Reading] = {}
     limits: dict[str, dict[str, float]] = {}
     for task in tqdm(TASKS, desc="quantize", unit="adapter"):
@@ -117,7 +118,7 @@ def _write_models(params: Params, release: Path, texts: Sequence[str]) -> tuple[
         load_adapter(encoder, task, ADAPTED / task)
         readings[task] = reference(encoder, cases, embedded, prompts)
         merge_adapter(encoder)
-        save_formats(encoder, prompts, release, task, params.quantize.formats)
+        writer.write(encoder, prompts, task)
         limits[task] = embedding_limits(encoder.encode(texts, "document"), params.evaluate.truncate_dims)
     write_json(release / "calibration.json", calibration(limits))
     return Samples(cases, embedded, readings), len(fixed)
