@@ -475,8 +475,8 @@ class Quantize(Section):
         if isinstance(formats, list | tuple):
             if "gguf" in formats:
                 raise ValueError(
-                    "gguf is not released: no kept package loads it from Python here, so its vectors cannot be compared "
-                    "with the model's; convert merged/<task> with llama.cpp and compare them yourself"
+                    "gguf is not released: no kept package loads it from Python here, so its vectors could not be "
+                    "compared with the model's; convert merged/<task> with llama.cpp and compare them yourself"
                 )
             if len(set(map(str, formats))) < len(formats):
                 raise ValueError("name each format once")

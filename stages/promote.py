@@ -128,7 +128,10 @@ def register(client: "MlflowClient", name: str, release: Path, run_id: str, tags
             python_model=str(SERVING),
             artifacts={"merged": str(release / "merged"), "calibration": str(release / "calibration.json")},
             signature=signature(),
-            input_example=(example, {"task": "retrieval", "prompt": "document", "dimensions": 0, "precision": "float32"}),
+            input_example=(
+                example,
+                {"task": "retrieval", "prompt": "document", "dimensions": 0, "precision": "float32"},
+            ),
             pip_requirements=[requirement(package) for package in SERVED_WITH],
         )
     check_served(model.model_uri, example, sorted(path.name for path in (release / "merged").iterdir()))

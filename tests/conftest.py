@@ -1,5 +1,6 @@
 """What several tests share: no telemetry, and a release small enough to make in a second."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,8 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, task in enumerate(TASKS):
         torch.manual_seed(seed)
         save_sentence_transformer(backbone, release / "merged" / task)
+    limits = {task: {"8": 0.5, "16": 0.5, "32": 0.4} for task in TASKS}
+    (release / "calibration.json").write_text(json.dumps({"int8_limit": limits}))
     (release / "README.md").write_text("# tiny\n")
     return release
 

@@ -71,7 +71,7 @@ def test_every_stage_leaves_its_outputs(built: Path) -> None:
     for task in TASKS:
         assert (release / "adapters" / task / "adapter_model.safetensors").is_file()
         assert (release / "merged" / task / "modules.json").is_file()
-        assert (release / "openvino" / task / "model.xml").is_file()
+        assert (release / "openvino-int8" / task / "model.xml").is_file()
     metrics = json.loads((built / "data/evaluated/metrics.json").read_text(encoding="utf-8"))
     assert set(metrics["retrieval"]) == {"teacher", "bm25", "static", "base", "continued", "retrieval"}
     assert 0 < metrics["summary"]["retrieval_retention"] < 1.5

@@ -55,7 +55,9 @@ def run_isolated(site: Path, script: Path, arguments: Sequence[str], folder: Pat
     Raises:
         RuntimeError: it failed; its last lines are in the message.
     """
-    program = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    program = (
+        "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    )
     command = [sys.executable, *ISOLATED, "-c", program, str(site), str(script), *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:

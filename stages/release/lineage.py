@@ -59,7 +59,9 @@ def lineage_faults(lineage: Mapping[str, Any]) -> list[str]:
     faults = [f"lineage.json: {name} is empty" for name in FIELDS[:5] if not lineage[name]]
     parts = [lineage["teacher"], *lineage["sources"]]
     return faults + [
-        f"lineage.json: {part.get('name') or part.get('path')} has no licence" for part in parts if not part.get("license")
+        f"lineage.json: {part.get('name') or part.get('path')} has no licence"
+        for part in parts
+        if not part.get("license")
     ]
 
 

@@ -34,7 +34,24 @@ TEXTS = (
     "\u200b",  # a space of no width alone
     "[UNK] [CLS] [SEP] <s> </s> <|endoftext|>",
 )
-_SENTENCE = "the copper still stands by the river and the barley dries on the floor above it".split()
+_SENTENCE = [
+    "the",
+    "copper",
+    "still",
+    "stands",
+    "by",
+    "the",
+    "river",
+    "and",
+    "the",
+    "barley",
+    "dries",
+    "on",
+    "the",
+    "floor",
+    "above",
+    "it",
+]
 
 
 class Case(NamedTuple):

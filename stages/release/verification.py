@@ -70,7 +70,9 @@ def _card_faults(release: Path, lineage: dict[str, Any]) -> list[str]:
     expected = f"license: {lineage['license'].lower()}"
     texts = {path.relative_to(release).as_posix(): path.read_text(encoding="utf-8") for path in cards}
     found = [f"{name} does not say {expected!r}" for name, text in texts.items() if expected not in text.splitlines()]
-    missing = [one["name"] for one in lineage["sources"] if one["rows"]["train"] and one["name"] not in texts["README.md"]]
+    missing = [
+        one["name"] for one in lineage["sources"] if one["rows"]["train"] and one["name"] not in texts["README.md"]
+    ]
     return found + [f"README.md does not name the source {name}" for name in missing]
 
 
