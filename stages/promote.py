@@ -122,16 +122,14 @@ def register(client: "MlflowClient", name: str, release: Path, run_id: str, tags
     import pandas as pd
 
     example = pd.DataFrame({"text": ["a first sentence to embed", "a second one"]})
+    parameters = {"task": "retrieval", "prompt": "document", "dimensions": 0, "precision": "float32"}
     with mlflow.start_run(run_id=run_id):
         model = mlflow.pyfunc.log_model(
             name="embedder",
             python_model=str(SERVING),
             artifacts={"merged": str(release / "merged"), "calibration": str(release / "calibration.json")},
             signature=signature(),
-            input_example=(
-                example,
-                {"task": "retrieval", "prompt": "document", "dimensions": 0, "precision": "float32"},
-            ),
+            input_example=(example, parameters),
             pip_requirements=[requirement(package) for package in SERVED_WITH],
         )
     check_served(model.model_uri, example, sorted(path.name for path in (release / "merged").iterdir()))

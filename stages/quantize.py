@@ -81,9 +81,8 @@ def quantize(params: Params, output: Path) -> "Report":
     save_samples(release, samples.first(num_fixed))
     write_json(release / "parity.json", {"limits": limits, "formats": report})
     write_json(release / "lineage.json", _lineage(params))
-    write_json(
-        output / "metrics.json", {name: {"released": +one["released"], **one["tasks"]} for name, one in report.items()}
-    )
+    metrics = {name: {"released": int(one["released"]), **one["tasks"]} for name, one in report.items()}
+    write_json(output / "metrics.json", metrics)
     _write_cards(params, release, report)
     write_checksums(release)
     return report

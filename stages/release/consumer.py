@@ -2,8 +2,8 @@
 
 `consumer.py REQUEST ANSWERS`: the request is JSON with `format`, `release`, `tasks`, `threads`, `cases` ([side, text]),
 `embedded` (which cases) and `batch` (which of those once more, padded together). For each task ANSWERS gets
-<task>.json (token ids, settings) and <task>.npz (vectors). Imports only what the format's consumer has: a copy of nothing
-in this project would be a proof of nothing.
+<task>.json (token ids, settings) and <task>.npz (vectors). Imports what the format's consumer has, and nothing of this
+project: what shares its code proves nothing.
 
 Shapes: B texts, L tokens, D embedding dimension.
 """

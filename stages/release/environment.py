@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 
 # -I: neither the working folder nor PYTHONPATH nor the user's own packages; -S: not those of this environment either.
 ISOLATED = ("-I", "-S")
+_PROGRAM = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 
 
 def consumer_site(packages: Iterable[str], folder: Path) -> Path:
@@ -55,10 +56,7 @@ def run_isolated(site: Path, script: Path, arguments: Sequence[str], folder: Pat
     Raises:
         RuntimeError: it failed; its last lines are in the message.
     """
-    program = (
-        "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-    )
-    command = [sys.executable, *ISOLATED, "-c", program, str(site), str(script), *arguments]
+    command = [sys.executable, *ISOLATED, "-c", _PROGRAM, str(site), str(script), *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError("\n".join(done.stderr.strip().splitlines()[-3:]) or f"ended with {done.returncode}")

@@ -1,4 +1,4 @@
-"""What a release consists of: its formats, what a consumer installs for each, and how near to torch each has to stay."""
+"""What a release consists of: its formats, what a consumer installs for each, and which limits each is held to."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,18 +13,17 @@ class Format:
     name: str
     packages: tuple[str, ...]  # what its consumer installs
     kind: Kind  # of its weights: which limits of the recipe it is held to
-    padded_on_either_side: bool  # a graph takes positions from the mask; other libraries pad as the tokenizer says
 
 
 # Without one of these there is no release: what other people's tools load, and the parts that it was made of.
 NEEDED = (
-    Format("adapters", ("peft", "transformers", "torch"), "float32", padded_on_either_side=False),
-    Format("merged", ("sentence-transformers",), "float32", padded_on_either_side=False),
+    Format("adapters", ("peft", "transformers", "torch"), "float32"),
+    Format("merged", ("sentence-transformers",), "float32"),
 )
 # Written where the recipe names them, released where they pass.
 OPTIONAL = (
-    Format("onnx", ("onnxruntime", "tokenizers", "numpy"), "float32", padded_on_either_side=True),
-    Format("onnx-int8", ("onnxruntime", "tokenizers", "numpy"), "int8", padded_on_either_side=True),
-    Format("openvino-int8", ("openvino", "tokenizers", "numpy"), "int8", padded_on_either_side=True),
+    Format("onnx", ("onnxruntime", "tokenizers", "numpy"), "float32"),
+    Format("onnx-int8", ("onnxruntime", "tokenizers", "numpy"), "int8"),
+    Format("openvino-int8", ("openvino", "tokenizers", "numpy"), "int8"),
 )
 FORMATS = {one.name: one for one in (*NEEDED, *OPTIONAL)}

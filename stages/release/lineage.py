@@ -58,11 +58,8 @@ def lineage_faults(lineage: Mapping[str, Any]) -> list[str]:
         return [f"lineage.json has no {', '.join(missing)}"]
     faults = [f"lineage.json: {name} is empty" for name in FIELDS[:5] if not lineage[name]]
     parts = [lineage["teacher"], *lineage["sources"]]
-    return faults + [
-        f"lineage.json: {part.get('name') or part.get('path')} has no licence"
-        for part in parts
-        if not part.get("license")
-    ]
+    unlicensed = [part.get("name") or part.get("path") for part in parts if not part.get("license")]
+    return faults + [f"lineage.json: {name} has no licence" for name in unlicensed]
 
 
 def _sha256(value: Any) -> str:

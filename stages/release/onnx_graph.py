@@ -59,7 +59,7 @@ def export_onnx(encoder: Encoder) -> onnx.ModelProto:
 
 
 def _without_origins(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph without notes of the exporter: lines and folders of this machine's code, which differ each time."""
+    """The same graph without the exporter's notes: lines and folders of this machine's code, which differ each time."""
     graph = model.graph
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph, model):
         del part.metadata_props[:]

@@ -34,24 +34,7 @@ TEXTS = (
     "\u200b",  # a space of no width alone
     "[UNK] [CLS] [SEP] <s> </s> <|endoftext|>",
 )
-_SENTENCE = [
-    "the",
-    "copper",
-    "still",
-    "stands",
-    "by",
-    "the",
-    "river",
-    "and",
-    "the",
-    "barley",
-    "dries",
-    "on",
-    "the",
-    "floor",
-    "above",
-    "it",
-]
+_SENTENCE = "the copper still stands by the river and the barley dries on the floor above it"
 
 
 class Case(NamedTuple):
@@ -63,7 +46,8 @@ class Case(NamedTuple):
 
 def long_text(words: int) -> str:
     """A text of so many short words."""
-    return " ".join(_SENTENCE[number % len(_SENTENCE)] for number in range(words))
+    sentence = _SENTENCE.split()
+    return " ".join(sentence[number % len(sentence)] for number in range(words))
 
 
 def fixed_cases(longest: int, max_tokens: int) -> list[Case]:

@@ -22,7 +22,7 @@ NEEDED_FILES = (
     "parity/texts.json",
 )
 # First bytes of Python's pickles (protocols 2 to 5) and of zip files, which torch keeps them in.
-PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6)) + (b"PK\x03\x04",)
+PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 
 def content_faults(release: Path) -> list[str]:
@@ -70,9 +70,8 @@ def _card_faults(release: Path, lineage: dict[str, Any]) -> list[str]:
     expected = f"license: {lineage['license'].lower()}"
     texts = {path.relative_to(release).as_posix(): path.read_text(encoding="utf-8") for path in cards}
     found = [f"{name} does not say {expected!r}" for name, text in texts.items() if expected not in text.splitlines()]
-    missing = [
-        one["name"] for one in lineage["sources"] if one["rows"]["train"] and one["name"] not in texts["README.md"]
-    ]
+    trained_on = [one["name"] for one in lineage["sources"] if one["rows"]["train"]]
+    missing = [name for name in trained_on if f"| {name} |" not in texts["README.md"]]
     return found + [f"README.md does not name the source {name}" for name in missing]
 
 

@@ -1,4 +1,4 @@
-"""A release of a tiny student, as the stage makes it: every format, in the folder of a pipeline that ended before it."""
+"""A release of a tiny student as the stage makes it, in the folder of a pipeline that ended before it."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The card's own examples, run as a reader runs them: in the release's folder, with the packages that the card names."""
+"""The card's own examples, run as a reader runs them: in the release, with the packages that the card names."""
 
 import re
 from pathlib import Path
@@ -39,19 +39,14 @@ def test_sentence_transformers_examples_of_both_cards_run(built: Path, tmp_path:
     code = example((built / "README.md").read_text(), "sentence_transformers")
     (of_merged,) = blocks((built / "merged/clustering/README.md").read_text())
     check = "assert queries.shape == documents.shape == (1, 32)\n"
-    run(
-        FORMATS["merged"], f"{code}{check}import os\nos.chdir('merged/clustering')\n{of_merged}{check}", built, tmp_path
-    )
+    code += f"{check}import os\nos.chdir('merged/clustering')\n{of_merged}{check}"
+    run(FORMATS["merged"], code, built, tmp_path)
 
 
 def test_the_adapters_example_runs(built: Path, tmp_path: Path) -> None:
     code = example((built / "README.md").read_text(), "peft")
-    run(
-        FORMATS["adapters"],
-        f"{code}assert states.shape[2] == 32 and model.active_adapter == 'clustering'\n",
-        built,
-        tmp_path,
-    )
+    code += "assert states.shape[2] == 32 and model.active_adapter == 'clustering'\n"
+    run(FORMATS["adapters"], code, built, tmp_path)
 
 
 def run(form: Format, code: str, release: Path, folder: Path) -> None:
@@ -64,15 +59,15 @@ def test_smaller_vectors_are_those_of_sentence_transformers(built: Path, tmp_pat
     from sentence_transformers.util import quantize_embeddings
 
     code = next(block for block in blocks((built / "README.md").read_text()) if "packbits" in block)
-    code += f"np.savez({str(tmp_path / 'answer.npz')!r}, cut=cut, limit=limit, int8=int8, uint8=uint8, binary=binary, ubinary=ubinary)\n"
+    answer = tmp_path / "answer.npz"
+    code += f"np.savez({str(answer)!r}, cut=cut, limit=limit, int8=int8, uint8=uint8, binary=binary, ubinary=ubinary)\n"
     run(FORMATS["onnx"], code, built, tmp_path)
-    with np.load(tmp_path / "answer.npz", allow_pickle=False) as found:
+    with np.load(answer, allow_pickle=False) as found:
         ranges = np.outer([-1, 1], np.full(32, found["limit"]))
         for precision in ("int8", "uint8", "binary", "ubinary"):
-            expected = quantize_embeddings(found["cut"], precision=precision, ranges=ranges)
-            np.testing.assert_allclose(
-                found[precision].astype(int), expected.astype(int), atol=1 if "int8" in precision else 0
-            )
+            expected = quantize_embeddings(found["cut"], precision=precision, ranges=ranges).astype(int)
+            rounding = 1 if "int8" in precision else 0
+            np.testing.assert_allclose(found[precision].astype(int), expected, atol=rounding)
 
 
 def test_gguf_is_refused_in_words(built: Path) -> None:
