@@ -31,7 +31,7 @@ class GraphReader:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.padding = dict(self.tokenizer.padding)
         self.sides = ("right", "left")
-        self.run = _openvino(folder, threads) if name.startswith("openvino") else _onnx(folder, threads)
+        self.run = openvino_runner(folder, threads) if name.startswith("openvino") else onnx_runner(folder, threads)
 
     def about(self) -> dict[str, Any]:
         """What the format says of itself."""
@@ -58,7 +58,8 @@ class GraphReader:
         return [self.settings["prompts"][side] + text for side, text in cases]
 
 
-def _onnx(folder: Path, threads: int) -> Any:
+def onnx_runner(folder: Path, threads: int) -> Any:
+    """A function from `input_ids` and `attention_mask` [B, L] to [B, D], by onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -67,7 +68,8 @@ def _onnx(folder: Path, threads: int) -> Any:
     return lambda batch: session.run(["embeddings"], batch)[0]
 
 
-def _openvino(folder: Path, threads: int) -> Any:
+def openvino_runner(folder: Path, threads: int) -> Any:
+    """The same by OpenVINO."""
     import openvino
 
     # Its hint would compute in bfloat16 where a CPU can, and be nobody's reference.
