@@ -14,7 +14,7 @@ from stages.training.tracking import LINEAGE, git_state
 FIELDS = ("name", "license", "teacher", "sources", "recipe_sha256", "git_sha", "git_dirty", "dvc_lock_sha256")
 
 
-def lineage(facts: Mapping[str, Any], recipe: Mapping[str, Any], lock: Path, stages: Sequence[str]) -> dict[str, Any]:
+def lineage(facts: Mapping[str, Any], recipe: Any, lock: Path, stages: Sequence[str]) -> dict[str, Any]:
     """What lineage.json holds: the same for the same recipe, data and commit.
 
     Args:

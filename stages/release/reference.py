@@ -38,7 +38,6 @@ def reference(encoder: Encoder, cases: Sequence[Case], embedded: Sequence[int], 
 
 
 def _tokens(encoder: Encoder, case: Case, prompts: Mapping[str, str]) -> list[int]:
-    """As `Encoder.tokenize`, behind the task's prompt."""
-    # `tokenize` puts the prompt of the side before the text; these are the sides of a task.
+    """Behind the task's prompt: that of the encoder's side which has the same."""
     side = next(name for name, prompt in encoder.settings.prompts.items() if prompt == prompts[case.side])
     return encoder.tokenize([case.text], side)[0]

@@ -33,8 +33,8 @@ def content_faults(release: Path) -> list[str]:
     files = [path for path in sorted(release.rglob("*")) if path.is_file()]
     found += [f"{path.relative_to(release).as_posix()}: {why}" for path in files if (why := _not_plain(path))]
     found += [f"{name} is missing" for name in NEEDED_FILES if not (release / name).is_file()]
-    if found:
-        return found  # what these files say is not to be trusted
+    if found:  # what these files say is not to be trusted
+        return list(dict.fromkeys(found))
     lineage = _json(release / "lineage.json")
     return lineage_faults(lineage) + _card_faults(release, lineage) + _format_faults(release)
 
@@ -62,7 +62,10 @@ def _not_plain(path: Path) -> str | None:
     if path.suffix not in SUFFIXES:
         return f"a release holds no {path.suffix} files"
     with path.open("rb") as content:
-        return "this is a pickle" if content.read(4).startswith(PICKLES) else None
+        start = content.read(9)
+    if path.suffix == ".safetensors":  # eight bytes of length, which may be any, then JSON
+        return None if start.endswith(b"{") else "these are no safetensors"
+    return "this is a pickle" if start.startswith(PICKLES) else None
 
 
 def _card_faults(release: Path, lineage: dict[str, Any]) -> list[str]:

@@ -3,10 +3,14 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.modeling.encoder import Encoder
 from stages.release.graph import save_beside
 from stages.release.merged import save_sentence_transformer
+
+if TYPE_CHECKING:
+    from stages.release.onnx_graph import OnnxGraph
 
 
 class Writer:
@@ -14,6 +18,7 @@ class Writer:
 
     def __init__(self, release: Path, names: Sequence[str]) -> None:
         self._release, self._names = release, names
+        self._graph: OnnxGraph | None = None
 
     def write(self, encoder: Encoder, prompts: Mapping[str, str], task: str) -> None:
         """Write a task.
@@ -32,8 +37,7 @@ class Writer:
         """All are made of the ONNX graph, which is written where it is wanted, or put aside."""
         from stages.release.onnx_graph import OnnxGraph, int8_weights, save_onnx
 
-        if not hasattr(self, "_graph"):
-            self._graph = OnnxGraph(encoder)
+        self._graph = self._graph or OnnxGraph(encoder)
         graph = self._graph.filled(encoder)
         with tempfile.TemporaryDirectory(prefix="stillhouse-graph-") as aside:
             folder = self._release / "onnx" / task if "onnx" in self._names else Path(aside)

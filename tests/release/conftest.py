@@ -30,7 +30,8 @@ def workspace(
     origin = {"entity": "e", "source": "wikipedia", "language": "en", "license": "CC-BY-SA-4.0"}
     rows = [{"id": str(row), "query": "a", "document": text, **origin} for row, text in enumerate(sentences[:60])]
     write_table(folder / "data/curated/pairs/train.parquet", rows, SCHEMAS["pairs"])
-    counts = {one["name"]: {"train": 60, "dev": 0, "test": 0} for one in tiny_values()["curate"]["sources"]}
+    splits = {one["name"]: one["splits"] for one in tiny_values()["curate"]["sources"]}
+    counts = {name: {"train": 60 if one["dev"] + one["test"] < 1 else 0} for name, one in splits.items()}
     (folder / "data/curated/counts.json").write_text(json.dumps(counts))
     settings = EncoderSettings("last", PROMPTS, 24, 10_000.0)
     student = folder / "data/extended/student"

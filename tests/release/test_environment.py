@@ -8,25 +8,32 @@ from stages.release.environment import consumer_site, run_isolated
 from stages.release.formats import OPTIONAL
 
 TRY = """
-import importlib, sys
-for name in sys.argv[1].split(","):
+import importlib, pathlib, sys
+found = []
+for name in sys.argv[2].split(","):
     try:
         importlib.import_module(name)
+        found.append(name)
     except ModuleNotFoundError as error:
-        print(error.name, "cannot be imported")
-        sys.exit(f"no {error.name}")
+        assert error.name == name, error
+pathlib.Path(sys.argv[1]).write_text(",".join(found))
 """
+ABSENT = ("torch", "transformers", "sentence_transformers", "peft", "stages", "scipy", "mlflow")
 
 
 @pytest.mark.parametrize("packages", sorted({one.packages for one in OPTIONAL}))
-def test_a_light_consumer_has_no_torch(packages: tuple[str, ...], tmp_path: Path) -> None:
-    site = consumer_site(packages, tmp_path / "site")
-    script = tmp_path / "try.py"
+def test_a_light_consumer_has_what_it_installs_and_no_torch(packages: tuple[str, ...], tmp_path: Path) -> None:
+    script, found = tmp_path / "try.py", tmp_path / "found.txt"
     script.write_text(TRY)
-    run_isolated(site, script, [",".join(packages)], tmp_path)
-    for absent in ("torch", "transformers", "sentence_transformers", "peft", "stages", "scipy", "mlflow"):
-        with pytest.raises(RuntimeError, match=f"no {absent}"):
-            run_isolated(site, script, [absent], tmp_path)
+    site = consumer_site(packages, tmp_path / "site")
+    run_isolated(site, script, [str(found), ",".join((*packages, *ABSENT))], tmp_path)
+    assert found.read_text() == ",".join(packages)
+
+
+def test_what_failed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text("raise ValueError('no such model')")
+    with pytest.raises(RuntimeError, match="ValueError: no such model"):
+        run_isolated(tmp_path, tmp_path / "fails.py", [], tmp_path)
 
 
 def test_a_package_that_is_not_installed_is_named(tmp_path: Path) -> None:

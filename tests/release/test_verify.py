@@ -43,7 +43,7 @@ def test_the_command_lists_what_is_wrong_and_fails(copied: Path) -> None:
 
     assert command() == (0, f"{copied}: nothing is wrong with it\n")
     (copied / "calibration.json").unlink()
-    assert command() == (1, "wrong: calibration.json is missing\nwrong: calibration.json is missing\n")
+    assert command() == (1, "wrong: calibration.json is missing\n")
 
 
 KINDS = (
@@ -110,6 +110,7 @@ def added(name: str, content: bytes) -> Callable[[Path], Any]:
     [
         (added("base/a.pkl", b"\x80\x04."), ["base/a.pkl: a release holds no .pkl files"]),
         (added("base/a.txt", b"\x80\x04K\x01."), ["base/a.txt: this is a pickle"]),
+        (added("base/a.safetensors", b"\x80\x04K\x01."), ["base/a.safetensors: these are no safetensors"]),
         (added("base/pytorch_model.bin", b"PK\x03\x04"), ["base/pytorch_model.bin: a .bin file beside no graph"]),
         (lambda release: (release / "lineage.json").unlink(), ["lineage.json is missing"]),
         (lambda release: shutil.rmtree(release / "onnx"), ["onnx passed and is not there"]),
@@ -150,5 +151,5 @@ def test_other_weights_are_found_by_their_vectors(copied: Path) -> None:
     found = verify(copied, vectors=True, threads=1)
     assert {fault.partition(": ")[0] for fault in found} == {"adapters", "onnx", "onnx-int8", "openvino-int8"}, found
     assert any(fault.startswith("onnx: clustering: cosine_min is ") for fault in found)
-    assert any(fault.startswith("onnx-int8: retrieval: 1 of ") and "other tokens" in fault for fault in found), found
+    assert any(fault.startswith("onnx-int8: retrieval: ") and "other tokens" in fault for fault in found), found
     assert not any(fault.startswith("onnx: retrieval") for fault in found)
