@@ -6,13 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from ruamel.yaml import YAML
 
 from stages import quantize
-from stages.corpus.tables import SCHEMAS, write_table
-from stages.modeling.adapters import add_adapter, save_adapter
-from stages.modeling.encoder import EncoderSettings, load_encoder, saved_encoder
 from stages.params import Params
 from tests.conftest import TASKS
 
@@ -26,6 +22,12 @@ def workspace(
     backbones: dict[str, Path], sentences: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     """A folder with curated text, an extended student and four adapters, in which a stage can run."""
+    import torch
+
+    from stages.corpus.tables import SCHEMAS, write_table
+    from stages.modeling.adapters import add_adapter, save_adapter
+    from stages.modeling.encoder import EncoderSettings, load_encoder, saved_encoder
+
     folder = tmp_path_factory.mktemp("workspace")
     origin = {"entity": "e", "source": "wikipedia", "language": "en", "license": "CC-BY-SA-4.0"}
     rows = [{"id": str(row), "query": "a", "document": text, **origin} for row, text in enumerate(sentences[:60])]
