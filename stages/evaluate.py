@@ -72,17 +72,10 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     }
     metrics["long"] = _long(params, contenders)
     metrics["compression"] = _compression(params, contenders, release)
-    metrics["formats"] = json.loads((release / "parity.json").read_text(encoding="utf-8"))["formats"]
-    metrics["weights_int8"] = _weights(metrics["formats"])
+    metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
     metrics["summary"] = _summary(params, metrics) | _summary_beyond(contenders, metrics)
     _write(params, contenders, metrics, output)
     return metrics
-
-
-def _weights(formats: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """What int8 weights cost and save, by task; empty where the recipe does without them."""
-    merged, int8 = (formats.get(name, {"tasks": {}})["tasks"] for name in ("merged", "openvino-int8"))
-    return {task: row | {"float_megabytes": merged[task]["megabytes"]} for task, row in int8.items()}
 
 
 def _score_all(params: Params, contenders: "Contenders") -> Scores:
@@ -182,8 +175,8 @@ def _summary(params: Params, metrics: dict[str, Any]) -> dict[str, float]:
         "binary_retention": kept["binary"][full] / kept["float32"][full],
         "int8_retention": kept["int8"][full] / kept["float32"][full],
         "half_dimensions_retention": kept["float32"][half] / kept["float32"][full],
-        "model_megabytes": max(one["megabytes"] for one in metrics["formats"]["merged"]["tasks"].values()),
-        "formats_left_out": float(sum(not one["released"] for one in metrics["formats"].values())),
+        "int8_weights_cosine_min": min(one["cosine_min"] for one in metrics["weights_int8"].values()),
+        "model_megabytes": max(one["float_megabytes"] for one in metrics["weights_int8"].values()),
     }
 
 
@@ -192,8 +185,6 @@ def _summary_beyond(contenders: "Contenders", metrics: dict[str, Any]) -> dict[s
     from stages.evaluation.long import summary
 
     flat: dict[str, float] = {}
-    if metrics["weights_int8"]:
-        flat["int8_weights_cosine_min"] = min(one["cosine_min"] for one in metrics["weights_int8"].values())
     if "unseen" in metrics:
         ours, teacher = (metrics["unseen"][name]["mean"]["ndcg_at_10"] for name in ("retrieval", "teacher"))
         flat["unseen_retention"] = ours / teacher

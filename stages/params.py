@@ -480,6 +480,8 @@ class Quantize(Section):
                 )
             if len(set(map(str, formats))) < len(formats):
                 raise ValueError("name each format once")
+            if not any(str(name).endswith("int8") for name in formats):
+                raise ValueError("name onnx-int8 or openvino-int8: the evaluation says what int8 weights cost and save")
         return formats
 
 
@@ -609,13 +611,6 @@ class Params(Section):
                 "evaluate.long: compares RoPE thetas; distill.rope_theta or quantize.rope_theta is null; give both, "
                 "or set haystacks and articles to null"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _gate_what_is_written(self) -> Self:
-        gate, form = "int8_weights_cosine_min", "openvino-int8"
-        if gate in self.promote.gates and form not in self.quantize.formats:
-            raise ValueError(f"promote.gates.{gate}: quantize.formats has no {form}; add it or remove the gate")
         return self
 
     @model_validator(mode="after")

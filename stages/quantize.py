@@ -3,7 +3,8 @@
 Writes data/quantized/<name>: base/, adapters/<task>/ (PEFT), merged/<task>/ (Sentence Transformers), a folder for each
 further format that agrees with torch (onnx/, onnx-int8/, openvino-int8/), calibration.json (ranges of embeddings in
 int8), parity.json and parity/ (how near each format is, and the texts to prove it again), lineage.json, README.md and
-SHA256SUMS. Beside it metrics.json, the same figures for `dvc metrics`.
+SHA256SUMS. Beside it metrics.json, the same figures for `dvc metrics`, and weights.json, those of int8 weights for the
+evaluation.
 """
 
 import json
@@ -83,6 +84,7 @@ def quantize(params: Params, output: Path) -> "Report":
     write_json(release / "lineage.json", _lineage(params))
     metrics = {name: {"released": int(one["released"]), **one["tasks"]} for name, one in report.items()}
     write_json(output / "metrics.json", metrics)
+    write_json(output / "weights.json", _int8_weights(report))
     _write_cards(params, release, report)
     write_checksums(release)
     return report
@@ -157,6 +159,21 @@ def _add_sizes(release: Path, report: "Report") -> None:
         for task, figures in one["tasks"].items():
             files = (path for path in (release / name / task).rglob("*") if path.is_file())
             figures["megabytes"] = round(sum(path.stat().st_size for path in files) / 1e6, 3)
+
+
+def _int8_weights(report: "Report") -> dict[str, dict[str, float]]:
+    """What int8 weights cost and save, by task: OpenVINO's, else ONNX's, beside the float model.
+
+    Raises:
+        ValueError: neither could be read.
+    """
+    for name in ("openvino-int8", "onnx-int8"):
+        if name in report and report[name]["tasks"]:
+            whole = report["merged"]["tasks"]
+            kept = report[name]["tasks"].items()
+            return {task: row | {"float_megabytes": whole[task]["megabytes"]} for task, row in kept}
+    reasons = {name: one["reasons"] for name, one in report.items() if one["reasons"]}
+    raise ValueError(f"no format with int8 weights could be read: {reasons}")
 
 
 def _lineage(params: Params) -> dict[str, Any]:
