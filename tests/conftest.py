@@ -48,6 +48,8 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_sentence_transformer(backbone, release / "merged" / task)
         settings = {"pooling": "last", "prompts": {"query": "Query: ", "document": "Document: "}, "max_tokens": 64}
         (release / "merged" / task / "encoder.json").write_text(json.dumps(settings))
+    limits = {task: {"8": 0.5, "16": 0.5, "32": 0.4} for task in TASKS}
+    (release / "calibration.json").write_text(json.dumps({"int8_limit": limits}))
     (release / "README.md").write_text("# tiny\n")
     (release / "lineage.json").write_text('{"sources": [{"name": "words", "license": "MIT"}]}')
     return release

@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 # DVC follows the values that a stage reads from the recipe, not the code that reads them.
 RECIPE_READER = "stages.params"
-# What a user runs before a build, beside the pipeline.
-COMMANDS = {"stages.plan"}
+# What a user runs before a build or on a release, beside the pipeline.
+COMMANDS = {"stages.plan", "stages.verify"}
 MAY_IMPORT_MLFLOW = {
     "stages.planning.measured",
     "stages.training.recorder",

@@ -183,7 +183,6 @@ MACHINE: dict[str, Any] = {
     "relative_margin": 0.0,  # a random teacher finds all texts alike
     "num_texts": 64,
     "num_calibration_texts": 16,
-    "num_parity_texts": 4,
     "lengths": [160, 192],
     "num_documents": 3,
     "num_resamples": 20,
@@ -440,7 +439,7 @@ def test_the_release_is_saved_exported_and_loads_elsewhere(built: Path) -> None:
         load_adapter(encoder, task, release / "adapters" / task)
         texts, side = ["ba be bi", "ko " * 100], "query" if task == "retrieval" else "document"
         np.testing.assert_allclose(model.encode(texts, prompt_name="query"), encoder.encode(texts, side), atol=1e-4)
-        assert (release / "openvino" / task / "model.xml").is_file()
+        assert (release / "openvino-int8" / task / "model.xml").is_file()
 
 
 def test_the_evaluation_has_every_figure(built: Path) -> None:

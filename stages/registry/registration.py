@@ -23,13 +23,14 @@ def register(client: "MlflowClient", name: str, release: Path, run_id: str) -> "
     import pandas as pd
 
     example = pd.DataFrame({"text": ["a first sentence to embed", "a second one"]})
+    parameters = {"task": "retrieval", "prompt": "document", "dimensions": 0, "precision": "float32"}
     with mlflow.start_run(run_id=run_id):
         model = mlflow.pyfunc.log_model(
             name="embedder",
             python_model=str(SERVING),
-            artifacts={"merged": str(release / "merged")},
+            artifacts={"merged": str(release / "merged"), "calibration": str(release / "calibration.json")},
             signature=signature(),
-            input_example=(example, {"task": "retrieval", "dimensions": 0, "prompt_name": "document"}),
+            input_example=(example, parameters),
             pip_requirements=[requirement(package) for package in SERVED_WITH],
         )
     check_served(model.model_uri, example, sorted(path.name for path in (release / "merged").iterdir()))
@@ -43,18 +44,22 @@ def requirement(package: str) -> str:
 
 
 def signature() -> "ModelSignature":
-    """A column of texts in, a row of float32 a text out; the column has no name, so that a list will do."""
+    """A column of texts in, a row a text out; the column has no name, so that a list will do.
+
+    The row is of float32 unless `precision` says otherwise, which a signature cannot.
+    """
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
     task = ParamSpec("task", "string", "retrieval")
     dimensions = ParamSpec("dimensions", "long", 0)
-    prompt_name = ParamSpec("prompt_name", "string", "document")
+    prompt = ParamSpec("prompt", "string", "document")
+    precision = ParamSpec("precision", "string", "float32")
     return ModelSignature(
         inputs=Schema([ColSpec("string")]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1))]),
-        params=ParamSchema([task, dimensions, prompt_name]),
+        params=ParamSchema([task, prompt, dimensions, precision]),
     )
 
 
@@ -89,6 +94,6 @@ def served_cosine(
     model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
     least = 1.0
     for side, of_side in texts.items():
-        served = np.asarray(model.predict(list(of_side), params={"task": "retrieval", "prompt_name": side}))
+        served = np.asarray(model.predict(list(of_side), params={"task": "retrieval", "prompt": side}))
         least = min(least, float((served * vectors[side][: len(of_side)]).sum(axis=1).min()))
     return least
