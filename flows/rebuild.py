@@ -1,220 +1,165 @@
-"""Rebuild the model: the stages of dvc.yaml in order, each as a Prefect task, in the working folder.
+"""Rebuild the model: the stages of dvc.yaml in a workspace of their own, each as a Prefect task.
 
-DVC decides which stage is stale and runs it in a process of its own; this flow says when, shows each stage
-with its log, and puts the last good outputs back where a stage fails. Stages run one after another.
+DVC decides which stage is stale and runs it in a process of its own; this flow says when and where, shows each stage
+with its log, and leaves a branch with the new dvc.lock. The checkout that it starts from is not touched.
 """
 
 import argparse
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated, Any
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
+from prefect.states import Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
-from stages import params
+from flows.faults import Fault
+from flows.page import page, table
+from flows.pipeline import Stage, read_pipeline
+from flows.processes import stopping_all
+from flows.pushing import push_branch, push_outputs
+from flows.recipe import choose_recipe, halve_micro_batch, read_recipe
+from flows.registry import Champion, read_champion
+from flows.schedule import Outcome, run_stages
+from flows.stage import Order, StageFailed
+from flows.workspace import BRANCHES, RECIPE, STATE, Workspace, workspace
 
 PROMOTED = Path("data/promoted/version.json")
-REFUSED = Path(".stillhouse/refused")
-DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
-LAST_LINES = 20
-STOP_SECONDS = 10.0
+METRICS = Path("data/evaluated/metrics.json")
 EPHEMERAL_SERVER_SECONDS = 120  # Prefect's own server took 16 to 18 s to start, and its limit is 20
+STAGES_AT_ONCE = 16  # far above what the limits let run
+
+Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]
 
 
-class StageFailed(RuntimeError):
-    """A stage ended with an error; its last good outputs are back in place."""
+def run_name() -> str:
+    """Of a rebuild in lists: its recipe and where it is from."""
+    parameters = flow_run.parameters
+    return f"{Path(parameters.get('recipe') or RECIPE).stem} at {parameters.get('git_ref', 'HEAD')}"
 
 
-@dataclass(frozen=True)
-class StageResult:
-    """One stage of this rebuild: `cached`, `run` or `failed`, and its seconds."""
-
-    stage: str
-    outcome: str
-    seconds: float
-
-
-@flow(name="rebuild", log_prints=True)
-def rebuild(force: bool = False) -> list[StageResult]:
-    """Bring every output up to date, and publish a page with what was done and how the gates judged it.
-
-    Args:
-        force: run every stage, also those that DVC finds up to date.
-
-    Raises:
-        StageFailed: when a stage fails; the stages after it do not run.
-    """
-    check_recipe()
-    results: list[StageResult] = []
-    for stage in list_stages():
-        try:
-            named = run_stage.with_options(task_run_name=stage)
-            results.append(named(stage, force, build=f"prefect-{flow_run.id}"))
-        except StageFailed:
-            publish([*results, StageResult(stage, "failed", 0.0)])
-            raise
-    publish(results)
-    return results
-
-
-@task(name="stage", cache_policy=NO_CACHE)
-def run_stage(stage: str, force: bool, build: str) -> StageResult:
-    """Run one stage through DVC, with its output as this task's log.
+@flow(name="rebuild", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))  # type: ignore[arg-type]
+def rebuild(
+    recipe: str | None = None,
+    git_ref: str = "HEAD",
+    refresh: bool = False,
+    force: bool = False,
+    devices: tuple[Device, ...] = (),
+    stage_hours: Annotated[float, Field(gt=0)] | None = None,
+    push: bool = False,
+) -> State[Any]:
+    """Bring every output of a commit up to date, in a workspace of its own, and publish what was done and why.
 
     Args:
-        stage: name in dvc.yaml.
-        force: run it also when it is up to date.
-        build: what the stages of this rebuild have in common in MLflow.
+        recipe: file of the commit to use as params.yaml, e.g. deploy/recipes/nano.yaml; none: its own params.yaml.
+        git_ref: branch, tag or commit to build; origin/main and its like are fetched first.
+        refresh: read the sources again, also where nothing here tells that they changed: web, buckets, the hub.
+        force: run every stage, also those that are up to date.
+        devices: GPUs of the worker that this rebuild may use, as CUDA_VISIBLE_DEVICES names them; none: stages see what
+            the worker sees, and count as `cpu-heavy`.
+        stage_hours: a stage that takes longer is stopped; it goes on from its checkpoint next time.
+        push: send the outputs to DVC's remote, and the branch to git's `origin`.
 
     Raises:
-        StageFailed: with the last lines of the log; the last good outputs are put back first.
+        StageFailed: when a stage fails; those that need it do not run, the others end.
+        ValueError: for a recipe, commit or place that is refused, before any stage runs.
     """
-    logger = get_run_logger()
-    command = [*DVC, "repro", "--single-item", stage, *(["--force"] if force else [])]
-    started, ran, tail = time.monotonic(), False, deque[str](maxlen=LAST_LINES)
-    with process_group(command, stage_environment(build)) as process:
-        for line in lines_of(process):
-            logger.info(line)
-            tail.append(line)
-            ran = ran or line == f"Running stage '{stage}':"
-    if process.returncode:
-        raise StageFailed(failure_message(stage, process.returncode, tail, restore(stage)))
-    return StageResult(stage, "run" if ran else "cached", time.monotonic() - started)
+    number = f"{str(flow_run.id)[:8]}-{flow_run.run_count}"
+    with stopping_all(), workspace(Path.cwd(), number, git_ref) as space:
+        choose_recipe(space, recipe)
+        lock_from, lock = space.use_latest_lock(), space.lock()
+        get_run_logger().info("%s at %s, dvc.lock of %s", space.folder, space.commit, lock_from)
+        champion: Champion | None = None
+        while True:
+            stages = read_pipeline(space.folder, has_remote=space.has_remote())
+            forced = frozenset(one.name for one in stages if force or (refresh and one.needs.reads_sources))
+            if forced or any(one.reasons for one in stages):
+                champion = champion or read_champion(space.home, read_recipe(space))
+            outcome = run_stages(stages, order(space, forced, devices, stage_hours))
+            if not (_out_of_memory(outcome) and halve_micro_batch(space)):
+                break
+        if push and not outcome.failures:
+            push_outputs(space)
+        title = conclude(space, outcome, None if space.lock() == lock else number, lock_from, push=push)
+        publish(space, title, stages, outcome, champion)
+        if outcome.failures:
+            raise outcome.failures[0]
+        return Completed(message=title)
 
 
-def check_recipe() -> None:
-    """Refuse a wrong params.yaml before DVC deletes any output."""
-    params.read()
-
-
-def list_stages() -> list[str]:
-    """Names of the stages in the order of dvc.yaml, which is the order in which they can run."""
-    command = [*DVC, "stage", "list", "--name-only"]
-    listing = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return listing.stdout.split()
-
-
-def restore(stage: str) -> str:
-    """Put back a failed stage's last good outputs, which DVC had removed; say whether there were any."""
-    checkout = subprocess.run(
-        [*DVC, "checkout", "--force", stage],
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+def order(space: Workspace, forced: frozenset[str], devices: tuple[str, ...], stage_hours: float | None) -> Order:
+    """What this rebuild tells its stages."""
+    return Order(
+        folder=space.folder,
+        build=f"prefect-{flow_run.id}",
+        recipe=read_recipe(space),
+        forced=forced,
+        devices=devices,
+        locks=space.home / STATE / "devices",
+        limit=None if stage_hours is None else stage_hours * 3600,
+        has_remote=space.has_remote(),
     )
-    get_run_logger().info(checkout.stdout.strip())
-    if checkout.returncode:
-        return "There were no earlier outputs of this stage to put back."
-    return "Its last good outputs are back in place."
 
 
-def failure_message(stage: str, code: int, tail: Sequence[str], restored: str) -> str:
-    """What a person needs who sees only that the flow failed."""
-    lines = [f"stage '{stage}' failed with exit code {code}. {restored}"]
-    if REFUSED.is_dir():
-        lines.append(f"Refused rows, if this stage refused any, are in {REFUSED}/.")
-    return "\n".join([*lines, f"Last lines of its log (all of them are in the task '{stage}'):", *tail])
+def _out_of_memory(outcome: Outcome) -> bool:
+    return any(isinstance(one, StageFailed) and one.fault is Fault.MEMORY for one in outcome.failures)
 
 
-def stage_environment(build: str) -> dict[str, str]:
-    """Environment of a stage: this interpreter first in the path, progress bars that do not flood a log."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    own = {"PATH": path, "STILLHOUSE_BUILD": build, "PYTHONUNBUFFERED": "1"}
-    return {"TQDM_MININTERVAL": "10", **os.environ, **own}
+def conclude(space: Workspace, outcome: Outcome, number: str | None, lock_from: str, *, push: bool) -> str:
+    """Commit dvc.lock to a branch where it changed and nothing failed; say in a sentence what came of the rebuild.
+
+    Args:
+        number: of this rebuild, for the branch's name; None where dvc.lock is as it was.
+        lock_from: branch or commit whose dvc.lock the rebuild started from.
+    """
+    failed = [one.stage for one in outcome.results if one.outcome == "failed"]
+    if failed:
+        return f"Failed: {', '.join(failed)}. No branch was made; what the other stages did is in the cache."
+    ran = sum(one.outcome == "run" for one in outcome.results)
+    done = f"{ran} of {len(outcome.results)} stages ran" if ran else "Nothing was stale"
+    if number is None:
+        return f"{done}: all is as in dvc.lock of {lock_from}."
+    branch = f"{BRANCHES}/{datetime.now(UTC):%Y-%m-%d}-{number}"
+    space.commit_lock(branch, f"Retrain of {space.commit[:12]}")
+    if push:
+        push_branch(space, branch)
+    return f"{done}. To have it in a checkout: git merge {branch} && dvc checkout"
 
 
-@contextmanager
-def process_group(command: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process group of its own; none of it is left when the block ends, also by a cancel."""
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        yield process
-        process.wait()
-    finally:
-        stop_group(process)
-
-
-def stop_group(process: subprocess.Popen[str]) -> None:
-    """End the group politely, then for certain; also what remains of one that has ended by itself."""
-    for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and group_alive(process):
-            time.sleep(0.05)
-    process.wait()
-
-
-def group_alive(process: subprocess.Popen[str]) -> bool:
-    """Whether any process of the group is left; the first one is reaped on the way."""
-    process.poll()
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
-    """The command's output as it comes, without empty lines."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if text := line.rstrip():
-            yield text
-
-
-def publish(results: Sequence[StageResult]) -> None:
-    """Show the rebuild's page in Prefect's UI."""
-    create_markdown_artifact(page(results), key="rebuild", description="Stages and gates of this rebuild")
-
-
-def page(results: Sequence[StageResult]) -> str:
-    """The rebuild in Markdown: its stages, then, where none failed, the gates of the promoted version."""
-    lines = ["## Stages", "", "| stage | outcome | seconds |", "| --- | --- | ---: |"]
-    lines += [f"| {one.stage} | {one.outcome} | {one.seconds:.1f} |" for one in results]
-    if PROMOTED.is_file() and all(one.outcome != "failed" for one in results):
-        version = json.loads(PROMOTED.read_text(encoding="utf-8"))
-        title = f"## {version['name']} version {version['version']}: {version['validation_status']}"
-        lines += ["", f"{title} ({', '.join(version['aliases'])})", ""]
-        lines += ["| gate | figure | limit | verdict |", "| --- | ---: | --- | --- |"]
-        for gate in version["gates"]:
-            lines.append(f"| {gate['metric']} | {gate['figure']:.4f} | {gate['limit']} | {gate['verdict']} |")
-    return "\n".join(lines)
+def publish(space: Workspace, title: str, stages: list[Stage], outcome: Outcome, champion: Champion | None) -> None:
+    """Show the rebuild's page and table in Prefect's UI; the gates and figures where this rebuild has them."""
+    get_run_logger().info(title)
+    found = {
+        file: json.loads((space.folder / file).read_text(encoding="utf-8"))
+        for file in (PROMOTED, METRICS)
+        if not outcome.failures and (space.folder / file).is_file()
+    }
+    text = page(title, stages, outcome.results, found.get(PROMOTED), found.get(METRICS, {}).get("summary"), champion)
+    create_markdown_artifact(text, key="rebuild", description="Stages, gates and figures of this rebuild")
+    create_table_artifact(table(outcome.results), key="rebuild-stages", description="Stages of this rebuild")
 
 
 def main() -> None:
     """Rebuild once, on the Prefect server of PREFECT_API_URL or else on one that ends with this run."""
     parser = argparse.ArgumentParser(prog="python -m flows.rebuild", description=main.__doc__)
+    parser.add_argument("--recipe", help="file of the commit to use as params.yaml")
+    parser.add_argument("--git-ref", default="HEAD", help="branch, tag or commit (default: HEAD)")
+    parser.add_argument("--refresh", action="store_true", help="read the sources again")
     parser.add_argument("--force", action="store_true", help="run also the stages that are up to date")
-    arguments = parser.parse_args()
+    parser.add_argument("--devices", nargs="+", default=(), help="GPUs that the stages may use")
+    parser.add_argument("--stage-hours", type=float, help="stop a stage that takes longer")
+    parser.add_argument("--push", action="store_true", help="push outputs and branch")
+    arguments = vars(parser.parse_args())
     with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: EPHEMERAL_SERVER_SECONDS}):
         try:
-            rebuild(force=arguments.force)
-        except StageFailed as failure:  # Prefect has logged the traceback already
+            rebuild(**arguments)
+        except (StageFailed, ValueError, RuntimeError) as failure:  # Prefect has logged the traceback already
             sys.exit(f"error: {failure}")
 
 

@@ -1,45 +1,107 @@
-"""A real Prefect server."""
+"""A real Prefect server, and a small project under git and DVC whose stages are shell commands."""
 
-import os
-import signal
-import socket
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from pathlib import Path
 
-import httpx
 import pytest
 
-SERVER_SECONDS = 120
+from tests.servers import prefect_server
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A stage that a word in its source refuses, two adapters that do what their scripts say, and one that reads both.
+PIPELINE = """\
+stages:
+  curate:
+    cmd: >-
+      mkdir -p data .stillhouse/refused && cp data/sources/source.txt data/curated.txt &&
+      echo build $STILLHOUSE_BUILD && cp data/curated.txt .stillhouse/refused/rows.txt && grep good data/curated.txt
+    deps: [data/sources]
+    outs: [data/curated.txt]
+    meta: {slot: cpu-heavy}
+  adapt:
+    foreach:
+      retrieval: {}
+      clustering: {}
+    do:
+      cmd: sh ${key}.sh && echo devices $CUDA_VISIBLE_DEVICES && cp data/curated.txt data/${key}.txt
+      deps: [data/curated.txt, '${key}.sh']
+      outs: ['data/${key}.txt']
+      meta: {slot: gpu, devices: engine.processes}
+  evaluate:
+    cmd: mkdir -p data/evaluated data/promoted && cp metrics.json data/evaluated && cp version.json data/promoted
+    params: [engine]
+    deps: [data/retrieval.txt, data/clustering.txt, metrics.json, version.json]
+    outs: [data/evaluated, data/promoted]
+"""
+# The flow has the commit's own reader check a recipe; here its contract is one key.
+READER = """\
+import sys
+from pathlib import Path
+if "name:" not in Path(sys.argv[1]).read_text():
+    sys.exit(f"error: {sys.argv[1]}: name: missing")
+"""
+RECIPE = """\
+name: tiny
+engine: {processes: 1, micro_batch_tokens: 4096}  # kept
+promote: {registered_model: tiny}
+"""
+VERSION = (
+    '{"name": "tiny", "version": "3", "aliases": ["challenger"], "validation_status": "passed", "run_id": "abc",'
+    ' "gates": [{"metric": "retention", "figure": 0.9, "limit": ">= 0.85", "verdict": "passed"}]}'
+)
+FILES = {
+    "dvc.yaml": PIPELINE,
+    "stages/__init__.py": "",
+    "stages/params.py": READER,
+    "params.yaml": RECIPE,
+    "retrieval.sh": "true\n",
+    "clustering.sh": "true\n",
+    "metrics.json": '{"summary": {"retention": 0.9}}',
+    "version.json": VERSION,
+    ".gitignore": "/data/*\n/.stillhouse/\n/mlruns\n/mlflow.db\n__pycache__\n",
+    ".dvcignore": ".stillhouse\nmlruns\n",
+    "data/sources/source.txt": "good\n",
+}
 
 
 @pytest.fixture(scope="session")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prefect server with its own home and database."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    home = tmp_path_factory.mktemp("prefect")
-    with (home / "server.log").open("wb") as log:
-        environment = {**os.environ, "PREFECT_HOME": str(home)}
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_until_up(f"http://127.0.0.1:{port}/api/health", server)
-        yield f"http://127.0.0.1:{port}/api"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    with prefect_server(tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
-def wait_until_up(address: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + SERVER_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
-        try:
-            if httpx.get(address).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise TimeoutError(f"{address} did not answer within {SERVER_SECONDS} s")
+@pytest.fixture(scope="session")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project, committed and not built; to copy."""
+    home = tmp_path_factory.mktemp("project")
+    for name, text in FILES.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    subprocess.run(["git", "init", "--quiet", "--initial-branch", "main"], cwd=home, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=home, check=True)
+    commit("project", home)
+    return home
+
+
+@pytest.fixture
+def project(committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project, as working folder."""
+    home = shutil.copytree(committed, tmp_path / "project")
+    monkeypatch.chdir(home)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return home
+
+
+def git(*arguments: str, folder: Path | None = None) -> str:
+    command = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def commit(message: str, folder: Path | None = None) -> None:
+    git("add", "--all", folder=folder)
+    git("commit", "--quiet", "--message", message, folder=folder)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,97 +11,28 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.rebuild import StageResult, page, stage_environment
+from flows.rebuild import rebuild
+from flows.stage import StageFailed
+from tests.flows.conftest import ROOT, commit, git
 
-ROOT = Path(__file__).resolve().parents[2]
-SERVER_SECONDS = 120
-FLOW_SECONDS = 120
-
-# Two adapters from one matrix, a stage that a word in its source refuses, and one that lasts.
-PIPELINE = """\
-stages:
-  curate:
-    cmd: >-
-      mkdir -p data .stillhouse/refused && cp source.txt data/curated.txt && echo build $STILLHOUSE_BUILD &&
-      cp source.txt .stillhouse/refused/rows.txt && grep good source.txt
-    deps: [source.txt]
-    outs: [data/curated.txt]
-  adapt:
-    matrix:
-      task: [retrieval, clustering]
-    cmd: cp data/curated.txt data/${item.task}.txt
-    deps: [data/curated.txt]
-    outs: ['data/${item.task}.txt']
-  evaluate:
-    cmd: sh -c 'echo $$ > group.txt && sleep $(cat pause.txt)' && cp pause.txt data/evaluated.txt
-    deps: [data/retrieval.txt, pause.txt]
-    outs: [data/evaluated.txt]
-"""
-# The flow must check the recipe by the project's contract; here that is one key.
-PARAMS = """\
-from pathlib import Path
-def read():
-    if "name:" not in Path("params.yaml").read_text():
-        raise ValueError("params.yaml: name: missing")
-"""
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a Prefect server with its own home and database."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    home = tmp_path_factory.mktemp("prefect")
-    environment = {**os.environ, "PREFECT_HOME": str(home)}
-    with (home / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        address = f"http://127.0.0.1:{port}/api"
-        wait_until_up(f"{address}/health", server)
-        yield address
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def wait_until_up(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + SERVER_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
-        try:
-            if httpx.get(address).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise TimeoutError(f"{address} did not answer within {SERVER_SECONDS} s")
+FLOW_SECONDS = 900
+DVC = (sys.executable, "-m", "dvc")
 
 
 @pytest.fixture
-def project(tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PREFECT_API_URL", api)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    files = {
-        "dvc.yaml": PIPELINE,
-        "stages/params.py": PARAMS,
-        "stages/__init__.py": "",
-        "params.yaml": "name: tiny",
-    }
-    for name, text in (files | {"source.txt": "good\n", "pause.txt": "0\n"}).items():
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text(text)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], check=True)
-    return tmp_path
+def prefect(api: str, project: Path) -> Iterator[str]:
+    """Address of the server that flows of this process use, in the project."""
+    with temporary_settings({PREFECT_API_URL: api}):
+        yield api
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def started(api: str, *arguments: str) -> "subprocess.Popen[str]":
     """`python -m flows.rebuild` in the project."""
     return subprocess.Popen(
         [sys.executable, "-m", "flows.rebuild", *arguments],
+        env={**os.environ, "PREFECT_API_URL": api, "PYTHONPATH": str(ROOT)},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -110,7 +40,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finished(process: "subprocess.Popen[str]") -> str:
     """The flow's output, once it has ended; nothing of it is left behind when it does not end."""
     try:
         return process.communicate(timeout=FLOW_SECONDS)[0]
@@ -125,107 +55,110 @@ def latest_run(api: str) -> dict[str, Any]:
     return run
 
 
-def tasks_of(api: str, run: dict[str, Any]) -> list[tuple[str, str]]:
-    body = {"flow_runs": {"id": {"any_": [run["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
+def tasks_of(api: str, run: dict[str, Any]) -> dict[str, str]:
+    """States by name of task; one that never began has a suffix of Prefect's, left out here."""
+    body = {"flow_runs": {"id": {"any_": [run["id"]]}}}
     found = httpx.post(f"{api}/task_runs/filter", json=body).json()
-    return [(task["name"], task["state_type"]) for task in found]
+    return {task["name"].partition("-")[0]: task["state_type"] for task in found}
 
 
-def latest_page(api: str) -> str:
-    body = {"artifacts": {"key": {"any_": ["rebuild"]}}}
-    artifact = httpx.post(f"{api}/artifacts/latest/filter", json=body).json()[0]
-    return str(artifact["data"])
+def logs_of(api: str, run: dict[str, Any]) -> str:
+    body = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+    deadline = time.monotonic() + 30
+    while True:  # logs are sent in the background
+        text = "\n".join(log["message"] for log in httpx.post(f"{api}/logs/filter", json=body).json())
+        if "Finished in state" in text or time.monotonic() > deadline:
+            return text
+        time.sleep(0.2)
 
 
-def log_of(api: str, run: dict[str, Any]) -> str:
-    body = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
-    return "\n".join(line["message"] for line in httpx.post(f"{api}/logs/filter", json=body).json())
+def artifact(api: str, key: str) -> Any:
+    return httpx.get(f"{api}/artifacts/{key}/latest").json()["data"]
 
 
-def outcomes(api: str) -> list[str]:
-    """The second column of the latest page's table."""
-    return [line.split(" | ")[1] for line in latest_page(api).splitlines()[4:]]
-
-
-def test_a_rebuild_runs_what_is_stale_and_keeps_good_outputs_when_input_is_refused(project: Path, api: str) -> None:
-    Path("source.txt").write_text("bad\n")
-    refused = start()
-    assert "There were no earlier outputs of this stage to put back." in finish(refused)
-    assert refused.returncode == 1
-
-    Path("source.txt").write_text("good\n")
-    first = start()
-    assert "Finished in state Completed" in finish(first)
-    run = latest_run(api)
+def test_a_rebuild_leaves_a_branch_and_the_checkout_as_it_was(prefect: str) -> None:
+    state = rebuild(return_state=True)
+    assert state.message.startswith("4 of 4 stages ran. To have it in a checkout: git merge retrain/")
+    run = latest_run(prefect)
     stages = ["curate", "adapt@retrieval", "adapt@clustering", "evaluate"]
-    assert tasks_of(api, run) == [(stage, "COMPLETED") for stage in stages]
-    assert f"build prefect-{run['id']}" in log_of(api, run)
-    assert outcomes(api) == ["run"] * 4
+    assert tasks_of(prefect, run) == dict.fromkeys(stages, "COMPLETED")
+    assert f"build prefect-{run['id']}" in logs_of(prefect, run)
+    assert "## tiny version 3: passed (challenger)" in artifact(prefect, "rebuild")
+    assert artifact(prefect, "rebuild-progress") == 100.0
+    assert git("status", "--porcelain") == ""
+    assert not list(Path(".stillhouse/workspaces").iterdir())
+    assert not Path("data/curated.txt").exists()
+    (branch,) = git("branch", "--list", "retrain/*", "--format=%(refname:short)").splitlines()
+    git("merge", "--quiet", branch)
+    subprocess.run([*DVC, "checkout", "--quiet"], check=True)
+    assert Path("data/evaluated/metrics.json").is_file()
+    assert subprocess.run([*DVC, "status", "--json"], stdout=subprocess.PIPE, check=True).stdout.strip() == b"{}"
 
-    Path("pause.txt").write_text("0.1\n")
-    assert "Finished in state Completed" in finish(start())
-    assert outcomes(api) == ["cached", "cached", "cached", "run"]
+    assert rebuild(return_state=True).message.startswith("Nothing was stale: all is as in dvc.lock of")
+    assert git("branch", "--list", "retrain/*", "--format=%(refname:short)") == branch
 
-    Path("source.txt").write_text("bad again\n")
-    refused = start()
-    output = finish(refused)
-    assert refused.returncode == 1
-    assert Path("data/curated.txt").read_text() == "good\n"
-    assert "Its last good outputs are back in place." in output
-    assert "are in .stillhouse/refused/" in output
-    assert "failed to reproduce 'curate'" in output
-    run = latest_run(api)
+    # A new recipe of the commit; what does not read its values stays as it is.
+    Path("other.yaml").write_text(Path("params.yaml").read_text().replace("4096", "2048"))
+    commit("recipe")
+    assert rebuild(recipe="other.yaml", return_state=True).message.startswith("1 of 4 stages ran.")
+    assert "| evaluate | run |" in artifact(prefect, "rebuild")
+    assert "| params.yaml: engine modified |" in artifact(prefect, "rebuild")
+
+
+def test_bad_data_ends_what_needs_it_and_is_not_tried_again(prefect: str) -> None:
+    Path("data/sources/source.txt").write_text("bad\n")
+    commit("source")
+    with pytest.raises(StageFailed, match="'curate' failed"):
+        rebuild()
+    (kept,) = [one for one in Path(".stillhouse/workspaces").iterdir() if one.is_dir()]
+    assert (kept / ".stillhouse/refused/rows.txt").read_text() == "bad\n"
+    run = latest_run(prefect)
     assert run["state_type"] == "FAILED"
-    assert tasks_of(api, run) == [("curate", "FAILED")]
-    assert "| curate | failed |" in latest_page(api)
+    assert tasks_of(prefect, run) == {
+        "curate": "FAILED",
+        "adapt@retrieval": "PENDING",
+        "adapt@clustering": "PENDING",
+        "evaluate": "PENDING",
+    }
+    assert "| evaluate | not reached |" in artifact(prefect, "rebuild")
 
 
-def test_a_wrong_recipe_ends_before_any_stage(project: Path, api: str) -> None:
-    Path("params.yaml").write_text("nmae: tiny")
-    process = start()
-    assert "params.yaml: name: missing" in finish(process)
-    assert process.returncode == 1
-    assert tasks_of(api, latest_run(api)) == []
+def test_a_device_whose_memory_is_full_gets_smaller_pieces_of_a_recipe_that_says_so(prefect: str) -> None:
+    Path("clustering.sh").write_text(
+        "grep -q 4096 params.yaml && { echo torch.OutOfMemoryError: CUDA out of memory; exit 1; }; true\n"
+    )
+    commit("script")
+    assert "stages ran" in rebuild(return_state=True).message
+    assert "again with engine.micro_batch_tokens 2048" in logs_of(prefect, latest_run(prefect))
+    (branch,) = git("branch", "--list", "retrain/*", "--format=%(refname:short)").splitlines()
+    assert "micro_batch_tokens: 2048}  # kept" in git("show", f"{branch}:params.yaml")
 
 
-def test_a_cancel_ends_the_stage_and_its_children(project: Path, api: str) -> None:
-    Path("pause.txt").write_text("600\n")
-    process = start()
+def test_rebuilds_and_a_repro_by_hand_go_on_side_by_side(api: str, project: Path) -> None:
+    """Of two rebuilds one holds the device; a third is told to end; none sees the others."""
+    ours = [started(api, "--devices", "3") for _ in range(2)]
+    by_hand = subprocess.Popen([*DVC, "--wait-for-lock", "repro", "--quiet"])
+    outputs = [finished(one) for one in ours]
+    assert [one.returncode for one in ours] == [0, 0], outputs
+    assert by_hand.wait(FLOW_SECONDS) == 0
+    assert Path("data/evaluated/metrics.json").is_file()
+    assert len(git("branch", "--list", "retrain/*").splitlines()) == 2
+    assert all("devices 3" in one or "Stage 'adapt@retrieval' is cached" in one for one in outputs)
+
+
+def test_a_cancel_ends_the_stage_and_its_children(api: str, project: Path) -> None:
+    Path("retrieval.sh").write_text(f"echo $$ > {project}/pid.part; mv {project}/pid.part {project}/pid; sleep 600\n")
+    commit("script")
+    process = started(api)
     deadline = time.monotonic() + FLOW_SECONDS
-    while not Path("group.txt").exists() and time.monotonic() < deadline:
+    while not Path("pid").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    child = int(Path("group.txt").read_text())
+    child = int(Path("pid").read_text())
     os.kill(process.pid, signal.SIGTERM)
-    finish(process)
+    assert "'adapt@retrieval' - Finished in state Cancelled" in finished(process)
     assert process.returncode != 0
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
-
-
-def test_the_page_shows_the_gates_of_a_finished_rebuild(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("data/promoted").mkdir(parents=True)
-    Path("data/promoted/version.json").write_text(
-        '{"name": "tiny", "version": "3", "aliases": ["challenger"], "validation_status": "refused",'
-        ' "gates": [{"metric": "retention", "figure": 0.5, "limit": ">= 0.85", "verdict": "refused"}]}'
-    )
-    done = [StageResult("curate", "cached", 0.52)]
-    assert page(done).splitlines()[4:] == [
-        "| curate | cached | 0.5 |",
-        "",
-        "## tiny version 3: refused (challenger)",
-        "",
-        "| gate | figure | limit | verdict |",
-        "| --- | ---: | --- | --- |",
-        "| retention | 0.5000 | >= 0.85 | refused |",
-    ]
-    assert "retention" not in page([*done, StageResult("embed", "failed", 0.0)])
-
-
-def test_a_stage_finds_this_interpreter_first() -> None:
-    environment = stage_environment("one")
-    assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
-    assert environment["STILLHOUSE_BUILD"] == "one"
 
 
 def test_the_flow_imports_nothing_heavy() -> None:

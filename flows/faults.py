@@ -1,0 +1,84 @@
+"""Why a stage failed, and whether trying again can help: by how it ended and by the exception that ended it.
+
+A stage ends with 0, by a signal, or with 1 and a last line that says why. DVC passes on neither code nor signal but
+names it, so both are read from the log:
+
+| fault | how it shows | what follows |
+| --- | --- | --- |
+| BUSY | another process holds the teacher's store or this run's checkpoint | again, until the stage's limit |
+| LOST | a signal ended it: a lost worker, the kernel short of memory | again; training goes on from its checkpoint |
+| NETWORK | a connection, a name or a server failed | again after a pause |
+| MEMORY | the accelerator's memory is full | the whole recipe again with half of `engine.micro_batch_tokens` |
+| FINAL | anything else: bad data, a bad recipe, a bug, a full disk | stop; the log says what to do |
+"""
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+
+
+class Fault(Enum):
+    """What kind of failure a stage's end was."""
+
+    BUSY = "busy"
+    LOST = "lost"
+    NETWORK = "network"
+    MEMORY = "memory"
+    FINAL = "final"
+
+
+# Seconds before each further attempt; then the fault counts as lasting.
+PAUSES: dict[Fault, tuple[float, ...]] = {Fault.LOST: (5.0, 30.0), Fault.NETWORK: (10.0, 30.0, 60.0, 120.0)}
+BUSY_PAUSE = 10.0
+
+# Of stages.embed and stages.training.checkpoints.
+_BUSY = re.compile(r"another process (writes to|is training) ")
+# DVC's last line; a shell says 128 + n where signal n ended its command.
+_EXIT = re.compile(r"failed to run: .* exited with (-?\d+)")
+_EXCEPTION = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Timeout|Disconnected)|IncompleteRead|gaierror): ")
+_MEMORY = {"OutOfMemoryError"}
+_NETWORK = {
+    "APIConnectionError",
+    "APITimeoutError",
+    "ClientConnectorError",
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectTimeoutError",
+    "ConnectionAbortedError",
+    "ConnectionClosedError",
+    "ConnectionError",
+    "ConnectionRefusedError",
+    "ConnectionResetError",
+    "EndpointConnectionError",
+    "IncompleteRead",
+    "InternalServerError",
+    "MaxRetryError",
+    "NewConnectionError",
+    "ReadTimeout",
+    "ReadTimeoutError",
+    "RemoteDisconnected",
+    "RemoteProtocolError",
+    "ServerDisconnectedError",
+    "TimeoutError",
+    "gaierror",
+}
+# MLflow's server was away: the stage's own exception only says that it could not be recorded.
+_UNRECORDED = re.compile(
+    r"MLflow could not record it: .*(Max retries exceeded|Connection|timed out|error code 50[234])"
+)
+
+
+def classify(lines: Sequence[str]) -> Fault:
+    """The fault behind a failed stage, from its last lines as DVC printed them."""
+    text = "\n".join(lines)
+    if _BUSY.search(text):
+        return Fault.BUSY
+    names = [found[1] for line in lines if (found := _EXCEPTION.match(line))]
+    if _MEMORY & set(names):
+        return Fault.MEMORY
+    if (names and names[-1] in _NETWORK) or _UNRECORDED.search(text):
+        return Fault.NETWORK
+    exits = _EXIT.findall(text)
+    if exits and (int(exits[-1]) < 0 or int(exits[-1]) > 128) and int(exits[-1]) != 255:
+        return Fault.LOST
+    return Fault.FINAL

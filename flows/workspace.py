@@ -1,0 +1,175 @@
+"""A folder of its own for each rebuild: a git worktree at a commit, with the checkout's cache, stores and sources.
+
+Nothing that a rebuild does touches the checkout's files, so any number of rebuilds and a person's `dvc repro` go on
+side by side. They share what is safe to share: DVC's cache, the teacher's vectors and the checkpoints, which have locks
+of their own, and MLflow's store.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.config import Config
+from filelock import FileLock, Timeout
+
+from flows.pipeline import SOURCES
+from flows.processes import output
+
+STATE = Path(".stillhouse")
+WORKSPACES = STATE / "workspaces"
+RECIPE = Path("params.yaml")
+LOCK = Path("dvc.lock")
+# Folders and files of the checkout that a workspace uses as its own.
+SHARED_FOLDERS = (STATE / "vectors", STATE / "checkpoints", STATE / "profiles", Path("mlruns"))
+SHARED_FILES = (STATE / "mlflow.lock", Path("mlflow.db"))
+BRANCHES = "retrain"
+KEPT = 5  # workspaces of rebuilds that did not end well
+_AUTHOR = ("-c", "user.name=stillhouse rebuild", "-c", "user.email=rebuild@stillhouse.invalid")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A rebuild's folder: a worktree of `home`'s repository, started from `commit`."""
+
+    home: Path
+    folder: Path
+    commit: str
+
+    def git(self, *arguments: str) -> str:
+        """What git prints in the workspace."""
+        return output(["git", *arguments], self.folder)
+
+    def use_recipe(self, text: str, title: str) -> None:
+        """Make a recipe the workspace's params.yaml; where it is another one, commit it, so that a commit names it."""
+        (self.folder / RECIPE).write_text(text, encoding="utf-8")
+        if self.git("status", "--porcelain", "--", str(RECIPE)):
+            self.git("add", str(RECIPE))
+            self.git(*_AUTHOR, "commit", "--quiet", "--no-verify", "-m", title)
+
+    def use_latest_lock(self) -> str:
+        """Start from the newest dvc.lock of this recipe: the commit's, or that of an earlier rebuild's branch.
+
+        Which one can change nothing but time: DVC holds every entry against what is really there. Returns its origin.
+        """
+        recipe = self.git("rev-parse", f"HEAD:{RECIPE}")
+        branches = self.git("for-each-ref", "--format=%(refname:short)", f"refs/heads/{BRANCHES}/").split()
+        same = [one for one in branches if self._has(one, LOCK) and self._blob(one, RECIPE) == recipe]
+        stamps = {one: self._changed(one) for one in (self.commit, *same)}
+        newest = max(stamps, key=lambda one: stamps[one])
+        if newest != self.commit:
+            (self.folder / LOCK).write_text(self.git("show", f"{newest}:{LOCK}") + "\n", encoding="utf-8")
+        return newest
+
+    def lock(self) -> str:
+        """The content of dvc.lock; empty where there is none yet."""
+        return (self.folder / LOCK).read_text(encoding="utf-8") if (self.folder / LOCK).is_file() else ""
+
+    def _has(self, revision: str, file: Path) -> bool:
+        return bool(self.git("ls-tree", "--name-only", revision, "--", str(file)))
+
+    def _blob(self, revision: str, file: Path) -> str:
+        return self.git("rev-parse", f"{revision}:{file}") if self._has(revision, file) else ""
+
+    def _changed(self, revision: str) -> int:
+        """When dvc.lock last changed there, in seconds since 1970; 0: never."""
+        return int(self.git("log", "-1", "--format=%ct", revision, "--", str(LOCK)) or 0)
+
+    def has_remote(self) -> bool:
+        """Whether DVC has a default remote, from which outputs that are not in the cache may come."""
+        return "remote" in Config(dvc_dir=str(self.folder / ".dvc"))["core"]
+
+    def commit_lock(self, branch: str, title: str) -> None:
+        """Commit dvc.lock to a new branch, which then has recipe and lock of this rebuild."""
+        self.git("add", str(LOCK))
+        self.git(*_AUTHOR, "commit", "--quiet", "--no-verify", "--allow-empty", "-m", title)
+        self.git("branch", branch, "HEAD")
+
+    def remove(self) -> None:
+        """Delete the folder; what it shares stays."""
+        output(["git", "worktree", "remove", "--force", str(self.folder)], self.home)
+
+
+@contextmanager
+def workspace(home: Path, name: str, revision: str) -> Iterator[Workspace]:
+    """A workspace of a checkout, removed when the block ends well and kept for a look when it does not.
+
+    Args:
+        home: the checkout's root.
+        name: of the workspace, unique.
+        revision: branch, tag or commit; one of a remote is fetched first.
+
+    Raises:
+        ValueError: the folder is no git checkout, or has no such revision.
+        RuntimeError: git failed; with what it said.
+    """
+    commit = resolve_commit(home, revision)
+    (home / WORKSPACES).mkdir(parents=True, exist_ok=True)
+    lock = home / WORKSPACES / f"{name}.lock"
+    with FileLock(lock, thread_local=False):
+        remove_old(home)
+        made = Workspace(home, home / WORKSPACES / name, commit)
+        output(["git", "worktree", "add", "--quiet", "--detach", str(made.folder), commit], home)
+        _share(home, made.folder)
+        _copy_sources(home, made.folder)
+        yield made
+        made.remove()
+        lock.unlink()
+
+
+def remove_old(home: Path) -> None:
+    """Remove what ended rebuilds left, except for the newest few."""
+    output(["git", "worktree", "prune"], home)
+    folders = [one for one in (home / WORKSPACES).iterdir() if one.is_dir()]
+    for folder in sorted(folders, key=lambda one: one.stat().st_mtime)[: -KEPT or None]:
+        try:
+            with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
+                output(["git", "worktree", "remove", "--force", str(folder)], home)
+                folder.with_name(f"{folder.name}.lock").unlink()
+        except Timeout:
+            continue  # its rebuild still runs
+
+
+def resolve_commit(home: Path, revision: str) -> str:
+    """The commit that a revision names in the checkout."""
+    if not (home / ".git").exists():
+        raise ValueError(
+            f"{home} is no git checkout; a rebuild starts from a commit: run `git init` and commit, or clone"
+        )
+    remote = revision.partition("/")[0]
+    if "/" in revision and remote in output(["git", "remote"], home).split():
+        output(["git", "fetch", "--quiet", remote], home)
+    try:
+        return output(["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"], home)
+    except RuntimeError as error:
+        raise ValueError(f"git_ref: {home} has no commit {revision!r}; push or fetch it, or name another") from error
+
+
+def _share(home: Path, folder: Path) -> None:
+    (folder / STATE).mkdir(exist_ok=True)
+    for name in SHARED_FOLDERS:
+        (home / name).mkdir(parents=True, exist_ok=True)
+    for name in (*SHARED_FOLDERS, *SHARED_FILES):
+        (folder / name).symlink_to(home / name)  # of a file also before it exists
+    _share_dvc(home, folder)
+
+
+def _share_dvc(home: Path, folder: Path) -> None:
+    """The checkout's cache, remotes and local settings; locks and indexes of its own, gone with the folder."""
+    known = Config(dvc_dir=str(home / ".dvc"))
+    with Config(dvc_dir=str(folder / ".dvc")).edit("local") as own:
+        for section, values in known.load_one("local").items():
+            own[section].update(values)
+        own["remote"] = known["remote"]
+        own["cache"]["dir"] = known["cache"].get("dir") or str(home / ".dvc/cache")
+        own["core"]["site_cache_dir"] = str(folder / ".dvc/tmp/site")
+    (folder / ".dvc/config.local").chmod(0o600)  # remotes may carry credentials
+
+
+def _copy_sources(home: Path, folder: Path) -> None:
+    """Copy the user's own files, which git does not know, as they are now: later changes are for the next rebuild."""
+    listed = output(["git", "ls-files", "--others", "-z", "--", SOURCES], home)
+    for name in filter(None, listed.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(home / name, folder / name)

@@ -1,0 +1,61 @@
+"""Which failures are tried again, by the last lines that DVC printed."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.faults import Fault, classify
+
+ROOT = Path(__file__).resolve().parents[2]
+UNRECORDED = "stages.training.tracking.TrackingError: distill: MLflow could not record it: MlflowException:"
+FAILED = "ERROR: failed to reproduce 'distill': failed to run: python -m stages.distill, exited with {}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "lines"),
+    [
+        (Fault.LOST, [FAILED.format(-9)]),
+        (Fault.LOST, [FAILED.format(137)]),
+        (Fault.FINAL, [FAILED.format(1)]),
+        (Fault.FINAL, [FAILED.format(255)]),
+        (Fault.FINAL, []),
+        (Fault.FINAL, ["ValueError: loss is NaN at step 3", FAILED.format(1)]),
+        (Fault.FINAL, ["error: params.yaml: seed: missing", FAILED.format(1)]),
+        (Fault.FINAL, ["OSError: [Errno 28] No space left on device", FAILED.format(1)]),
+        (Fault.MEMORY, ["torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", FAILED.format(1)]),
+        (Fault.NETWORK, ["requests.exceptions.ConnectionError: refused", FAILED.format(1)]),
+        (Fault.NETWORK, ["openai.APITimeoutError: Request timed out.", FAILED.format(1)]),
+        # What is raised last is what ended the stage, not what it was handling.
+        (Fault.FINAL, ["ConnectionError: refused", "ValueError: no such data set", FAILED.format(1)]),
+        (
+            Fault.NETWORK,
+            [
+                f"{UNRECORDED} API request failed with exception HTTPConnectionPool: Max retries exceeded",
+                FAILED.format(1),
+            ],
+        ),
+        (
+            Fault.FINAL,
+            [
+                f"{UNRECORDED} a metric is no number",
+                FAILED.format(1),
+            ],
+        ),
+        (Fault.BUSY, ["RuntimeError: another process writes to .stillhouse/vectors; wait", FAILED.format(1)]),
+        (Fault.BUSY, ["RuntimeError: another process is training distill in x; wait", FAILED.format(1)]),
+    ],
+)
+def test_a_failure_is_told_by_its_last_lines(fault: Fault, lines: list[str]) -> None:
+    assert classify(lines) is fault
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("stages/embed.py", "another process writes to "),
+        ("stages/training/checkpoints.py", "another process is training "),
+        ("stages/training/tracking.py", "MLflow could not record it: "),
+    ],
+)
+def test_the_stages_say_what_is_looked_for(file: str, words: str) -> None:
+    assert words in (ROOT / file).read_text(encoding="utf-8")

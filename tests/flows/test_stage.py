@@ -1,0 +1,108 @@
+"""One stage under DVC: what runs, what is tried again, what is stopped, what a log shows."""
+
+import logging
+import os
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import stage as stage_module
+from flows.faults import Fault
+from flows.pipeline import Needs, Stage
+from flows.processes import Stopped
+from flows.stage import Order, StageFailed, number_of_devices, run_once, run_until_it_lasts, stage_environment
+
+CURATE = Stage("curate", (), Needs("cpu-heavy", None, reads_sources=True), ("data/sources new",))
+RETRIEVAL = Stage("adapt@retrieval", ("curate",), Needs("gpu", "engine.processes", reads_sources=False), ())
+
+
+@pytest.fixture
+def order(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Order:
+    """An order for the project itself, with a curated file for the adapters."""
+    monkeypatch.setattr(stage_module, "get_run_logger", lambda: logging.getLogger("stage"))
+    caplog.set_level(logging.INFO, "stage")
+    (project / "data/curated.txt").write_text("good\n")
+    return Order(
+        project, "one", {"engine": {"processes": 2}}, frozenset(), (), project / "locks", None, has_remote=False
+    )
+
+
+def test_a_stage_killed_by_a_signal_is_tried_again_and_shows_no_secret(
+    order: Order, project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stage_module, "PAUSES", {Fault.LOST: (0.0,)})
+    monkeypatch.setenv("STORE_PASSWORD", "open-sesame")
+    (project / "retrieval.sh").write_text("echo open-sesame; [ -e lost ] || { touch lost; kill -9 $$; }\n")
+    assert run_until_it_lasts(RETRIEVAL, order, ("1", "3"))
+    assert "this may pass (lost): trying again in 0 s" in caplog.text
+    assert "devices 1,3" in caplog.text
+    assert "open-sesame" not in caplog.text
+    assert (project / "data/retrieval.txt").read_text() == "good\n"
+
+
+def test_a_stage_that_fails_for_good_is_not_tried_again(order: Order, project: Path) -> None:
+    (project / "data/sources/source.txt").write_text("bad\n")
+    with pytest.raises(StageFailed, match=r"'curate' failed with exit code 255\. The checkout is untouched") as failed:
+        run_until_it_lasts(CURATE, order, ())
+    assert failed.value.fault is Fault.FINAL
+    assert f"{project}/.stillhouse/refused/" in str(failed.value)
+    assert "failed to reproduce 'curate'" in str(failed.value)
+
+
+def test_a_stage_over_its_limit_is_stopped(order: Order, project: Path) -> None:
+    (project / "retrieval.sh").write_text("sleep 600\n")
+    with pytest.raises(
+        StageFailed, match=r"'adapt@retrieval' took longer than 0\.001 h \(stage_hours\) and was stopped"
+    ):
+        run_once(RETRIEVAL, replace(order, limit=3.6), ())
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_a_stage_is_not_tried_again_once_the_rebuild_has_to_end(
+    order: Order, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = threading.Event()
+
+    def attempt(*_: object) -> tuple[bool, int, list[str]]:
+        stop.set()
+        return True, 1, ["requests.exceptions.ConnectionError: refused"]
+
+    monkeypatch.setattr(stage_module, "STOP", stop)
+    monkeypatch.setattr(stage_module, "run_once", attempt)
+    with pytest.raises(Stopped, match="before another try of adapt@retrieval"):
+        run_until_it_lasts(RETRIEVAL, order, ())
+
+
+def test_a_stage_that_waits_for_another_process_gives_up_at_its_limit(
+    order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    def attempt(*_: object) -> tuple[bool, int, list[str]]:
+        tries.append(1)
+        return True, 1, ["RuntimeError: another process writes to .stillhouse/vectors; wait for it or stop it"]
+
+    monkeypatch.setattr(stage_module, "run_once", attempt)
+    monkeypatch.setattr(stage_module, "BUSY_PAUSE", 0.01)
+    with pytest.raises(StageFailed, match="another process writes to"):
+        run_until_it_lasts(RETRIEVAL, replace(order, limit=0.035), ())
+    assert len(tries) == 5
+
+
+def test_the_recipe_says_how_many_devices_a_stage_needs() -> None:
+    assert number_of_devices(RETRIEVAL, {"engine": {"processes": 8}}) == 8
+    embed = Stage("embed", (), Needs("gpu", "embed.ray.workers", reads_sources=False), ())
+    assert number_of_devices(embed, {"embed": {"ray": {"workers": 4}}}) == 4
+    assert number_of_devices(embed, {"embed": {"ray": None}}) == 1
+    assert number_of_devices(CURATE, {}) == 1
+
+
+def test_a_stage_finds_this_interpreter_first_and_its_devices() -> None:
+    environment = stage_environment("one", ("1", "3"))
+    assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    assert environment["STILLHOUSE_BUILD"] == "one"
+    assert environment["CUDA_VISIBLE_DEVICES"] == "1,3"
