@@ -22,21 +22,20 @@ PREFIX = "Local"
 
 
 def local_tasks(curated: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, AbsTask]:
-    """A task for each source, by task of ours: test queries among the test documents, test pairs against people's scores,
-    test texts into as many clusters as labels, and a classifier fitted on dev texts, which no adapter trained on.
+    """A task for each source, by task of ours, on its test rows; a classifier is fitted on dev, as ours are.
 
     Returns:
-        Tasks by their names, like `LocalRetrieval.wikipedia`.
+        By their names, like `LocalRetrieval.wikipedia`.
     """
     made = [_MAKERS[task](curated, source) for task, names in sources.items() for source in names]
     return {task.metadata.name: task for task in made}
 
 
 def named_tasks(names: Sequence[str], folder: Path | None) -> dict[str, AbsTask]:
-    """mteb's own tasks, and those of its benchmarks, by name.
+    """Tasks that mteb knows, by their names or those of its benchmarks.
 
     Args:
-        folder: holds a folder for each data set, named as its last part on the hub and in the same format; None: the hub.
+        folder: holds a data set a folder, in the hub's format under the last part of its name there; None: the hub.
 
     Raises:
         ValueError: mteb knows no task or benchmark of a name.
@@ -104,9 +103,17 @@ def _clustering(curated: Path, source: str) -> AbsTask:
 
 def _classification(curated: Path, source: str) -> AbsTask:
     fitted, rows = (read_split(curated, "labelled", split, [source]) for split in ("dev", "test"))
-    task = _task(AbsTaskClassification, "Classification", source, pa.concat_tables([fitted, rows]), "accuracy")
-    columns = {"text": "text", "label": "label"}
-    task.dataset = {"default": DatasetDict(train=_dataset(fitted, columns), test=_dataset(rows, columns))}
+    both = pa.concat_tables([fitted, rows])
+    task = _task(AbsTaskClassification, "Classification", source, both, "accuracy")
+    # Numbers, because mteb's figures of two labels want one called 1.
+    number = {label: at for at, label in enumerate(sorted(both["label"].unique().to_pylist()))}
+    splits = {
+        name: Dataset.from_dict(
+            {"text": table["text"].to_pylist(), "label": [number[label] for label in table["label"].to_pylist()]}
+        )
+        for name, table in (("train", fitted), ("test", rows))
+    }
+    task.dataset = {"default": DatasetDict(splits)}
     return task
 
 
@@ -119,7 +126,9 @@ _MAKERS: dict[str, Callable[[Path, str], AbsTask]] = {
 }
 
 
-def _task(parent: type[AbsTask], kind: str, source: str, rows: pa.Table, main_score: str, **attributes: object) -> AbsTask:
+def _task(
+    parent: type[AbsTask], kind: str, source: str, rows: pa.Table, main_score: str, **attributes: object
+) -> AbsTask:
     """A loaded task of mteb's class `parent`, still without its rows."""
     digest = hashlib.sha256()
     for column in rows.column_names:

@@ -79,13 +79,20 @@ class Merged:
 def test_its_figures_are_ours(curated: Path, tmp_path: Path) -> None:
     contenders = Drawn()
     table = benchmark({"base": MtebModel(contenders, "base", "a")}, local_tasks(curated, SOURCES), tmp_path)
-    queries, documents = (contenders.embed("base", texts(12, s), side, "") for s, side in ((1, "query"), (2, "document")))
+    queries, documents = (
+        contenders.embed("base", texts(12, s), side, "") for s, side in ((1, "query"), (2, "document"))
+    )
     ours = ranking_score(rank(queries, documents, 12)[0]).figures["ndcg_at_10"]
     assert table["LocalRetrieval.faq"]["base"] == pytest.approx(ours, abs=1e-5)  # which mteb rounds to five digits
     left, right = (contenders.embed("base", texts(12, seed), "document", "") for seed in (4, 5))
     graded = np.random.default_rng(3).random(12)
     assert table["LocalSTS.graded"]["base"] == pytest.approx(spearman(left, right, graded), abs=1e-6)
-    assert set(table) == {"LocalRetrieval.faq", "LocalSTS.graded", "LocalClustering.topics", "LocalClassification.topics"}
+    assert set(table) == {
+        "LocalRetrieval.faq",
+        "LocalSTS.graded",
+        "LocalClustering.topics",
+        "LocalClassification.topics",
+    }
 
 
 def test_a_task_goes_through_its_adapter_and_a_query_is_a_query(curated: Path, tmp_path: Path) -> None:
