@@ -529,8 +529,14 @@ class EvaluateLong(Section):
     rope_thetas: tuple[Positive, ...]
 
 
+class EvaluateMteb(Section):
+    tasks: tuple[str, ...]
+    folder: Path | None
+
+
 class Evaluate(Section):
     sources: EvaluateSources
+    mteb: EvaluateMteb
     long: EvaluateLong
     truncate_dims: Dims
     bm25: Bm25
