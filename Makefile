@@ -16,8 +16,8 @@ build: $(READY)  ## everything that is stale, from sources to a promoted model a
 	@dvc repro || { echo "the build stopped; putting the last good outputs back"; dvc checkout --quiet; exit 1; }
 	@echo "report: data/promoted/report.html   history and registry: make ui"
 
-test: $(READY)  ## the tests
-	@pytest
+test: $(READY)  ## the tests, on up to 4 cores
+	@pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)  ## style and types
 	@ruff check . && ruff format --check . && mypy

@@ -27,6 +27,8 @@ EXTENDED = Path("data/extended")
 ADAPTED = Path("data/adapted")
 QUANTIZED = Path("data/quantized")
 OUTPUT = Path("data/evaluated")
+# Where mteb keeps results: beside the vectors and checkpoints, so that they outlive a build.
+MTEB = Path(".stillhouse/mteb")
 INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED)
 Scores = dict[str, dict[str, dict[str, "Score"]]]  # task -> contender -> source -> score
 
@@ -74,6 +76,7 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     dims = params.evaluate.truncate_dims
     metrics |= summary.compressed(comparison.draws(_compression(params, release, vectors), *resampling), dims)
     metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
+    metrics["mteb"] = _mteb(params, contenders, release)
     long = _long(params, contenders)
     metrics["long"] = long_figures(long)
     flat = summary.of_tasks(draws) | summary.of_size(metrics["compression_kept"], metrics["weights_int8"], dims)
@@ -101,6 +104,24 @@ def _score_all(params: Params, contenders: "Contenders") -> Scores:
             k1, b = params.evaluate.bm25.k1, params.evaluate.bm25.b
             scores[task]["bm25"] = {one: tasks.lexical_retrieval(CURATED, one, k1, b) for one in sources}
     return scores
+
+
+def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, dict[str, float]]:
+    """What mteb says of the test rows, and of the tasks that the recipe names, of which the teacher has no vectors."""
+    from stages.evaluation.benchmark import benchmark
+    from stages.evaluation.mteb_models import ROUTED, MtebModel
+    from stages.evaluation.mteb_tasks import local_tasks, named_tasks
+    from stages.training.tracking import digest
+
+    base, adapters, teacher = (digest(folder)[:12] for folder in (release / "base", release / "adapters", EMBEDDED))
+    students = {
+        "base": MtebModel(contenders, "base", f"{base}-{params.engine.precision}"),
+        ROUTED: MtebModel(contenders, ROUTED, f"{base}-{adapters}-{params.engine.precision}"),
+    }
+    everyone = {"teacher": MtebModel(contenders, "teacher", teacher), **students}
+    local = local_tasks(CURATED, params.evaluate.sources.model_dump(by_alias=True))
+    named = named_tasks(params.evaluate.mteb.tasks, params.evaluate.mteb.folder)
+    return benchmark(everyone, local, MTEB) | benchmark(students, named, MTEB)
 
 
 def _long(params: Params, contenders: "Contenders") -> "LongScores":

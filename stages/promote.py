@@ -140,6 +140,7 @@ def release_figures(
     lineage = json.loads((release / "lineage.json").read_text(encoding="utf-8"))
     return {
         **evaluated_figures(metrics),
+        **format_figures(release),
         **data_figures(CURATED, VALIDATED, lineage, params.promote.allowed_licenses),
         **served_figures(version, evidence),
         **champion_figures(params, evidence, champion),
@@ -149,6 +150,13 @@ def release_figures(
 def evaluated_figures(metrics: Mapping[str, Any]) -> dict[str, Figure]:
     """The evaluation's summary with its intervals."""
     return {name: Figure(value, **metrics["intervals"].get(name, {})) for name, value in metrics["summary"].items()}
+
+
+def format_figures(release: Path) -> dict[str, Figure]:
+    """`formats_left_out`: formats of the recipe that do not agree with torch, and so are not in the release."""
+    formats = json.loads((release / "parity.json").read_text(encoding="utf-8"))["formats"]
+    left_out = sorted(name for name, one in formats.items() if not one["released"])
+    return {"formats_left_out": Figure(len(left_out), note=", ".join(left_out))}
 
 
 def served_figures(version: "ModelVersion", evidence: "Evidence") -> dict[str, Figure]:

@@ -50,6 +50,7 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (release / "merged" / task / "encoder.json").write_text(json.dumps(settings))
     limits = {task: {"8": 0.5, "16": 0.5, "32": 0.4} for task in TASKS}
     (release / "calibration.json").write_text(json.dumps({"int8_limit": limits}))
+    (release / "parity.json").write_text('{"formats": {"merged": {"released": true}}}')
     (release / "README.md").write_text("# tiny\n")
     (release / "lineage.json").write_text('{"sources": [{"name": "words", "license": "MIT"}]}')
     return release

@@ -206,6 +206,12 @@ def test_another_release_is_held_against_the_champion(project: Path) -> None:
     assert dry["aliases"] == ["challenger", "champion"]
 
 
+def test_formats_that_disagree_with_torch_are_counted_and_named(tmp_path: Path) -> None:
+    formats = {name: {"released": name != "onnx-int8"} for name in ("merged", "onnx", "onnx-int8")}
+    write_json(tmp_path / "parity.json", {"formats": formats})
+    assert promote.format_figures(tmp_path) == {"formats_left_out": Figure(1, note="onnx-int8")}
+
+
 def test_a_broken_tokenizer_is_refused(project: Path) -> None:
     tokenizer = RELEASE / "merged/retrieval/tokenizer.json"
     values = json.loads(tokenizer.read_text())

@@ -30,7 +30,7 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
 
     Args:
         metrics: Scores of 0 to 1: `summary`, an entry a task, `unseen`, `long`, `comparisons`, `compression`,
-            `compression_kept`, `weights_int8`.
+            `compression_kept`, `weights_int8`, `mteb` (by task and model).
         curves: Training phase to its logged rows, each with `step` and any of the losses and `dev*` metrics.
         about: `name`, `created`, `git_sha`, `recipe`, `teacher`, `student`, `sources`, `notes`; of promote:
             `gates`, their `mode`, the `champion` and what is to be said of its `index`.
@@ -54,6 +54,7 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         differences=tables.differences(metrics),
         over_base_figure=_over_base_figure(metrics),
         results=tables.results(metrics),
+        mteb=metrics.get("mteb") or {},
         long=lengths.long_tasks(metrics.get("long") or {}),
         precisions=precisions,
         compression=compression,

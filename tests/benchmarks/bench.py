@@ -2,8 +2,8 @@
 
 A whole build of the default recipe in a fresh folder (time, peak memory of all its processes), a build that has nothing
 to do, and the quality it reached; the tiny recipe's build through Prefect beside a plain one; embedding, a distillation
-step and a contrastive step beside Sentence Transformers, and each format of a release beside torch, in turns in the same
-run, on the same texts; curation of 1 and 4 million rows; the teacher's vectors: a million kept, 1 % more, two Ray
+step and a contrastive step beside Sentence Transformers, and each format of a release beside torch, in turns in the
+same run, on the same texts; curation of 1 and 4 million rows; the teacher's vectors: a million kept, 1 % more, two Ray
 workers.
 """
 

@@ -72,6 +72,10 @@ def _metrics() -> dict[str, Any]:
             },
             "clustering": {"over": {"base": {"figure": -0.012}}, "of_teacher": {}},
         },
+        "mteb": {
+            "LocalRetrieval.wikipedia": {"teacher": 0.61, "base": 0.51, "adapters": 0.56},
+            "SciFact": {"base": 0.31, "adapters": 0.33},
+        },
         "weights_int8": {"retrieval": {"cosine_mean": 0.9991, "cosine_min": 0.99, "megabytes": 16.2}},
     }
 
@@ -203,6 +207,7 @@ def test_headline_results_and_compression(html: str) -> None:
     assert "64 40.0 80.0% · 256 B \u2013" in text
     assert "Adapter, retrieval 60.0 \u2013 75.0% 60.0" in text  # of sources that nothing was trained on
     assert "Needles, nDCG@1 512 tokens 1,024 tokens After, theta 10,000 40.0 20.0" in text
+    assert "Task Teacher Base Adapters LocalRetrieval.wikipedia 61.0 51.0 56.0 SciFact \u2013 31.0 33.0" in text
     assert "adapt.retrieval.temperature 0.02" in text
     assert "Made 2026-03-01 11:34 UTC" in text
 
@@ -215,6 +220,7 @@ def test_sections_come_in_the_agreed_order(html: str) -> None:
         "champion",
         "over-base",
         "results",
+        "mteb",
         "long",
         "compression",
         "weights",
