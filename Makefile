@@ -14,10 +14,10 @@ help:  ## this list
 
 build: $(READY)  ## everything that is stale, from sources to a promoted model and its report
 	@dvc repro || { echo "the build stopped; putting the last good outputs back"; dvc checkout --quiet; exit 1; }
-	@echo "report: data/evaluated/report.html   history and registry: make ui"
+	@echo "report: data/promoted/report.html   history and registry: make ui"
 
-test: $(READY)  ## the tests
-	@pytest
+test: $(READY)  ## the tests, on up to 4 cores
+	@pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)  ## style and types
 	@ruff check . && ruff format --check . && mypy

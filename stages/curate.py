@@ -9,6 +9,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from stages.corpus.curation import Curated
     from stages.corpus.intake import SourceToRead
     from stages.corpus.languages import LanguageCheck
+    from stages.corpus.lengths import Measure
 
 CURATED = Path("data/curated")
 VALIDATED = Path("data/validated")
@@ -29,14 +31,19 @@ REFUSED = STATE / "refused"
 def main() -> None:
     """Run the stage, or show what it would read."""
     parser = argparse.ArgumentParser(prog="python -m stages.curate", description=__doc__)
-    parser.add_argument("--preview", action="store_true", help="ten parsed rows a source, and what would be rejected")
-    preview_only = parser.parse_args().preview
+    parser.add_argument(
+        "--preview",
+        nargs="*",
+        metavar="SOURCE",
+        help="ten parsed rows of each of these sources, or of all, and what would be rejected",
+    )
+    previewed = parser.parse_args().preview
     params = load()
     try:
-        if preview_only:
-            preview(params)
-        else:
+        if previewed is None:
             _run(params)
+        elif not preview(params, previewed):
+            sys.exit(1)
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")
 
@@ -86,40 +93,59 @@ def _curate(params: Params, working: Path) -> "Curated":
     from stages.corpus.overlaps import Similarity
 
     rules = params.curate
+    overlap = rules.evaluation_overlap
     return curate_sources(
-        [_to_read(source, params.seed) for source in rules.sources],
+        [_to_read(source, params) for source in rules.sources],
         _languages(params),
         rules.near_duplicates.across,
-        Similarity(rules.near_duplicates.jaccard, rules.evaluation_overlap.jaccard),
+        Similarity(rules.near_duplicates.jaccard, overlap.jaccard, overlap.containment),
         working / "curated",
         working / "meanwhile",
     )
 
 
-def preview(params: Params) -> None:
-    """Print the first rows of each source, and what would be rejected of some more."""
+def preview(params: Params, names: Sequence[str] = ()) -> bool:
+    """Print the first rows of some sources or of all, and what would be rejected of some more; whether all can be read.
+
+    Raises:
+        ValueError: a name is no source's.
+    """
+    sources = {source.name: source for source in params.curate.sources}
+    if unknown := sorted(set(names) - sources.keys()):
+        raise ValueError(f"--preview: {unknown} are not sources of the recipe; those are {list(sources)}")
     from stages.corpus.previews import preview_source
 
-    languages = _languages(params)
-    for source in params.curate.sources:
+    languages, readable = _languages(params), True
+    for source in [sources[name] for name in names or sources]:
         try:
-            print(preview_source(_to_read(source, params.seed), languages), flush=True)
+            print(preview_source(_to_read(source, params), languages), flush=True)
         except (ValueError, OSError, LookupError, ImportError) as error:
             print(f"== {source.name}: cannot be read: {error}\n", flush=True)
+            readable = False
+    return readable
 
 
-def _to_read(source: Source, seed: int) -> "SourceToRead":
+def _to_read(source: Source, params: Params) -> "SourceToRead":
     from stages.corpus.cleaning import Limits
     from stages.corpus.intake import SourceToRead
     from stages.corpus.sources import read_records, source_files
 
     origin = {"source": source.name, "kind": source.kind, "language": source.language, "license": source.license}
-    limits = Limits(source.words, source.splits.dev, source.splits.test, source.max_rows, seed)
+    splits, measure = source.splits, _measure(source, params)
+    limits = Limits(source.lengths, splits.dev, splits.test, source.max_rows, params.seed, measure)
     return SourceToRead(
         origin,
         limits,
         lambda: read_records(source.reader, source_files(source.files, source.packages), source.options),
     )
+
+
+def _measure(source: Source, params: Params) -> "Measure":
+    """What a source's lengths are counted in; tokens are the student's."""
+    from stages.corpus.lengths import WORDS, tokens_of
+    from stages.modeling.identity import local_folder
+
+    return WORDS if source.tokens is None else tokens_of(local_folder(params.distill.backbone.path))
 
 
 def _languages(params: Params) -> "LanguageCheck | None":

@@ -1,6 +1,7 @@
 """Evaluate: every contender on every task, on entities that nothing was trained on; figures, plots and the report.
 
-Writes data/evaluated: metrics.json (its `summary` is what gates read), truncation.csv and report.html.
+Writes data/evaluated: metrics.json (gates read its `summary` and `intervals`), truncation.csv, report.html,
+report.json, to which promote adds its verdicts, and evidence/, every row's outcome, to compare later releases with.
 """
 
 import json
@@ -11,8 +12,13 @@ from typing import TYPE_CHECKING, Any
 from stages.params import TASKS, Params, load
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from stages.evaluation.contenders import Contenders
+    from stages.evaluation.evidence import Evidence
+    from stages.evaluation.long import Scores as LongScores
     from stages.evaluation.tasks import Score
+    from stages.metrics.samples import Sample
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
@@ -21,16 +27,9 @@ EXTENDED = Path("data/extended")
 ADAPTED = Path("data/adapted")
 QUANTIZED = Path("data/quantized")
 OUTPUT = Path("data/evaluated")
+# Where mteb keeps results: beside the vectors and checkpoints, so that they outlive a build.
+MTEB = Path(".stillhouse/mteb")
 INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED)
-MAIN_FIGURE = {
-    "retrieval": "ndcg_at_10",
-    "text-matching": "spearman",
-    "clustering": "v_measure",
-    "classification": "accuracy",
-}
-# k-means depends on its start: the mean over these many starts is what counts.
-CLUSTERING_SEEDS = 5
-
 Scores = dict[str, dict[str, dict[str, "Score"]]]  # task -> contender -> source -> score
 
 
@@ -55,74 +54,85 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     import torch
 
     from stages.corpus.readings import TeacherVectors
-    from stages.evaluation.comparison import figures, over_base
+    from stages.evaluation import comparison, summary
     from stages.evaluation.contenders import Contenders
+    from stages.evaluation.long import figures as long_figures
+    from stages.evaluation.long import summary as long_summary
+    from stages.evaluation.tasks import retrieval_vectors
 
     torch.set_num_threads(params.engine.threads)
     release = QUANTIZED / params.name
     teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
     contenders = Contenders(DISTILLED, release, teacher, params.engine.precision)
     scores = _score_all(params, contenders)
-    metrics: dict[str, Any] = {task: figures(by_contender) for task, by_contender in scores.items()}
-    metrics["over_base"] = {
-        task: over_base(
-            scores[task][task], scores[task]["base"], MAIN_FIGURE[task], params.seed, params.evaluate.num_resamples
-        )
-        for task in TASKS
+    resampling = (params.seed, params.evaluate.num_resamples)
+    samples = {task: comparison.samples(by_contender) for task, by_contender in scores.items()}
+    draws = {task: comparison.draws(by_contender, *resampling) for task, by_contender in samples.items()}
+    metrics: dict[str, Any] = {task: comparison.figures(by_contender) for task, by_contender in scores.items()}
+    metrics["comparisons"] = {
+        task: comparison.comparisons(of_contender, summary.adapter_of(task)) for task, of_contender in draws.items()
     }
-    metrics["long"] = _long(params, contenders)
-    metrics["compression"] = _compression(params, contenders, release)
+    vectors = retrieval_vectors(contenders, CURATED, params.evaluate.sources.retrieval)
+    dims = params.evaluate.truncate_dims
+    metrics |= summary.compressed(comparison.draws(_compression(params, release, vectors), *resampling), dims)
     metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
-    metrics["summary"] = _summary(params, metrics) | _summary_beyond(contenders, metrics)
+    metrics["mteb"] = _mteb(params, contenders, release)
+    long = _long(params, contenders)
+    metrics["long"] = long_figures(long)
+    flat = summary.of_tasks(draws) | summary.of_size(metrics["compression_kept"], metrics["weights_int8"], dims)
+    flat |= long_summary(long, _release_theta(contenders), *resampling) if long else {}
+    metrics |= summary.split(flat)
     _write(params, contenders, metrics, output)
+    _evidence(params, samples, vectors).save(output / "evidence")
     return metrics
 
 
 def _score_all(params: Params, contenders: "Contenders") -> Scores:
+    """Teacher, static, base, the base trained on and the task's adapter on every task; BM25 where there are queries."""
     from stages.evaluation import tasks
+    from stages.evaluation.summary import adapter_of
 
-    sources, curated = params.evaluate.sources, CURATED
-    seeds = range(params.seed, params.seed + CLUSTERING_SEEDS)
-    students = ("teacher", "static", "base", "continued")
-    scores: Scores = {
-        task: {
-            "teacher": {},
-            "bm25": {
-                one: tasks.lexical_retrieval(curated, one, params.evaluate.bm25.k1, params.evaluate.bm25.b)
-                for one in names
-            },
+    scores: Scores = {}
+    for task, sources in params.evaluate.sources.model_dump(by_alias=True).items():
+        if not sources:
+            continue
+        scores[task] = {
+            name: {one: tasks.score(task, contenders, name, CURATED, one, params.seed) for one in sources}
+            for name in ("teacher", "static", "base", "continued", adapter_of(task))
         }
-        | {
-            name: {one: tasks.retrieval(contenders, name, curated, one) for one in names}
-            for name in (*students, "retrieval")
-        }
-        for task, names in (("retrieval", sources.retrieval), ("unseen", sources.unseen))
-        if names
-    }
-    scores["text-matching"] = {
-        name: {one: tasks.text_matching(contenders, name, curated, one) for one in sources.text_matching}
-        for name in (*students, "text-matching")
-    }
-    scores["clustering"] = {
-        name: {one: tasks.clustering(contenders, name, curated, one, seeds) for one in sources.clustering}
-        for name in (*students, "clustering")
-    }
-    scores["classification"] = {
-        name: {one: tasks.classification(contenders, name, curated, one) for one in sources.classification}
-        for name in (*students, "classification")
-    }
+        if task in ("retrieval", "unseen"):
+            k1, b = params.evaluate.bm25.k1, params.evaluate.bm25.b
+            scores[task]["bm25"] = {one: tasks.lexical_retrieval(CURATED, one, k1, b) for one in sources}
     return scores
 
 
-def _long(params: Params, contenders: "Contenders") -> dict[str, Any]:
+def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, dict[str, float]]:
+    """What mteb says of the test rows, and of the tasks that the recipe names, of which the teacher has no vectors."""
+    from stages.evaluation.benchmark import benchmark
+    from stages.evaluation.mteb_models import ROUTED, MtebModel
+    from stages.evaluation.mteb_tasks import local_tasks, named_tasks
+    from stages.training.tracking import digest
+
+    base, adapters, teacher = (digest(folder)[:12] for folder in (release / "base", release / "adapters", EMBEDDED))
+    students = {
+        "base": MtebModel(contenders, "base", f"{base}-{params.engine.precision}"),
+        ROUTED: MtebModel(contenders, ROUTED, f"{base}-{adapters}-{params.engine.precision}"),
+    }
+    everyone = {"teacher": MtebModel(contenders, "teacher", teacher), **students}
+    local = local_tasks(CURATED, params.evaluate.sources.model_dump(by_alias=True))
+    named = named_tasks(params.evaluate.mteb.tasks, params.evaluate.mteb.folder)
+    return benchmark(everyone, local, MTEB) | benchmark(students, named, MTEB)
+
+
+def _long(params: Params, contenders: "Contenders") -> "LongScores":
     """Long documents by task, model, RoPE theta and length; empty where the recipe names none."""
-    from stages.evaluation.long import long_figures, long_tasks
+    from stages.evaluation.long import long_scores, long_tasks
 
     settings = params.evaluate.long
     if settings.haystacks is None and settings.articles is None:
         return {}
     sources = (settings.haystacks, settings.articles, settings.num_documents)
-    return long_figures(
+    return long_scores(
         {"before": DISTILLED / "student", "after": EXTENDED / "student"},
         lambda encoder, length: long_tasks(encoder, CURATED, *sources, length),
         lengths=settings.lengths,
@@ -137,65 +147,16 @@ def _release_theta(contenders: "Contenders") -> float:
     return theta
 
 
-def _compression(params: Params, contenders: "Contenders", release: Path) -> dict[str, dict[str, float]]:
-    from stages.corpus.tables import read_split
+def _compression(
+    params: Params, release: Path, vectors: dict[str, dict[str, "np.ndarray"]]
+) -> dict[str, dict[str, "Sample"]]:
+    """nDCG@10 of every query by `precision/dimension` and source."""
     from stages.evaluation.compression import compression
 
-    vectors = []
-    for source in params.evaluate.sources.retrieval:
-        pairs = read_split(CURATED, "pairs", "test", [source])
-        queries, documents = (
-            contenders.embed("retrieval", pairs[side].to_pylist(), side, source) for side in ("query", "document")
-        )
-        vectors.append((queries, documents))
     limits = json.loads((release / "calibration.json").read_text(encoding="utf-8"))["int8_limit"]["retrieval"]
-    return compression(vectors, params.evaluate.truncate_dims, limits)
-
-
-def _summary(params: Params, metrics: dict[str, Any]) -> dict[str, float]:
-    """The flat figures that gates name; shares and differences of scores in [0, 1]."""
-    retrieval = {name: by_source["mean"]["ndcg_at_10"] for name, by_source in metrics["retrieval"].items()}
-    kept = metrics["compression"]
-    full, half = (str(dim) for dim in (max(params.evaluate.truncate_dims), _half(params.evaluate.truncate_dims)))
-    summary = {
-        "retrieval_retention": retrieval["retrieval"] / retrieval["teacher"],
-        "retrieval_ndcg_at_10": retrieval["retrieval"],
-        "teacher_ndcg_at_10": retrieval["teacher"],
-        "retrieval_over_bm25": retrieval["retrieval"] - retrieval["bm25"],
-    }
-    for source in params.evaluate.sources.retrieval:
-        ours, lexical = (metrics["retrieval"][name][source]["ndcg_at_10"] for name in ("retrieval", "bm25"))
-        summary[f"retrieval_over_bm25_{source}"] = ours - lexical
-    for task in TASKS:
-        adapter, continued = (metrics[task][name]["mean"][MAIN_FIGURE[task]] for name in (task, "continued"))
-        key = task.replace("-", "_")
-        summary[f"{key}_over_base"] = metrics["over_base"][task]["difference"]
-        summary[f"{key}_over_continued"] = adapter - continued
-    return summary | {
-        "binary_retention": kept["binary"][full] / kept["float32"][full],
-        "int8_retention": kept["int8"][full] / kept["float32"][full],
-        "half_dimensions_retention": kept["float32"][half] / kept["float32"][full],
-        "int8_weights_cosine_min": min(one["cosine_min"] for one in metrics["weights_int8"].values()),
-        "model_megabytes": max(one["float_megabytes"] for one in metrics["weights_int8"].values()),
-    }
-
-
-def _summary_beyond(contenders: "Contenders", metrics: dict[str, Any]) -> dict[str, float]:
-    """Flat figures of what a recipe may leave out: sources that nothing was trained on, and long documents."""
-    from stages.evaluation.long import summary
-
-    flat: dict[str, float] = {}
-    if "unseen" in metrics:
-        ours, teacher = (metrics["unseen"][name]["mean"]["ndcg_at_10"] for name in ("retrieval", "teacher"))
-        flat["unseen_retention"] = ours / teacher
-    if metrics["long"]:
-        flat |= summary(metrics["long"], _release_theta(contenders))
-    return flat
-
-
-def _half(dims: tuple[int, ...]) -> int:
-    """The largest listed dimension that is at most half of the full one."""
-    return max((dim for dim in dims if 2 * dim <= max(dims)), default=max(dims))
+    pairs = {source: (by_side["query"], by_side["document"]) for source, by_side in vectors.items()}
+    scored = compression(pairs, params.evaluate.truncate_dims, limits)
+    return {f"{precision}/{dim}": by_source for (precision, dim), by_source in scored.items()}
 
 
 def _write(params: Params, contenders: "Contenders", metrics: dict[str, Any], output: Path) -> None:
@@ -213,15 +174,22 @@ def _write(params: Params, contenders: "Contenders", metrics: dict[str, Any], ou
     if extended := read_curve(EXTENDED / "curve.csv"):  # empty where the recipe leaves the phase out
         curves["extend"] = extended
     curves |= {f"adapt@{task}": read_curve(ADAPTED / task / "curve.csv") for task in TASKS}
-    page = render_report(metrics, curves, _about(params, contenders, metrics))
-    (output / "report.html").write_text(page, encoding="utf-8")
+    contents = {"metrics": metrics, "curves": curves, "about": _about(params, contenders)}
+    (output / "report.json").write_text(json.dumps(contents) + "\n", encoding="utf-8")
+    (output / "report.html").write_text(render_report(metrics, curves, contents["about"]), encoding="utf-8")
 
 
-def _about(params: Params, contenders: "Contenders", metrics: dict[str, Any]) -> dict[str, Any]:
-    from stages.metrics.gates import judge
+def _evidence(params: Params, samples: "dict[str, dict[str, dict[str, Sample]]]", vectors: Any) -> "Evidence":
+    from stages.evaluation.evidence import Evidence, digests_of_tests
+
+    sources = params.evaluate.sources.model_dump(by_alias=True)
+    named = {task: sources[task] for task in samples}
+    return Evidence(samples, vectors, digests_of_tests(CURATED, named, params.seed))
+
+
+def _about(params: Params, contenders: "Contenders") -> dict[str, Any]:
     from stages.training.tracking import git_state
 
-    gates = {name: (gate.min, gate.max) for name, gate in params.promote.gates.items()}
     lineage = json.loads((QUANTIZED / params.name / "lineage.json").read_text(encoding="utf-8"))
     silent = len(set(params.embed.prompts.values())) == 1
     notes = (
@@ -236,10 +204,6 @@ def _about(params: Params, contenders: "Contenders", metrics: dict[str, Any]) ->
         "recipe": params.model_dump(mode="json", by_alias=True),
         "teacher": _teacher(params),
         "student": _student(contenders),
-        "gates": [
-            {"name": one.metric, "value": one.figure, "min": one.min, "max": one.max, "passed": one.passed}
-            for one in judge(metrics["summary"], gates)
-        ],
         "sources": [{**one, **one["rows"]} for one in lineage["sources"]],
         "notes": notes,
     }

@@ -100,7 +100,7 @@ def training_texts(
     """
     import numpy as np
 
-    from stages.corpus.batches import drawn_batches
+    from stages.corpus.batches import by_language, drawn_batches
     from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split
     from stages.modeling.truncation import check_truncation
@@ -119,11 +119,17 @@ def training_texts(
             parts[side].append(texts_of(encoder, texts[side], side, draw.max_tokens, vectors))
     lengths = joined(parts["document"]).lengths
     rows = np.split(np.arange(len(lengths)), np.cumsum([len(table) for table in tables])[:-1])
-    sizes = [draw.batch_size * params.engine.processes for draw in mixture]
-    weights = [draw.weight for draw in mixture]
+    parts_of_sources = by_language(
+        rows,
+        [language for table in tables for language in table["language"].to_pylist()],
+        [draw.batch_size * params.engine.processes for draw in mixture],
+        [draw.weight for draw in mixture],
+        params.extend.language_exponent,
+    )
 
     def epoch_batches(epoch: int) -> list[np.ndarray]:
-        pairs = drawn_batches(rows, lengths, sizes, weights, params.seed, epoch)
+        rows_of, sizes, weights = parts_of_sources
+        pairs = drawn_batches(rows_of, lengths, sizes, weights, params.seed, epoch)
         return [np.concatenate([batch, batch + len(lengths)]) for batch in pairs]
 
     names = [name for table in tables for name in table["id"].to_pylist()]

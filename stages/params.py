@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 FILE = Path("params.yaml")
@@ -22,6 +22,9 @@ Similar = Annotated[float, Field(ge=0.5, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+# `en`, `pt-BR`, `zh-Hant`; or the languages of a row's two texts, `en-de`.
+_LANGUAGE = r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?"
+Language = Annotated[str, Field(pattern=rf"^{_LANGUAGE}(-{_LANGUAGE})?$")]
 Task = Literal["retrieval", "text-matching", "clustering", "classification"]
 TASKS: tuple[Task, ...] = ("retrieval", "text-matching", "clustering", "classification")
 Kind = Literal["pairs", "scored", "labelled", "documents"]
@@ -91,18 +94,29 @@ class Source(Section):
     files: Annotated[tuple[str, ...], Field(min_length=1)]
     packages: dict[str, str]
     options: dict[str, float | str]
-    language: str
+    language: Language
     license: str
     splits: Splits
-    words: dict[str, Range]
+    words: dict[str, Range] | None = None  # or
+    tokens: dict[str, Range] | None = None
     max_rows: Count | None
     max_rejected_share: Share
+
+    @property
+    def lengths(self) -> dict[str, tuple[int, int]]:
+        """Least and most words or tokens of each text."""
+        return self.words or self.tokens or {}
 
     @model_validator(mode="after")
     def _limit_every_text(self) -> Self:
         expected = TEXT_FIELDS[self.kind]
-        if set(self.words) != set(expected):
-            raise ValueError(f"words: a source of {self.kind} needs {list(expected)}, got {sorted(self.words)}")
+        if (self.words is None) == (self.tokens is None):
+            raise ValueError("limit the lengths of texts in words or in tokens: give one of the two keys")
+        if set(self.lengths) != set(expected):
+            unit = "words" if self.words is not None else "tokens"
+            raise ValueError(f"{unit}: a source of {self.kind} needs {list(expected)}, got {sorted(self.lengths)}")
+        if len(expected) == 1 and re.search("-[a-z]", self.language):
+            raise ValueError(f"language: a source of {self.kind} has one text a row, got a pair, {self.language}")
         return self
 
 
@@ -118,6 +132,7 @@ class NearDuplicates(Section):
 
 class EvaluationOverlap(Section):
     jaccard: Similar
+    containment: Similar | None
     max_share: Share
 
 
@@ -150,10 +165,16 @@ class Curate(Section):
     @model_validator(mode="after")
     def _compare_sources_of_a_kind(self) -> Self:
         kinds = {source.name: source.kind for source in self.sources}
+        many = {source.name for source in self.sources if source.language == "mul"}
         grouped = [name for group in self.near_duplicates.across for name in group]
         for group in self.near_duplicates.across:
             if len({kinds.get(name) for name in group}) > 1 or group[0] not in kinds:
                 raise ValueError(f"near_duplicates.across: {list(group)} are not sources of one kind in sources")
+            if many & set(group) and not many >= set(group):
+                raise ValueError(
+                    f"near_duplicates.across: {list(group)} are sources whose rows say their language (mul) and "
+                    "others; rows are compared by language: group either kind by itself"
+                )
         if len(grouped) > len(set(grouped)):
             raise ValueError(f"near_duplicates.across: each source in one group, got {grouped}")
         return self
@@ -361,6 +382,7 @@ class ExtendTraining(Training):
 
 class Extend(Section):
     mixture: tuple[Draw, ...]
+    language_exponent: Share | None
     max_truncated_share: Share
     rope_theta: Positive | None
     training: ExtendTraining
@@ -401,6 +423,7 @@ class Average(Section):
 
 class Retrieval(Adapter):
     mixture: Annotated[tuple[Draw, ...], Field(min_length=1)]
+    language_exponent: Share | None
     training: Training
     num_negatives: Count
     temperature: Positive
@@ -447,13 +470,42 @@ class Adapt(Section):
     classification: Classification
 
 
+class ParityLimits(Section):
+    cosine_min: Share
+    cosine_mean: Share
+    top1: Share
+    spearman: Share
+
+
+class Parity(Section):
+    max_tokens: Tokens
+    num_texts: Count
+    float32: ParityLimits
+    int8: ParityLimits
+
+
 class Quantize(Section):
     license: str
     max_tokens: Tokens
     rope_theta: Positive | None
     num_calibration_texts: Count
-    num_parity_texts: Count
-    min_cosine: Share
+    formats: tuple[Literal["onnx", "onnx-int8", "openvino-int8"], ...]
+    parity: Parity
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _provable(cls, formats: Any) -> Any:
+        if isinstance(formats, list | tuple):
+            if "gguf" in formats:
+                raise ValueError(
+                    "gguf is not released: no kept package loads it from Python here, so its vectors could not be "
+                    "compared with the model's; convert merged/<task> with llama.cpp and compare them yourself"
+                )
+            if len(set(map(str, formats))) < len(formats):
+                raise ValueError("name each format once")
+            if not any(str(name).endswith("int8") for name in formats):
+                raise ValueError("name onnx-int8 or openvino-int8: the evaluation says what int8 weights cost and save")
+        return formats
 
 
 class Bm25(Section):
@@ -477,8 +529,14 @@ class EvaluateLong(Section):
     rope_thetas: tuple[Positive, ...]
 
 
+class EvaluateMteb(Section):
+    tasks: tuple[str, ...]
+    folder: Path | None
+
+
 class Evaluate(Section):
     sources: EvaluateSources
+    mteb: EvaluateMteb
     long: EvaluateLong
     truncate_dims: Dims
     bm25: Bm25
@@ -488,18 +546,30 @@ class Evaluate(Section):
 class Gate(Section):
     min: float | None = None
     max: float | None = None
+    low: float | None = None
+    otherwise: Literal["refuse", "warn"] = "refuse"
 
     @model_validator(mode="after")
     def _limit_something(self) -> Self:
-        if self.min is None and self.max is None:
-            raise ValueError("a gate needs min, max or both")
+        if self.min is None and self.max is None and self.low is None:
+            raise ValueError("a gate needs min, max or low, the least lower end of the interval")
         return self
 
 
 class Promote(Section):
     registered_model: Name
-    signoff: Literal["automatic", "manual"]
+    mode: Literal["disabled", "dry_run", "enabled"]
     gates: dict[str, Gate]
+    allowed_licenses: Annotated[tuple[str, ...], Field(min_length=1)] | None
+    signoff: Literal["automatic", "human"]
+    approvals: Annotated[int, Field(ge=1, le=2)]
+    signoff_hours: Positive
+
+    @model_validator(mode="after")
+    def _leave_approving_to_people(self) -> Self:
+        if self.signoff == "automatic" and self.approvals > 1:
+            raise ValueError(f"approvals: signoff automatic asks nobody, got {self.approvals}; set 1, or signoff human")
+        return self
 
 
 class Params(Section):

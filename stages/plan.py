@@ -106,7 +106,9 @@ def read_sources(params: Params, given: Mapping[str, int], tokens: int | None) -
         ValueError: sizes are given without tokens, or for a source that the recipe has not.
     """
     from stages.corpus.cleaning import Limits
+    from stages.corpus.lengths import WORDS, tokens_of
     from stages.corpus.sources import read_records, source_files
+    from stages.modeling.identity import local_folder
     from stages.planning.texts import cleaned_texts, curated_texts, given_texts
 
     names = [source.name for source in params.curate.sources]
@@ -122,11 +124,12 @@ def read_sources(params: Params, given: Mapping[str, int], tokens: int | None) -
             assert tokens is not None, "checked above"
             rows = given[source.name]
             found[source.name] = given_texts(source.name, rows, tokens, splits.dev, splits.test, columns)
-        elif source.model_dump(mode="json") in built:
+        elif source.model_dump(mode="json", exclude_unset=True) in built:
             found[source.name] = curated_texts(CURATED, source.name, source.kind, columns)
         else:
             origin = source.model_dump(include={"kind", "language", "license"}) | {"source": source.name}
-            limits = Limits(source.words, splits.dev, splits.test, source.max_rows, params.seed)
+            measure = WORDS if source.tokens is None else tokens_of(local_folder(params.distill.backbone.path))
+            limits = Limits(source.lengths, splits.dev, splits.test, source.max_rows, params.seed, measure)
             try:
                 records = read_records(source.reader, source_files(source.files, source.packages), source.options)
                 found[source.name] = cleaned_texts(records, origin, limits, columns)

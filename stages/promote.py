@@ -1,252 +1,252 @@
-"""The last stage: judge the release by its gates, register it, sign it off or leave that to a person.
+"""The last stage: register the release, judge it by its gates, sign it off or leave that to people.
 
 Every release becomes a model version with alias `challenger`, also one that its gates refuse: `dvc repro` did
 build it, its report exists, and the reasons belong in the registry. A refused version is given no `champion`
 alias, and the stage still ends with success, saying so aloud. A version that is `champion` already is never
-taken down here, since whatever serves `models:/<name>@champion` would stop: the last lines say how to do it.
+taken down here, since whatever serves `models:/<name>@champion` would stop: `python -m flows.release rollback` does.
+
+Writes data/promoted: version.json, report.html (the evaluation's, with the verdicts) and evidence/, which is what the
+release was judged by and what the next one will be compared with.
 """
 
-import hashlib
 import json
-import os
+import shutil
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from stages.metrics.gates import Limits, Verdict, judge, refusals, table
-from stages.training.tracking import StageRun, digest, git_state, redacted, stage_run, tracking_uri
+from stages.metrics import gates
+from stages.metrics.gates import Figure, Limits, Verdict, judge, refusals, table
+from stages.params import Params, load
+from stages.registry import decisions, registration, store
+from stages.registry.advice import next_steps
+from stages.registry.provenance import LOCK, provenance
+from stages.training.tracking import StageRun, digest, redacted, stage_run, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.models import ModelSignature
 
-METRICS = Path("data/evaluated/metrics.json")
-REPORT = Path("data/evaluated/report.html")
+    from stages.evaluation.evidence import Evidence
+
 CURATED = Path("data/curated")
-LOCK = Path("dvc.lock")
-PROMOTED = Path("data/promoted/version.json")
-SERVING = Path(__file__).parent / "modeling" / "serving.py"
-SERVED_WITH = ("mlflow", "numpy", "pandas", "sentence-transformers", "torch", "transformers")
+VALIDATED = Path("data/validated")
+METRICS = Path("data/evaluated/metrics.json")
+REPORT = Path("data/evaluated/report.json")
+EVIDENCE = Path("data/evaluated/evidence")
+QUANTIZED = Path("data/quantized")
+OUTPUT = Path("data/promoted")
+# Texts of each side of which the served model has to give the vectors that were evaluated.
+SERVED_TEXTS = 16
+# Tags that an earlier judgement may have left.
+JUDGED = ("metric.", "gate.", "refused_because", "warned_of")
 
 
-def promote(
-    *,
-    registered_model: str,
-    signoff: Literal["automatic", "manual"],
-    gates: Mapping[str, Limits],
-    summary: Mapping[str, float],
-    release: Path,
-    run_id: str,
-    parent_run_id: str,
-) -> dict[str, Any]:
-    """Register a release, or find it where it is registered already, and set its tags and aliases.
+def main() -> None:
+    """Promote the release of the recipe."""
+    params = load()
+    release = QUANTIZED / params.name
+    recorded = params.model_dump(mode="json", include={"name", "seed", "promote"})
+    with stage_run("promote", recorded, [release, METRICS, REPORT, EVIDENCE, VALIDATED]) as run:
+        assert isinstance(run, StageRun), "promote is one process"
+        promotion, verdicts = promote(params, release, run, OUTPUT)
+    print(table(verdicts))
+    print(next_steps(promotion, redacted(tracking_uri()).replace(f"{Path.cwd()}/", ""), OUTPUT / "report.html"))
 
-    Args:
-        registered_model: name in MLflow's registry.
-        signoff: `automatic` makes a release that passes its gates `champion`, `manual` waits for a person.
-        gates: least and most by name of figure.
-        summary: the evaluation's figures by name.
-        release: the release's folder, with its models in `merged/`.
-        run_id: MLflow run to which the model is logged.
-        parent_run_id: MLflow run of the build.
+
+def promote(params: Params, release: Path, run: StageRun, output: Path) -> tuple[dict[str, Any], list[Verdict]]:
+    """Register a release, or find it where it is registered already; judge it, and decide where nobody is asked.
 
     Returns:
-        What data/promoted/version.json holds.
+        (what version.json holds, the verdicts).
 
     Raises:
         ValueError: for a gate on a figure that is not there.
         RuntimeError: when the logged model does not give unit vectors for every task.
     """
-    verdicts = judge(summary, gates)
-    refused = refusals(verdicts)
-    tags = identity_tags(release) | {"build_run_id": parent_run_id}
-    client = registry()
-    registered = find_version(client, registered_model, tags["release_digest"])
-    registered = registered or register(client, registered_model, release, run_id, tags)
-    number = str(registered.version)
-    set_tags(client, registered, tags | verdict_tags(summary, verdicts))
-    client.update_model_version(registered_model, number, description=table(verdicts))
-    client.set_registered_model_alias(registered_model, "challenger", number)
-    if signoff == "automatic" and not refused:
-        client.set_registered_model_alias(registered_model, "champion", number)
+    from stages.evaluation.evidence import load_evidence
+
+    recipe, metrics = params.promote, json.loads(METRICS.read_text(encoding="utf-8"))
+    client, name = store.registry(), recipe.registered_model
+    champion = store.champion_of(client, name)
+    evidence = load_evidence(EVIDENCE)
+    identity = provenance(release)
+    version = store.find_version(client, name, identity["release_digest"])
+    version = version or registration.register(client, name, release, run.run_id)
+    figures = release_figures(params, release, metrics, evidence, version, champion)
+    verdicts = [] if recipe.mode == "disabled" else judge(figures, limits_of(params))
+    write_evidence(verdicts, output / "evidence")
+    write_report(params, verdicts, champion, output / "report.html")
+    run.log_metrics(metrics["summary"])
+    for path in (output / "report.html", *([LOCK] if LOCK.exists() else [])):
+        run.log_artifact(path)
+    run.log_artifact(output / "evidence", store.EVIDENCE)
+    tags = identity | {"evidence_digest": digest(output / "evidence"), "evidence_run_id": run.run_id}
+    tags |= {"release": params.name, "build_run_id": run.parent_run_id, "gate_mode": recipe.mode}
+    tags |= {"data_digest": digest(CURATED), "judged_against": champion.version if champion else store.NONE}
+    tags |= verdict_tags(recipe.mode, metrics["summary"], verdicts)
+    store.set_tags(client, version, store.as_tags(tags), forget=JUDGED)
+    number = str(version.version)
+    client.update_model_version(name, number, description=table(verdicts))
+    client.set_registered_model_alias(name, store.CHALLENGER, number)
+    objection = sign_off(client, name, number) if recipe.signoff == "automatic" else ""
+    promotion = outcome(client, name, number, verdicts) | {"objection": objection, "signoff": recipe.signoff}
+    (output / "version.json").write_text(json.dumps(promotion, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return promotion, verdicts
+
+
+def sign_off(client: "MlflowClient", name: str, number: str) -> str:
+    """Make the version champion, or say what stands against it."""
+    decision = decisions.Decision(True, "signoff: automatic", "no gate refuses it", "automatic")
+    try:
+        decisions.decide(client, name, number, decision, approvals=1)
+    except decisions.NotAllowedError as error:
+        return str(error)
+    return ""
+
+
+def outcome(client: "MlflowClient", name: str, number: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """What version.json says of a version."""
+    version = client.get_model_version(name, number)
     return {
-        "name": registered_model,
+        "name": name,
         "version": number,
-        "aliases": sorted(client.get_model_version(registered_model, number).aliases),
-        "validation_status": "refused" if refused else "passed",
-        "refused_because": refused,
-        "gates": [vars(one) | {"limit": one.limit, "verdict": one.word} for one in verdicts],
-        "release_digest": tags["release_digest"],
-        "run_id": registered.run_id,
+        "aliases": sorted(version.aliases),
+        "validation_status": version.tags["validation_status"],
+        "refused_because": refusals(verdicts),
+        "warned_of": gates.warnings(verdicts),
+        "gates": [one.as_dict() for one in verdicts],
+        "release_digest": version.tags["release_digest"],
+        "run_id": version.run_id,
     }
 
 
-def registry() -> "MlflowClient":
-    """A client of the configured store; MLflow's module-level calls use the same one afterwards."""
-    import mlflow
-
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    mlflow.set_tracking_uri(tracking_uri())
-    return mlflow.MlflowClient()
+def limits_of(params: Params) -> dict[str, Limits]:
+    """The recipe's gates."""
+    return {name: Limits(gate.min, gate.max, gate.low, gate.otherwise) for name, gate in params.promote.gates.items()}
 
 
-def identity_tags(release: Path) -> dict[str, str]:
-    """What the release is made from, as far as that is known, for others to restore or compare it."""
-    tags = {"git_sha": git_state()[0], "dvc_lock": lock_digest(), "release_digest": digest(release)}
-    tags["data_digest"] = digest(CURATED) if CURATED.exists() else None
-    return {name: value for name, value in tags.items() if value is not None}
+def release_figures(
+    params: Params,
+    release: Path,
+    metrics: Mapping[str, Any],
+    evidence: "Evidence",
+    version: "ModelVersion",
+    champion: "ModelVersion | None",
+) -> dict[str, Figure]:
+    """Every figure that a gate may name; another criterion is another line here."""
+    from stages.evaluation.data import data_figures
+
+    lineage = json.loads((release / "lineage.json").read_text(encoding="utf-8"))
+    return {
+        **evaluated_figures(metrics),
+        **format_figures(release),
+        **data_figures(CURATED, VALIDATED, lineage, params.promote.allowed_licenses),
+        **served_figures(version, evidence),
+        **champion_figures(params, evidence, champion),
+    }
 
 
-def lock_digest() -> str | None:
-    """SHA-256 of dvc.lock without this stage's own entry, which DVC writes when this stage has ended."""
-    from ruamel.yaml import YAML
+def evaluated_figures(metrics: Mapping[str, Any]) -> dict[str, Figure]:
+    """The evaluation's summary with its intervals."""
+    return {name: Figure(value, **metrics["intervals"].get(name, {})) for name, value in metrics["summary"].items()}
 
-    if not LOCK.exists():
+
+def format_figures(release: Path) -> dict[str, Figure]:
+    """`formats_left_out`: formats of the recipe that do not agree with torch, and so are not in the release."""
+    formats = json.loads((release / "parity.json").read_text(encoding="utf-8"))["formats"]
+    left_out = sorted(name for name, one in formats.items() if not one["released"])
+    return {"formats_left_out": Figure(len(left_out), note=", ".join(left_out))}
+
+
+def served_figures(version: "ModelVersion", evidence: "Evidence") -> dict[str, Figure]:
+    """`served_cosine_min`: of what the registered model gives, to the vectors that were evaluated (float16)."""
+    from stages.corpus.tables import read_split
+
+    source, vectors = next(iter(evidence.vectors.items()))
+    rows = read_split(CURATED, "pairs", "test", [source])[:SERVED_TEXTS]
+    texts = {side: rows[side].to_pylist() for side in vectors}
+    return {"served_cosine_min": Figure(registration.served_cosine(version, texts, vectors))}
+
+
+def champion_figures(params: Params, evidence: "Evidence", champion: "ModelVersion | None") -> dict[str, Figure]:
+    """The release beside the champion on the same rows; where it cannot be compared, not-a-number and the reason."""
+    from stages.evaluation import champion as comparison
+
+    tasks = list(evidence.tests)
+    if champion is None:
+        return comparison.unavailable(tasks, "there is no champion", None)
+    try:
+        theirs = comparison.on_the_same_rows(evidence, champion_evidence(champion), scored_again(params, champion))
+        return comparison.beside(evidence, theirs, params.seed, params.evaluate.num_resamples)
+    except Exception as error:  # whatever it is that is wrong with an older release: the reason goes to the owner
+        note = f"not comparable with champion {champion.version} ({type(error).__name__}: {error})"
+        return comparison.unavailable(tasks, redacted(note), float("nan"))
+
+
+def champion_evidence(champion: "ModelVersion") -> "Evidence | None":
+    """What the champion's evaluation left; None where it left nothing, so that its models are scored again."""
+    from mlflow.exceptions import MlflowException
+
+    from stages.evaluation.evidence import load_evidence
+
+    try:
+        folder = store.evidence_of(champion)
+    except (MlflowException, OSError):
         return None
-    stages = YAML(typ="safe").load(LOCK)["stages"]
-    stages.pop("promote", None)
-    return hashlib.sha256(json.dumps(stages, sort_keys=True, default=str).encode()).hexdigest()
+    return None if folder is None else load_evidence(folder)
 
 
-def find_version(client: "MlflowClient", name: str, release_digest: str) -> "ModelVersion | None":
-    """The version that holds this very release, if it is registered already."""
-    found = client.search_model_versions(f"name = '{name}' and tags.release_digest = '{release_digest}'")
-    return max(found, key=lambda one: int(one.version), default=None)
+def scored_again(params: Params, champion: "ModelVersion") -> Any:
+    """Scores the champion's models on rows that it was not scored on; loads them only then."""
+
+    def again(sources: Mapping[str, Sequence[str]]) -> "Evidence":
+        import torch
+
+        from stages.evaluation.champion import rescoring
+        from stages.evaluation.contenders import Released
+
+        torch.set_num_threads(params.engine.threads)
+        models = Released(store.served_models(store.registry(), champion), params.engine.precision)
+        return rescoring(models, CURATED, params.seed)(sources)
+
+    return again
 
 
-def register(client: "MlflowClient", name: str, release: Path, run_id: str, tags: Mapping[str, str]) -> "ModelVersion":
-    """Log the release as a pyfunc model, load it back, ask it for vectors; only then make it a version."""
-    import mlflow
-    import pandas as pd
-
-    example = pd.DataFrame({"text": ["a first sentence to embed", "a second one"]})
-    with mlflow.start_run(run_id=run_id):
-        model = mlflow.pyfunc.log_model(
-            name="embedder",
-            python_model=str(SERVING),
-            artifacts={"merged": str(release / "merged")},
-            signature=signature(),
-            input_example=(example, {"task": "retrieval", "dimensions": 0, "prompt_name": "document"}),
-            pip_requirements=[requirement(package) for package in SERVED_WITH],
-        )
-    check_served(model.model_uri, example, sorted(path.name for path in (release / "merged").iterdir()))
-    registered = mlflow.register_model(model.model_uri, name, tags=dict(tags))
-    return client.get_model_version(name, str(registered.version))
+def write_evidence(verdicts: Sequence[Verdict], folder: Path) -> None:
+    """What the release was judged by, in one folder whose digest stands for all of it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(EVIDENCE, folder)
+    shutil.copy(METRICS, folder)
+    text = json.dumps([one.as_dict() for one in verdicts], indent=2) + "\n"
+    (folder / "verdicts.json").write_text(text, encoding="utf-8")
 
 
-def requirement(package: str) -> str:
-    """Pin of an installed package, without the build's mark that only torch's own index knows (`+cpu`)."""
-    return f"{package}=={installed_version(package).partition('+')[0]}"
+def write_report(params: Params, verdicts: Sequence[Verdict], champion: "ModelVersion | None", path: Path) -> None:
+    """The evaluation's report again, with every gate's verdict and what changed since the champion."""
+    from stages.evaluation.champion import statement
+    from stages.reporting.report import render_report
+
+    contents = json.loads(REPORT.read_text(encoding="utf-8"))
+    about = contents["about"] | {
+        "mode": params.promote.mode,
+        "gates": [one.as_dict() for one in verdicts],
+        "champion": str(champion.version) if champion else None,
+        "index": statement(verdicts),
+    }
+    path.write_text(render_report(contents["metrics"], contents["curves"], about), encoding="utf-8")
 
 
-def signature() -> "ModelSignature":
-    """A column of texts in, a row of float32 a text out; the column has no name, so that a list will do."""
-    import numpy as np
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
-
-    task = ParamSpec("task", "string", "retrieval")
-    dimensions = ParamSpec("dimensions", "long", 0)
-    prompt_name = ParamSpec("prompt_name", "string", "document")
-    return ModelSignature(
-        inputs=Schema([ColSpec("string")]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1))]),
-        params=ParamSchema([task, dimensions, prompt_name]),
-    )
-
-
-def check_served(model_uri: str, texts: Any, tasks: Sequence[str]) -> None:
-    """Load the logged model as a consumer would, and embed with every task.
-
-    Raises:
-        RuntimeError: when a task's vectors are not finite and of unit length.
-    """
-    import mlflow
-    import numpy as np
-
-    model = mlflow.pyfunc.load_model(model_uri)
-    for task in tasks:
-        norms = np.linalg.norm(model.predict(texts, params={"task": task}), axis=1)
-        if not np.allclose(norms, 1.0, atol=1e-3):
-            raise RuntimeError(f"promote: {task} of {model_uri} gives vectors of length {norms}, expected 1")
-
-
-def verdict_tags(summary: Mapping[str, float], verdicts: Sequence[Verdict]) -> dict[str, str]:
+def verdict_tags(mode: gates.Mode, summary: Mapping[str, float], verdicts: Sequence[Verdict]) -> dict[str, str | None]:
     """The figures, the gates and the outcome, as tags of the version."""
-    tags = {f"metric.{name}": f"{value:.6g}" for name, value in summary.items()}
-    tags |= {f"gate.{one.metric}": f"{one.word}: {one.figure:.4g} ({one.limit})" for one in verdicts}
-    if reasons := refusals(verdicts):
-        return tags | {"validation_status": "refused", "refused_because": "; ".join(reasons)}
-    return tags | {"validation_status": "passed"}
-
-
-def set_tags(client: "MlflowClient", registered: "ModelVersion", tags: Mapping[str, str]) -> None:
-    """Give the version these tags, and take away an earlier verdict's that no longer hold."""
-    number = str(registered.version)
-    for name in registered.tags:
-        if name not in tags and (name.startswith(("metric.", "gate.")) or name == "refused_because"):
-            client.delete_model_version_tag(registered.name, number, name)
-    for name, value in tags.items():
-        client.set_model_version_tag(registered.name, number, name, value)
-
-
-def next_steps(promotion: Mapping[str, Any], store: str) -> str:
-    """What happened, in words, and what the release owner can do next.
-
-    Args:
-        promotion: what `promote` returned.
-        store: address of the MLflow store, as one would type it.
-    """
-    name, number = promotion["name"], promotion["version"]
-    champion = "champion" in promotion["aliases"]
-    command = f"  python -c \"from mlflow import MlflowClient; MlflowClient('{store}')"
-    lines = [f"{name} version {number}: {', '.join(promotion['aliases'])}"]
-    if reasons := promotion["refused_because"]:
-        lines += ["REFUSED by its gates, so not signed off:", *(f"  {reason}" for reason in reasons)]
-        if champion:
-            lines += ["It was champion before, and still is. To take it down:"]
-            lines += [f"{command}.delete_registered_model_alias('{name}', 'champion')\""]
-    elif champion:
-        lines += [f"Serve it: MLFLOW_TRACKING_URI={store} \\"]
-        lines += [f"  mlflow models serve --env-manager local -m models:/{name}@champion"]
-    else:
-        lines += [f"It passed its gates and waits for a person to sign it off. Read {REPORT}, then either"]
-        lines += [f"  mlflow ui --backend-store-uri {store}"]
-        lines += [f"    and there Model registry > {name} > Version {number} > Aliases: champion; or"]
-        lines += [f"{command}.set_registered_model_alias('{name}', 'champion', '{number}')\""]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Promote the release of the recipe."""
-    from stages import params
-
-    recipe = params.load()
-    release = Path("data/quantized") / recipe.name
-    recorded = {"name": recipe.name, "promote": recipe.promote.model_dump(mode="json")}
-    with stage_run("promote", recorded, [release, METRICS, REPORT]) as run:
-        assert isinstance(run, StageRun), "promote is one process"
-        summary = json.loads(METRICS.read_text(encoding="utf-8"))["summary"]
-        gates = {name: (gate.min, gate.max) for name, gate in recipe.promote.gates.items()}
-        run.log_metrics(summary)
-        for path in (REPORT, LOCK):
-            if path.exists():
-                run.log_artifact(path)
-        promotion = promote(
-            registered_model=recipe.promote.registered_model,
-            signoff=recipe.promote.signoff,
-            gates=gates,
-            summary=summary,
-            release=release,
-            run_id=run.run_id,
-            parent_run_id=run.parent_run_id,
-        )
-        PROMOTED.parent.mkdir(parents=True, exist_ok=True)
-        PROMOTED.write_text(json.dumps(promotion, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    print(table(judge(summary, gates)))
-    print(next_steps(promotion, redacted(tracking_uri()).replace(f"{Path.cwd()}/", "")))
+    tags: dict[str, str | None] = {f"metric.{name}": f"{value:.6g}" for name, value in summary.items()}
+    tags |= {f"gate.{one.metric}": f"{one.word}: {one.shown} ({one.limits})" for one in verdicts}
+    reasons, warnings = ("; ".join(found(verdicts)) or None for found in (refusals, gates.warnings))
+    return tags | {
+        "validation_status": gates.status(mode, verdicts),
+        "refused_because": reasons,
+        "warned_of": warnings,
+    }
 
 
 if __name__ == "__main__":

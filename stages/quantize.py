@@ -1,13 +1,15 @@
 """Quantize: the release, as other people's tools load it, without this project and without remote code.
 
-Writes data/quantized/<name>: base/, adapters/<task>/ (PEFT), merged/<task>/ (Sentence Transformers), openvino/<task>/
-(int8 weights), calibration.json (int8 ranges of embeddings), lineage.json and README.md; and beside it weights.json,
-what int8 weights cost and save.
+Writes data/quantized/<name>: base/, adapters/<task>/ (PEFT), merged/<task>/ (Sentence Transformers), a folder for each
+further format that agrees with torch (onnx/, onnx-int8/, openvino-int8/), calibration.json (ranges of embeddings in
+int8), parity.json and parity/ (how near each format is, and the texts to prove it again), lineage.json, README.md and
+SHA256SUMS. Beside it metrics.json, the same figures for `dvc metrics`, and weights.json, those of int8 weights for the
+evaluation.
 """
 
 import json
 import shutil
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,63 +17,114 @@ from stages.params import TASKS, Params, Task, load
 
 if TYPE_CHECKING:
     from stages.modeling.encoder import Encoder
+    from stages.release.comparison import Reading
+    from stages.release.parity import Report
+    from stages.release.samples import Samples
 
 CURATED = Path("data/curated")
 EXTENDED = Path("data/extended")
 ADAPTED = Path("data/adapted")
 OUTPUT = Path("data/quantized")
-# Of both sides of the comparison with int8 weights.
-BATCH_TOKENS = 4096
+LOCK = Path("dvc.lock")
+# What the weights went through before this stage.
+UPSTREAM = ("curate", "embed", "mine", "distill", "extend", "adapt")
 
 
 def main() -> None:
     """Run the stage."""
     params = load()
-    from stages.training.tracking import stage_run
+    from stages.release.files import SUMS
+    from stages.release.lineage import run_ids
+    from stages.training.tracking import LINEAGE, digest, stage_run, write_lineage
 
     section = params.model_dump(include={"name", "seed", "engine", "quantize"})
     with stage_run(stage="quantize", params=section, inputs=[CURATED, EXTENDED, ADAPTED]) as run:
-        weights = quantize(params, OUTPUT)
-        for task, figures in weights.items():
-            run.log_metrics({f"{task}.{name}": value for name, value in figures.items()})
+        report = quantize(params, OUTPUT)
+        run.log_metrics(
+            {
+                f"{name}.{task}.{figure}": value
+                for name, one in report.items()
+                for task, figures in one["tasks"].items()
+                for figure, value in figures.items()
+            }
+        )
+    # Ids of runs differ from one build to the next: they stand beside the release, bound to it by its checksums.
+    own = json.loads((LINEAGE / "quantize.json").read_text(encoding="utf-8"))
+    bound = {"release": params.name, "sha256sums": digest(OUTPUT / params.name / SUMS), "run_ids": run_ids(LINEAGE)}
+    write_lineage("quantize", own | bound)
+    for name, one in report.items():
+        print(f"{name:14} " + ("released" if one["released"] else f"NOT released: {'; '.join(one['reasons'])}"))
 
 
-def quantize(params: Params, output: Path) -> dict[str, dict[str, float]]:
-    """Write the release; returns what int8 weights cost and save, by task.
+def quantize(params: Params, output: Path) -> "Report":
+    """Write the release; returns how near to torch each format is, and which are released.
 
     Raises:
-        ValueError: int8 weights move a vector further than the recipe allows.
+        ValueError: the merged models or the adapters do not give the vectors of the model that was trained.
     """
     import torch
-    from tqdm import tqdm
 
-    from stages.modeling.adapters import load_adapter, merge_adapter
-    from stages.modeling.encoder import saved_encoder
-    from stages.modeling.exports import save_openvino_int8, save_sentence_transformer, write_json
+    from stages.release.files import write_checksums, write_json
+    from stages.release.parity import parity, release_or_remove
+    from stages.release.samples import save_samples
 
     torch.set_num_threads(params.engine.threads)
     shutil.rmtree(output, ignore_errors=True)
     release = output / params.name
+    texts = _calibration_texts(params)
+    samples, num_fixed = _write_models(params, release, texts)
+    limits = {"float32": params.quantize.parity.float32.model_dump(), "int8": params.quantize.parity.int8.model_dump()}
+    names = ("adapters", "merged", *params.quantize.formats)
+    report = parity(release, names, samples, limits, params.engine.threads)
+    _add_sizes(release, report)
+    release_or_remove(release, report)
+    # Texts of the corpus have licences of their own and stay here.
+    save_samples(release, samples.first(num_fixed))
+    write_json(release / "parity.json", {"limits": limits, "formats": report})
+    write_json(release / "lineage.json", _lineage(params))
+    metrics = {name: {"released": int(one["released"]), **one["tasks"]} for name, one in report.items()}
+    write_json(output / "metrics.json", metrics)
+    write_json(output / "weights.json", _int8_weights(report))
+    _write_cards(params, release, report)
+    write_checksums(release)
+    return report
+
+
+def _write_models(params: Params, release: Path, texts: Sequence[str]) -> tuple["Samples", int]:
+    """Base, adapters and every format of each task; returns the samples, and how many of them are the fixed ones."""
+    from tqdm import tqdm
+
+    from stages.modeling.adapters import load_adapter, merge_adapter
+    from stages.modeling.encoder import saved_encoder
+    from stages.release.calibration import calibration, embedding_limits
+    from stages.release.files import write_json
+    from stages.release.reference import embedded_cases, reference
+    from stages.release.samples import Samples
+    from stages.release.texts import Case, fixed_cases
+    from stages.release.writers import Writer
+
     # What the release is read with from here on, whatever the phases were trained with.
     at_inference = (params.quantize.rope_theta, params.quantize.max_tokens)
-    saved_encoder(EXTENDED / "student", *at_inference).save(release / "base")
-    texts = _calibration_texts(params)
-    calibration: dict[str, dict[str, float]] = {}
-    weights: dict[str, dict[str, float]] = {}
+    longest, num_texts = params.quantize.parity.max_tokens, params.quantize.parity.num_texts
+    fixed = fixed_cases(longest, params.quantize.max_tokens)
+    cases = [*fixed, *(Case("document", text) for text in texts[:num_texts])]
+    base = saved_encoder(EXTENDED / "student", *at_inference)
+    base.save(release / "base")
+    embedded = embedded_cases(base, cases, longest)
+    writer = Writer(release, params.quantize.formats)
+    readings: dict[str, Reading] = {}
+    limits: dict[str, dict[str, float]] = {}
     for task in tqdm(TASKS, desc="quantize", unit="adapter"):
         _copy_adapter(ADAPTED / task, release / "adapters" / task, params.name)
         encoder = saved_encoder(EXTENDED / "student", *at_inference)
+        prompts = prompts_of(encoder, task)
         load_adapter(encoder, task, ADAPTED / task)
+        readings[task] = reference(encoder, cases, embedded, prompts)
         merge_adapter(encoder)
-        save_sentence_transformer(encoder, prompts_of(encoder, task), release / "merged" / task)
-        save_openvino_int8(encoder, release / "openvino" / task)
-        calibration[task] = _calibrate(params, encoder, texts)
-        weights[task] = _compare(params, encoder, release, task, texts[: params.quantize.num_parity_texts])
-    write_json(release / "calibration.json", {"int8_limit": calibration})
-    write_json(release / "lineage.json", _lineage(params))
-    write_json(output / "weights.json", weights)
-    _write_cards(params, release, weights)
-    return weights
+        writer.write(encoder, prompts, task)
+        limits[task] = embedding_limits(encoder.encode(texts, "document"), params.evaluate.truncate_dims)
+    write_json(release / "calibration.json", calibration(limits))
+    return Samples(cases, embedded, readings), len(fixed)
 
 
 def _copy_adapter(source: Path, target: Path, base: str) -> None:
@@ -100,79 +153,57 @@ def _calibration_texts(params: Params) -> list[str]:
     return [documents[row] for row in rows]
 
 
-def _calibrate(params: Params, encoder: "Encoder", texts: list[str]) -> dict[str, float]:
-    from stages.modeling.exports import embedding_limits
-
-    return embedding_limits(encoder.encode(texts, "document"), params.evaluate.truncate_dims)
-
-
-def _compare(params: Params, encoder: "Encoder", release: Path, task: Task, texts: list[str]) -> dict[str, float]:
-    """Cosine of int8 weights to float on the same texts, sizes in MB (10^6 bytes), and the ratio of their speeds."""
-    import numpy as np
-    import torch
-
-    from stages.corpus.batches import token_budget_batches
-    from stages.modeling.exports import OpenVINOEncoder
-
-    token_ids = encoder.tokenize(texts, "document")
-    rows_of = token_budget_batches([len(ids) for ids in token_ids], BATCH_TOKENS)
-    batches = [encoder.pad([token_ids[row] for row in rows]) for rows in rows_of]
-    graph = OpenVINOEncoder(release / "openvino" / task, params.engine.threads)
-    with torch.inference_mode():
-        expected, float_seconds = _timed(lambda: np.concatenate([encoder(**batch).numpy() for batch in batches]))
-    got, int8_seconds = _timed(lambda: np.concatenate([graph.embed(batch) for batch in batches]))
-    cosines = (expected * got).sum(axis=1)
-    if cosines.min() < params.quantize.min_cosine:
-        raise ValueError(
-            f"{task}: int8 weights move a vector to cosine {cosines.min():.4f}, quantize.min_cosine is "
-            f"{params.quantize.min_cosine}; the format is not releasable for this model"
-        )
-    return {
-        "cosine_mean": float(cosines.mean()),
-        "cosine_min": float(cosines.min()),
-        "megabytes": _megabytes(release / "openvino" / task),
-        "float_megabytes": (release / "merged" / task / "model.safetensors").stat().st_size / 1e6,
-        "speedup": float_seconds / int8_seconds,
-    }
+def _add_sizes(release: Path, report: "Report") -> None:
+    """Megabytes (10^6 bytes) of a task's folder, by format and task."""
+    for name, one in report.items():
+        for task, figures in one["tasks"].items():
+            files = (path for path in (release / name / task).rglob("*") if path.is_file())
+            figures["megabytes"] = round(sum(path.stat().st_size for path in files) / 1e6, 3)
 
 
-def _timed(embed: Any) -> tuple[Any, float]:
-    """The result, and the best of three times after it."""
-    result = embed()
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        embed()
-        seconds.append(time.perf_counter() - started)
-    return result, min(seconds)
+def _int8_weights(report: "Report") -> dict[str, dict[str, float]]:
+    """What int8 weights cost and save, by task: OpenVINO's, else ONNX's, beside the float model.
 
-
-def _megabytes(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    Raises:
+        ValueError: neither could be read.
+    """
+    for name in ("openvino-int8", "onnx-int8"):
+        if name in report and report[name]["tasks"]:
+            whole = report["merged"]["tasks"]
+            kept = report[name]["tasks"].items()
+            return {task: row | {"float_megabytes": whole[task]["megabytes"]} for task, row in kept}
+    reasons = {name: one["reasons"] for name, one in report.items() if one["reasons"]}
+    raise ValueError(f"no format with int8 weights could be read: {reasons}")
 
 
 def _lineage(params: Params) -> dict[str, Any]:
-    """Where the weights come from: sources with licences and rows, teacher, student."""
+    """Where the weights come from: sources with licences and rows, teacher, recipe, code and data."""
+    from stages.release.lineage import lineage
+
     counts = json.loads((CURATED / "counts.json").read_text(encoding="utf-8"))
-    return {
+    sources = [
+        {
+            "name": source.name,
+            "kind": source.kind,
+            "language": source.language,
+            "license": source.license,
+            "packages": source.packages,
+            "rows": counts[source.name],
+        }
+        for source in params.curate.sources
+    ]
+    facts = {
         "name": params.name,
         "license": params.quantize.license,
         "teacher": {"path": params.embed.teacher.name, "license": params.embed.license},
-        "sources": [
-            {
-                "name": source.name,
-                "kind": source.kind,
-                "language": source.language,
-                "license": source.license,
-                "packages": source.packages,
-                "rows": counts[source.name],
-            }
-            for source in params.curate.sources
-        ],
+        "sources": sources,
     }
+    sections = (params.engine, params.curate, params.embed, params.mine, params.distill, params.extend, params.adapt)
+    recipe = [params.seed, *(section.model_dump(mode="json") for section in (*sections, params.quantize))]
+    return lineage(facts, recipe, LOCK, UPSTREAM)
 
 
-def _write_cards(params: Params, release: Path, weights: dict[str, dict[str, float]]) -> None:
+def _write_cards(params: Params, release: Path, report: Mapping[str, Any]) -> None:
     from stages.reporting.card import render_card
 
     about = {
@@ -182,7 +213,8 @@ def _write_cards(params: Params, release: Path, weights: dict[str, dict[str, flo
         "dims": params.evaluate.truncate_dims,
         # The card says what the weights were trained on: not what is only tested on.
         "sources": [one.model_dump() for one in params.curate.sources if one.splits.dev + one.splits.test < 1],
-        "weights": weights,
+        "pooling": json.loads((release / "base/encoder.json").read_text(encoding="utf-8"))["pooling"],
+        "formats": report,
     }
     (release / "README.md").write_text(render_card(about, task=None), encoding="utf-8")
     for task in TASKS:

@@ -1,6 +1,8 @@
 """What several tests share: no telemetry, and a release small enough to make in a second."""
 
+import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,8 +46,70 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, task in enumerate(TASKS):
         torch.manual_seed(seed)
         save_sentence_transformer(backbone, release / "merged" / task)
+        settings = {"pooling": "last", "prompts": {"query": "Query: ", "document": "Document: "}, "max_tokens": 64}
+        (release / "merged" / task / "encoder.json").write_text(json.dumps(settings))
+    limits = {task: {"8": 0.5, "16": 0.5, "32": 0.4} for task in TASKS}
+    (release / "calibration.json").write_text(json.dumps({"int8_limit": limits}))
+    (release / "parity.json").write_text('{"formats": {"merged": {"released": true}}}')
     (release / "README.md").write_text("# tiny\n")
+    (release / "lineage.json").write_text('{"sources": [{"name": "words", "license": "MIT"}]}')
     return release
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, tiny_release: Path) -> Path:
+    """A working folder as the stages before promote leave it, to copy: the tiny release, scored on made-up rows."""
+    from stages.evaluation.champion import rescoring
+    from stages.evaluation.contenders import Released
+    from stages.evaluation.evidence import Evidence, digests_of_tests
+
+    folder = tmp_path_factory.mktemp("evaluated")
+    shutil.copytree(tiny_release, folder / "data/quantized/tiny")
+    write_curated(folder / "data/curated")
+    write_json(folder / "data/curated/metrics.json", {"evaluation_overlap": {"words": 0.05}})
+    write_json(folder / "data/validated/validation.json", {"success": True, "suites": []})
+    sources = {
+        "retrieval": ["words"],
+        "text-matching": ["scores"],
+        "classification": ["topics"],
+        "clustering": ["topics"],
+    }
+    scored = rescoring(Released(tiny_release / "merged", "float32"), folder / "data/curated", 1)(sources)
+    tests = digests_of_tests(folder / "data/curated", sources, 1)
+    Evidence(scored.samples, scored.vectors, tests).save(folder / "data/evaluated/evidence")
+    write_json(folder / "data/evaluated/report.json", {"metrics": {}, "curves": {}, "about": {"name": "tiny"}})
+    (folder / "dvc.lock").write_text("schema: '2.0'\nstages:\n  evaluate: {cmd: e}\n")
+    return folder
+
+
+def write_curated(curated: Path, variant: int = 0) -> None:
+    """Test rows of every kind, and labelled ones to fit a classifier on; another variant has other texts."""
+    import numpy as np
+
+    from stages.corpus.tables import SCHEMAS, write_table
+
+    generator = np.random.default_rng(variant)
+    texts = [" ".join(generator.choice(WORDS, size=6)) for _ in range(24)]
+    origin = {"entity": "e", "language": "en", "license": "MIT"}
+    pairs = [{"query": text, "document": f"{text} oak", "source": "words"} for text in texts]
+    scored = [
+        {"text_a": text, "text_b": other, "score": float(at % 5) / 4, "source": "scores"}
+        for at, (text, other) in enumerate(zip(texts, texts[::-1], strict=True))
+    ]
+    labelled = [{"text": text, "label": "malt" if "malt" in text else "other", "source": "topics"} for text in texts]
+    for kind, splits, rows in (
+        ("pairs", ("train", "test"), pairs),
+        ("scored", ("test",), scored),
+        ("labelled", ("dev", "test"), labelled),
+    ):
+        whole = [row | origin | {"id": f"{kind}-{at}"} for at, row in enumerate(rows)]
+        for split in splits:
+            write_table(curated / kind / f"{split}.parquet", whole, SCHEMAS[kind])
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
 
 
 def save_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
@@ -180,3 +244,24 @@ def save_endless_tokenizer(folder: Path) -> None:
         eos_token="<|end|>",
         padding_side="left",
     ).save_pretrained(folder)
+
+
+def register_version(client: Any, model: str, weights: str) -> str:
+    """A version of a release in data/quantized/tiny as promote leaves it, judged against the champion of now."""
+    from stages.registry import store
+    from stages.registry.provenance import provenance
+    from stages.training.tracking import digest
+
+    release = Path("data/quantized/tiny")
+    (release / "merged/retrieval").mkdir(parents=True, exist_ok=True)
+    (release / "merged/retrieval/weights").write_text(weights)
+    shutil.copytree(release / "merged", f"served/{weights}/artifacts/merged")
+    run = client.create_run("0")
+    client.log_text(run.info.run_id, weights, "evidence/rows")
+    judged_by = digest(Path(client.download_artifacts(run.info.run_id, "evidence")))
+    champion = store.champion_of(client, model)
+    known = provenance(release) | {"release": "tiny", "evidence_run_id": run.info.run_id, "evidence_digest": judged_by}
+    known |= {"judged_against": champion.version if champion else "none", "validation_status": "passed"}
+    known |= {"git_sha": "abc", "git_dirty": False}
+    source, tags = Path(f"served/{weights}").resolve().as_uri(), store.as_tags(known)
+    return str(client.create_model_version(model, source, tags=tags, description="| gate |").version)

@@ -316,7 +316,8 @@ def test_a_preview_shows_rows_and_reasons_and_writes_nothing(
     recipe_here["curate"]["sources"][0]["words"]["document"] = [2, 10]
     recipe_here["curate"]["sources"][2]["files"] = ["data/sources/none.tsv"]
     YAML(typ="safe").dump(recipe_here, Path("params.yaml"))
-    preview(params.read(Path("params.yaml")))
+    recipe = params.read(Path("params.yaml"))
+    assert preview(recipe) is False, "one cannot be read"
     shown = capsys.readouterr().out
     assert (
         "== wikipedia (pairs, en, MIT)\n  Thing 0 is a thing of kind 0. | People of town 0 made it long ago.\n" in shown
@@ -326,3 +327,28 @@ def test_a_preview_shows_rows_and_reasons_and_writes_nothing(
     assert "== simlex: cannot be read: no file matches" in shown
     assert "label=A" in shown
     assert not Path("data/curated").exists() and not Path(".stillhouse").exists()
+    assert preview(recipe, ["speeches"]) is True
+    assert capsys.readouterr().out.count("== ") == 1
+    with pytest.raises(ValueError, match=r"--preview: \['speech'\] are not sources of the recipe; those are \['wiki"):
+        preview(recipe, ["speech"])
+
+
+def test_lengths_in_tokens_and_test_texts_inside_longer_rows(recipe_here: dict[str, Any]) -> None:
+    wikipedia = recipe_here["curate"]["sources"][0]
+    del wikipedia["words"]
+    wikipedia["tokens"] = {"query": [2, 40], "document": [2, 40]}
+    texts = [f"Once it was said: people of town {number} made it long ago. Who knows?" for number in range(60)]
+    Path("data/sources/rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    longer = source("longer", "documents", "rows.documents", "rows.jsonl", {"text": [2, 40]})
+    longer |= {"options": {"text": "text"}, "splits": {"dev": 0.0, "test": 0.0}, "max_rejected_share": 1.0}
+    recipe_here["curate"]["sources"].append(longer)
+    recipe_here["curate"]["evaluation_overlap"] |= {"containment": 0.7, "max_share": 1.0}
+    counts = run(recipe_here)
+    metrics = json.loads((CURATED / "metrics.json").read_text())
+    contained = metrics["rejected"]["longer"]["text: contains a test row of wikipedia"]
+    assert contained == counts["wikipedia"]["test"] > 0
+    assert metrics["evaluation_overlap"]["wikipedia"] == 1.0
+    assert "Inside a longer text" in (VALIDATED / "validation.html").read_text()
+    result = json.loads((VALIDATED / "validation.json").read_text())
+    judged = {one["column"] for one in result["suites"][0]["expectations"]}
+    assert {"query_tokens", "document_tokens"} <= judged and "query_words" not in judged

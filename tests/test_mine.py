@@ -142,7 +142,7 @@ def test_the_page_shows_suspects_as_text_and_asks_nothing_of_the_network(mined: 
     settings = {"candidates": ["teacher", "bm25"], "rank_window": [1, 12], "num_negatives": 3}
     page = render_mining(settings | {"relative_margin": 0.05, "absolute_margin": None}, {"wikipedia": figures})
     assert "<script" not in page
-    assert "61.0 against 50.0" in page
+    assert "left out at 61.0, its own document has 50.0" in page
     assert "query with too few" not in page and "queries with too few negatives" in page
     assert "(1,350 characters)" in page
     assert not re.search(r"(src|href)=[\"']?https?:", page)

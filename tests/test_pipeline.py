@@ -13,14 +13,15 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 # DVC follows the values that a stage reads from the recipe, not the code that reads them.
 RECIPE_READER = "stages.params"
-# What a user runs before a build, beside the pipeline.
-COMMANDS = {"stages.plan"}
+# What a user runs before a build or on a release, beside the pipeline.
+COMMANDS = {"stages.plan", "stages.verify"}
 MAY_IMPORT_MLFLOW = {
     "stages.planning.measured",
     "stages.training.recorder",
     "stages.training.tracking",
     "stages.promote",
     "stages.modeling.serving",
+    *(f"stages.registry.{name}" for name in ("command", "decisions", "ledger", "lock", "registration", "store")),
 }
 # `name` only titles what a stage records, unless the stage says that it is part of its output.
 TITLE = "name"

@@ -1,9 +1,7 @@
-"""Releases registered in a real MLflow registry: a SQLite file and a folder of artifacts."""
+"""Releases judged and registered in a real MLflow registry: a SQLite file and a folder of artifacts."""
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,153 +11,246 @@ import numpy as np
 import pytest
 
 from stages import params, promote
-from stages.training.tracking import digest, tracking_uri
+from stages.evaluation.evidence import Evidence, load_evidence
+from stages.metrics.gates import Figure
+from stages.metrics.samples import Mean
+from stages.registry import store
+from stages.registry.advice import next_steps
+from stages.registry.provenance import lock_digest
+from stages.training.tracking import digest
+from tests.conftest import write_curated, write_json
 
 MODEL = "tiny-embedder"
-GOOD = {"retention": 0.9, "binary_retention": 0.85}
-BAD = {"retention": 0.5, "binary_retention": 0.85}
-GATES = {"retention": {"min": 0.85}, "binary_retention": {"min": 0.8, "max": 1.0}}
+RELEASE = Path("data/quantized/tiny")
+MARGIN = {"low": -0.05}
+BESIDE = ("retrieval", "text_matching", "classification", "clustering")
+GATES: dict[str, Any] = {
+    "retention": {"min": 0.85, "low": 0.8},
+    "binary_retention": {"min": 0.8, "max": 1.0},
+    "validation_failures": {"max": 0},
+    "evaluation_overlap": {"max": 0.1},
+    "licenses_not_allowed": {"max": 0},
+    "served_cosine_min": {"min": 0.999},
+    "index_compatibility": {"min": 0.95, "otherwise": "warn"},
+    **{f"{task}_over_champion": MARGIN for task in BESIDE},
+}
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny_release: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(tmp_path: Path, evaluated: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder as the stages before promote leave it."""
     import mlflow
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("STILLHOUSE_BUILD", "one")
+    shutil.copytree(evaluated, tmp_path, dirs_exist_ok=True)
     shutil.copy(empty_store, "mlflow.db")
-    shutil.copytree(tiny_release, "data/quantized/tiny")
-    Path("data/curated").mkdir()
-    Path("data/curated/pairs.parquet").write_bytes(b"rows")
-    Path("data/evaluated").mkdir()
-    Path("data/evaluated/report.html").write_text("<p>report</p>")
-    Path("dvc.lock").write_text("schema: '2.0'\nstages:\n  evaluate: {cmd: e}\n")
+    summarise()
     yield tmp_path
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # set_tracking_uri leaves it behind
     mlflow.set_tracking_uri("")
 
 
-def run_promote(
-    monkeypatch: pytest.MonkeyPatch,
-    summary: dict[str, float],
-    signoff: str = "automatic",
-    gates: dict[str, Any] = GATES,
-) -> dict[str, Any]:
-    """`python -m stages.promote` on a recipe of which only this stage's part matters."""
-    section = params.Promote.model_validate({"registered_model": MODEL, "signoff": signoff, "gates": gates})
-    recipe = SimpleNamespace(name="tiny", seed=1, promote=section)
-    monkeypatch.setattr(params, "load", lambda: recipe)
-    Path("data/evaluated/metrics.json").write_text(json.dumps({"summary": summary}))
-    promote.main()
-    version: dict[str, Any] = json.loads(Path("data/promoted/version.json").read_text())
-    return version
+def summarise(retention: float = 0.9) -> None:
+    """What an evaluation found."""
+    summary = {"retention": retention, "binary_retention": 0.85}
+    intervals = {"retention": {"low": retention - 0.05, "high": retention + 0.05, "p": 0.01}}
+    write_json(Path("data/evaluated/metrics.json"), {"summary": summary, "intervals": intervals})
 
 
-def client() -> Any:
-    from mlflow import MlflowClient
+class Run:
+    """A stage's run without the process that records it: artifacts go to MLflow at once."""
 
-    return MlflowClient(tracking_uri())
+    def __init__(self) -> None:
+        self._client = store.registry()
+        self.run_id = self.parent_run_id = self._client.create_run("0").info.run_id
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        pass
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+        log(self.run_id, str(path), folder)
 
 
-def test_a_release_that_passes_is_registered_once_signed_off_and_served(
+def recipe(**changes: Any) -> params.Params:
+    """A recipe of which only this stage's part matters."""
+    section = {
+        "registered_model": MODEL,
+        "mode": "enabled",
+        "gates": GATES,
+        "allowed_licenses": None,
+        "signoff": "automatic",
+        "approvals": 1,
+        "signoff_hours": 1.0,
+    }
+    others: dict[str, Any] = {
+        "engine": SimpleNamespace(threads=1, precision="float32"),
+        "evaluate": SimpleNamespace(num_resamples=200),
+    }
+    promoting = params.Promote.model_validate(section | changes)
+    return params.Params.model_construct(name="tiny", seed=1, promote=promoting, **others)
+
+
+def submit(**changes: Any) -> dict[str, Any]:
+    """What version.json says after the stage, under its own run of MLflow."""
+    run: Any = Run()
+    return promote.promote(recipe(**changes), RELEASE, run, promote.OUTPUT)[0]
+
+
+def verdicts(version: dict[str, Any]) -> dict[str, str]:
+    return {gate["metric"]: gate["verdict"] for gate in version["gates"]}
+
+
+def change_release(text: str) -> None:
+    """Another release of the same models."""
+    (RELEASE / "README.md").write_text(text)
+
+
+def weaken_evidence() -> None:
+    """An evaluation in which half of the queries, which found their documents before, find nothing."""
+    known = load_evidence(promote.EVIDENCE)
+    of_words = known.samples["retrieval"]["retrieval"]["words"]
+    assert isinstance(of_words, Mean)
+    worse = Mean(np.where(np.arange(len(of_words)) % 2, of_words.scores, 0.0))
+    samples = {**known.samples, "retrieval": {"retrieval": {"words": worse}}}
+    Evidence(samples, known.vectors, known.tests).save(promote.EVIDENCE)
+
+
+def test_a_release_is_judged_registered_signed_off_served_and_submitted_again(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import mlflow
 
-    version = run_promote(monkeypatch, GOOD)
+    monkeypatch.setattr(promote, "load", recipe)
+    promote.main()
+    version = json.loads(Path("data/promoted/version.json").read_text())
     printed = capsys.readouterr().out
-    assert version["aliases"] == ["challenger", "champion"]
-    assert [gate["verdict"] for gate in version["gates"]] == ["passed", "passed"]
-    assert "| retention        | 0.9000 | >= 0.85" in printed
-    assert "MLFLOW_TRACKING_URI=sqlite:///mlflow.db" in printed
+    assert (version["aliases"], version["validation_status"]) == (["challenger", "champion"], "passed")
+    found = verdicts(version)
+    assert {name for name, word in found.items() if word == "not applicable"} == {
+        "index_compatibility",
+        *(f"{task}_over_champion" for task in BESIDE),
+    }
+    assert set(found.values()) == {"passed", "not applicable"}
+    assert "| 0.9 (0.85 to 0.95)" in printed and "MLFLOW_TRACKING_URI=sqlite:///mlflow.db" in printed
 
-    tags = client().get_model_version(MODEL, "1").tags
+    client = store.registry()
+    tags = client.get_model_version(MODEL, "1").tags
     assert tags["validation_status"] == "passed"
     assert tags["metric.retention"] == "0.9"
-    assert tags["gate.binary_retention"] == "passed: 0.85 (>= 0.8 and <= 1)"
-    assert tags["release_digest"] == digest(Path("data/quantized/tiny")) == version["release_digest"]
-    assert tags["data_digest"] == digest(Path("data/curated"))
-    assert tags["dvc_lock"] == promote.lock_digest()
+    assert tags["gate.retention"] == "passed: 0.9 (0.85 to 0.95) (>= 0.85 and lower end >= 0.8)"
+    assert tags["release_digest"] == digest(RELEASE) == version["release_digest"]
+    assert (tags["data_digest"], tags["dvc_lock"]) == (digest(Path("data/curated")), lock_digest())
+    assert tags["judged_against"] == "none"
     lineage = json.loads(Path("data/lineage/promote.json").read_text())
-    assert version["run_id"] == lineage["run_id"]
-    assert tags["build_run_id"] == lineage["parent_run_id"]
-    artifacts = {file.path for file in client().list_artifacts(lineage["run_id"])}
-    assert artifacts >= {"report.html", "dvc.lock"}
+    assert version["run_id"] == tags["evidence_run_id"] == lineage["run_id"]
+    artifacts = {file.path for file in client.list_artifacts(lineage["run_id"])}
+    assert artifacts >= {"report.html", "dvc.lock", "evidence"}
+    assert "There is no champion" in Path("data/promoted/report.html").read_text()
 
     served = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
     rows = np.asarray(served.predict(["a copper still", "malt"], params={"task": "clustering", "dimensions": 8}))
     assert rows.shape == (2, 8)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
-    # The same release again, now judged by one gate less and refused by the other.
-    again = run_promote(monkeypatch, BAD, gates={"retention": {"min": 0.85}})
-    assert (again["version"], again["run_id"]) == ("1", version["run_id"])
-    assert len(client().search_model_versions(f"name = '{MODEL}'")) == 1
-    tags = client().get_model_version(MODEL, "1").tags
-    assert tags["validation_status"] == "refused"
-    assert tags["refused_because"] == "retention is 0.5, not >= 0.85"
+    # Yesterday's champion again: equal figures are not inferior, and nothing is registered twice.
+    again = submit()
+    assert (again["version"], again["run_id"], again["aliases"]) == ("1", version["run_id"], version["aliases"])
+    assert set(verdicts(again).values()) == {"passed"}
+    assert [gate["low"] for gate in again["gates"] if gate["metric"] == "retrieval_over_champion"] == [0.0]
+    assert len(client.search_model_versions(f"name = '{MODEL}'")) == 1
+    assert "No re-index is due" in Path("data/promoted/report.html").read_text()
+
+    # The same release, judged by other gates and figures: an earlier verdict's tags go, the champion stays.
+    summarise(retention=0.5)
+    other = submit(gates={"retention": {"min": 0.85}})
+    tags = client.get_model_version(MODEL, "1").tags
+    assert tags["refused_because"] == "retention is 0.5 (0.45 to 0.55), not >= 0.85"
     assert "gate.binary_retention" not in tags
-    assert again["aliases"] == ["challenger", "champion"]
-    assert "It was champion before, and still is" in capsys.readouterr().out
-
-    # Another release takes over.
-    Path("data/quantized/tiny/README.md").write_text("# another\n")
-    other = run_promote(monkeypatch, GOOD)
-    assert (other["version"], other["aliases"]) == ("2", ["challenger", "champion"])
-    assert client().get_model_version(MODEL, "1").aliases == []
+    assert (other["validation_status"], other["aliases"]) == ("refused", ["challenger", "champion"])
+    assert "python -m flows.release rollback" in next_steps(other, "sqlite:///mlflow.db", promote.OUTPUT)
 
 
-def test_a_refused_release_is_registered_but_never_champion(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    version = run_promote(monkeypatch, BAD)
-    assert version["aliases"] == ["challenger"]
-    assert version["validation_status"] == "refused"
-    assert version["refused_because"] == ["retention is 0.5, not >= 0.85"]
-    assert "REFUSED by its gates" in capsys.readouterr().out
+def test_another_release_is_held_against_the_champion(project: Path) -> None:
+    submit()
+    # The same models in another folder, scored on other test rows: the champion is scored again on those.
+    change_release("# two")
+    kept = load_evidence(promote.EVIDENCE)
+    write_curated(Path("data/curated"), variant=1)
+    from stages.evaluation.champion import rescoring
+    from stages.evaluation.contenders import Released
+    from stages.evaluation.evidence import digests_of_tests
+
+    sources = {task: list(of_task) for task, of_task in kept.tests.items()}
+    scored = rescoring(Released(RELEASE / "merged", "float32"), promote.CURATED, 1)(sources)
+    tests = digests_of_tests(promote.CURATED, sources, 1)
+    Evidence(scored.samples, scored.vectors, tests).save(promote.EVIDENCE)
+    second = submit()
+    assert (second["version"], second["aliases"]) == ("2", ["challenger", "champion"])
+    assert set(verdicts(second).values()) == {"passed"}
+    assert store.registry().get_model_version(MODEL, "2").tags["judged_against"] == "1"
+
+    # Worse than the champion beyond the margin: refused, registered with the reasons, never champion.
+    change_release("# three")
+    weaken_evidence()
+    third = submit()
+    assert (third["version"], third["aliases"], third["validation_status"]) == ("3", ["challenger"], "refused")
+    assert [name for name, word in verdicts(third).items() if word == "refused"] == ["retrieval_over_champion"]
+    assert third["refused_because"][0].startswith("retrieval_over_champion is -")
+    assert "REFUSED by its gates" in next_steps(third, "sqlite:///mlflow.db", promote.OUTPUT)
+    # A dry run says the same and refuses nothing.
+    dry = submit(mode="dry_run")
+    assert (dry["version"], dry["validation_status"]) == ("3", "would be refused")
+    assert dry["aliases"] == ["challenger", "champion"]
 
 
-def test_a_manual_sign_off_is_the_printed_command(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_promote(monkeypatch, GOOD, signoff="manual")["aliases"] == ["challenger"]
-    printed = capsys.readouterr().out
+def test_formats_that_disagree_with_torch_are_counted_and_named(tmp_path: Path) -> None:
+    formats = {name: {"released": name != "onnx-int8"} for name in ("merged", "onnx", "onnx-int8")}
+    write_json(tmp_path / "parity.json", {"formats": formats})
+    assert promote.format_figures(tmp_path) == {"formats_left_out": Figure(1, note="onnx-int8")}
+
+
+def test_a_broken_tokenizer_is_refused(project: Path) -> None:
+    tokenizer = RELEASE / "merged/retrieval/tokenizer.json"
+    values = json.loads(tokenizer.read_text())
+    words = values["model"]["vocab"]
+    values["model"]["vocab"] = dict(zip(words, [*range(4), *reversed(range(4, len(words)))], strict=True))
+    tokenizer.write_text(json.dumps(values))
+    version = submit(signoff="human")
+    assert verdicts(version)["served_cosine_min"] == "refused"
+    assert (version["validation_status"], version["aliases"]) == ("refused", ["challenger"])
+
+
+def test_people_are_told_what_to_do_and_disabled_gates_judge_nothing(project: Path) -> None:
+    version = submit(signoff="human", mode="disabled")
+    assert (version["validation_status"], version["gates"], version["aliases"]) == ("not judged", [], ["challenger"])
+    printed = next_steps(version, "sqlite:///mlflow.db", promote.OUTPUT)
+    assert "python -m flows.release sign-off --version 1 --approve --name YOU --reason WHY" in printed
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in printed
-    (command,) = [line.strip() for line in printed.splitlines() if "set_registered_model_alias" in line]
-    command = command.replace("python", sys.executable, 1)
-    subprocess.run(command, shell=True, check=True, timeout=60)
-    assert client().get_model_version_by_alias(MODEL, "champion").version in (1, "1")
+
+
+def test_a_champion_that_cannot_be_read_refuses_the_comparison(project: Path) -> None:
+    gone = SimpleNamespace(version="7", name=MODEL, tags={"evidence_run_id": "0" * 32})
+    figures = promote.champion_figures(recipe(), load_evidence(promote.EVIDENCE), gone)
+    assert set(figures) == {f"{task}_over_champion" for task in BESIDE} | {"index_compatibility"}
+    for figure in figures.values():
+        assert isinstance(figure, Figure)
+        assert np.isnan(figure.value) and "not comparable with champion 7" in figure.note
 
 
 def test_a_model_that_gives_no_unit_vectors_is_not_registered(project: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    weights = Path("data/quantized/tiny/merged/clustering/model.safetensors")
+    from stages.registry.registration import register
+
+    weights = RELEASE / "merged/clustering/model.safetensors"
     broken = {name: torch.full_like(tensor, torch.nan) for name, tensor in load_file(weights).items()}
     save_file(broken, weights, metadata={"format": "pt"})
-    run = client().create_run("0")
+    client = store.registry()
+    run = client.create_run("0")
     with pytest.raises(RuntimeError, match=r"clustering of .* gives vectors of length"):
-        promote.promote(
-            registered_model=MODEL,
-            signoff="automatic",
-            gates={},
-            summary=GOOD,
-            release=Path("data/quantized/tiny"),
-            run_id=run.info.run_id,
-            parent_run_id=run.info.run_id,
-        )
-    assert client().search_registered_models() == []
-
-
-def test_the_digest_of_the_lock_file_leaves_promote_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert promote.lock_digest() is None
-    Path("dvc.lock").write_text("stages:\n  evaluate: {cmd: e}\n")
-    before = promote.lock_digest()
-    Path("dvc.lock").write_text("stages:\n  evaluate: {cmd: e}\n  promote: {cmd: p}\n")
-    assert promote.lock_digest() == before
-    Path("dvc.lock").write_text("stages:\n  evaluate: {cmd: other}\n")
-    assert promote.lock_digest() != before
+        register(client, MODEL, RELEASE, run.info.run_id)
+    assert client.search_registered_models() == []

@@ -1,5 +1,6 @@
 """The whole pipeline on tests/recipes/tiny.yaml, driven as a user drives it: `dvc repro` in a checkout."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -71,7 +72,7 @@ def test_every_stage_leaves_its_outputs(built: Path) -> None:
     for task in TASKS:
         assert (release / "adapters" / task / "adapter_model.safetensors").is_file()
         assert (release / "merged" / task / "modules.json").is_file()
-        assert (release / "openvino" / task / "model.xml").is_file()
+        assert (release / "openvino-int8" / task / "model.xml").is_file()
     metrics = json.loads((built / "data/evaluated/metrics.json").read_text(encoding="utf-8"))
     assert set(metrics["retrieval"]) == {"teacher", "bm25", "static", "base", "continued", "retrieval"}
     assert 0 < metrics["summary"]["retrieval_retention"] < 1.5
@@ -87,6 +88,10 @@ def test_every_stage_leaves_its_outputs(built: Path) -> None:
     report = (built / "data/evaluated/report.html").read_text(encoding="utf-8")
     assert "<svg" in report
     assert "http-equiv" in report
+    judged = (built / "data/promoted/report.html").read_text(encoding="utf-8")
+    assert "Passed" in judged and "Not judged yet" in report
+    intervals = metrics["intervals"]["text_matching_over_base"]
+    assert intervals["low"] <= metrics["summary"]["text_matching_over_base"] <= intervals["high"]
     stages = {path.stem for path in (built / "data/lineage").glob("*.json")}
     assert stages == {"curate", "embed", "mine", "distill", "extend", *(f"adapt@{task}" for task in TASKS)} | {
         "quantize",
@@ -106,13 +111,16 @@ def test_the_release_carries_theta_and_length_of_inference_not_of_training(built
         assert settings["max_tokens"] == 128
 
 
-def test_nothing_released_is_a_pickle(built: Path) -> None:
-    written = [path for path in (built / "data/quantized").rglob("*") if path.is_file()]
-    assert {path.suffix for path in written} <= {".json", ".safetensors", ".txt", ".md", ".xml", ".bin"}
-    for path in written:
-        if path.suffix == ".bin":
-            assert path.name == "model.bin"
-            assert path.with_suffix(".xml").is_file()
+def test_the_release_verifies_and_is_bound_to_its_runs(built: Path) -> None:
+    done = run(built, sys.executable, "-m", "stages.verify", "data/quantized/stillhouse-tiny", "--files")
+    assert "nothing is wrong with it" in done.stdout
+    lineage = json.loads((built / "data/quantized/stillhouse-tiny/lineage.json").read_text(encoding="utf-8"))
+    assert len(lineage["dvc_lock_sha256"]) == 64
+    record = json.loads((built / "data/lineage/quantize.json").read_text(encoding="utf-8"))
+    sums = (built / "data/quantized/stillhouse-tiny/SHA256SUMS").read_bytes()
+    assert record["sha256sums"] == hashlib.sha256(sums).hexdigest()
+    assert {"curate", "distill", "adapt@clustering", "quantize"} <= record["run_ids"].keys()
+    assert record["run_ids"]["quantize"] == record["run_id"]
 
 
 def test_merged_models_load_elsewhere_and_give_the_adapters_vectors(built: Path) -> None:
@@ -138,15 +146,25 @@ def test_merged_models_load_elsewhere_and_give_the_adapters_vectors(built: Path)
             )
 
 
-def test_promoted_model_is_served_by_alias(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_promoted_model_is_served_by_alias_and_has_not_drifted(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is served is what the checkpoint gave before anything was merged, saved or logged."""
     import mlflow
+
+    from stages.release.comparison import cosine
+    from stages.release.samples import load_samples
 
     monkeypatch.chdir(built)
     mlflow.set_tracking_uri(f"sqlite:///{built / 'mlflow.db'}")
     model = mlflow.pyfunc.load_model("models:/stillhouse-tiny@champion")
-    vectors = np.asarray(model.predict(["a hat"], params={"task": "clustering", "dimensions": 64}))
-    assert vectors.shape == (1, 64)
-    assert np.linalg.norm(vectors) == pytest.approx(1, abs=1e-5)
+    samples = load_samples(built / "data/quantized/stillhouse-tiny")
+    for task in TASKS:
+        for side in ("query", "document"):
+            rows = [row for row, case in enumerate(samples.embedded) if samples.cases[case].side == side]
+            texts = [samples.cases[samples.embedded[row]].text for row in rows]
+            served = np.asarray(model.predict(texts, params={"task": task, "prompt": side}))
+            assert cosine(served, samples.readings[task].alone[rows]).min() > 0.99999, f"{task} {side}"
+    vectors = np.asarray(model.predict(["a hat"], params={"task": "clustering", "dimensions": 64, "precision": "int8"}))
+    assert (vectors.shape, vectors.dtype) == ((1, 64), np.int8)
     runs = mlflow.search_runs(experiment_names=["stillhouse-tiny"])
     assert len(runs) == 13  # a parent, and a child for each stage that works
     assert set(runs["status"]) == {"FINISHED"}

@@ -42,7 +42,7 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     """The objective over every training pair with enough hard negatives, its batches, and its rows' names."""
     import numpy as np
 
-    from stages.corpus.batches import drawn_batches
+    from stages.corpus.batches import by_language, drawn_batches
     from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split, read_table
     from stages.modeling.truncation import check_truncation
@@ -87,11 +87,16 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     )
     starts = np.cumsum([0, *map(len, tables)])
     enough = np.flatnonzero((negatives >= 0).all(axis=1))
-    rows_of = [enough[(enough >= start) & (enough < end)] for start, end in itertools.pairwise(starts.tolist())]
+    rows_of, sizes, weights = by_language(
+        [enough[(enough >= start) & (enough < end)] for start, end in itertools.pairwise(starts.tolist())],
+        [language for table in tables for language in table["language"].to_pylist()],
+        [draw.batch_size * params.engine.processes for draw in mixture],
+        [draw.weight for draw in mixture],
+        settings.language_exponent,
+    )
 
     def epoch_batches(epoch: int) -> list[np.ndarray]:
-        sizes = [draw.batch_size * params.engine.processes for draw in mixture]
-        return drawn_batches(rows_of, documents.lengths, sizes, [draw.weight for draw in mixture], params.seed, epoch)
+        return drawn_batches(rows_of, documents.lengths, sizes, weights, params.seed, epoch)
 
     return objective, epoch_batches, ids
 

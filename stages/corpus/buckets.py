@@ -53,3 +53,19 @@ class Buckets:
             with self._files[int(number)].open("ab") as stream:
                 entries[part == number].tofile(stream)
         self._held, self._num_held = [], 0
+
+
+def numbered(*columns: np.ndarray) -> np.ndarray:
+    """Groups [I] of sorted entries that agree in every column, numbered from 0."""
+    if len(columns[0]) == 0:
+        return np.empty(0, dtype=np.int64)
+    changes = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return np.concatenate(([0], np.cumsum(changes)))
+
+
+def first_of(group: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Place of the first chosen entry of every group, -1 where it has none."""
+    first = np.full(int(group.max(initial=-1)) + 1, -1)
+    places = np.flatnonzero(chosen)[::-1]
+    first[group[places]] = places  # the last assignment to a group is its first entry
+    return first

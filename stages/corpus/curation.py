@@ -87,9 +87,10 @@ def curate_sources(
     overlaps.reject_duplicates(reasons)
     validator, suites, profiles = Validator(), [], {}
     for source, intake in zip(_progress(sources, "write"), intakes, strict=True):
-        profile = Profile(source.origin["kind"], intake.fields, _new(working / "profiles" / source.name))
+        kind, language = source.origin["kind"], source.origin["language"]
+        profile = Profile(kind, language, intake.fields, _new(working / "profiles" / source.name))
         written = _written(intake, output, profile, reasons)
-        suites.append(validator.validate(written, source.origin, source.limits.words, profile.facts))
+        suites.append(validator.validate(written, source.origin, source.limits, profile.facts))
         profiles[source.name] = profile.summary()
     output.close()
     counts = {intake.origin["source"]: _counts(intake, output.quarantine) for intake in intakes}

@@ -13,6 +13,9 @@ import great_expectations as gx
 import great_expectations.expectations as gxe
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
+from stages.corpus.cleaning import Limits
+from stages.corpus.languages import DECLARED, MANY
+
 MAX_EXAMPLES = 20
 # More distinct labels than this in one source are texts, not classes.
 MAX_LABELS = 500
@@ -20,13 +23,14 @@ MAX_LABELS = 500
 Expectation = gxe.Expectation
 
 
-def suite_for(kind: str, words: Mapping[str, tuple[int, int]], language: str) -> list[Expectation]:
-    """What each row of a kind must satisfy; `words` gives each text field's least and most words."""
-    columns = ["id", "entity", "source", "license", *words]
+def suite_for(kind: str, limits: Limits, language: str) -> list[Expectation]:
+    """What each row of a kind must satisfy."""
+    columns = ["id", "entity", "source", "license", *limits.lengths]
     expected: list[Expectation] = [gxe.ExpectColumnValuesToNotBeNull(column=column) for column in columns]
-    expected.append(gxe.ExpectColumnValuesToBeInSet(column="language", value_set=[language]))
-    for name, (least, most) in words.items():
-        expected.append(gxe.ExpectColumnValuesToBeBetween(column=f"{name}_words", min_value=least, max_value=most))
+    expected.append(_expected_language(language))
+    for name, (least, most) in limits.lengths.items():
+        counted = f"{name}_{limits.measure.unit}"
+        expected.append(gxe.ExpectColumnValuesToBeBetween(column=counted, min_value=least, max_value=most))
         expected.append(gxe.ExpectColumnValuesToNotMatchRegex(column=name, regex=r"[\x00-\x08\x0b\x0c\x0e-\x1f]"))
     return expected + [build() for build in _OF_KIND[kind]]
 
@@ -41,6 +45,12 @@ def whole_suite_for(kind: str, facts: Mapping[str, float]) -> list[Expectation]:
         gxe.ExpectColumnValuesToBeBetween(column=name, min_value=least, max_value=most)
         for name, (least, most) in limits.items()
     ]
+
+
+def _expected_language(declared: str) -> Expectation:
+    if declared == MANY:
+        return gxe.ExpectColumnValuesToMatchRegex(column="language", regex=DECLARED.pattern)
+    return gxe.ExpectColumnValuesToBeInSet(column="language", value_set=[declared])
 
 
 _OF_KIND: dict[str, list[Callable[[], Expectation]]] = {
@@ -73,14 +83,14 @@ class Validator:
         self,
         tables: Iterable[pa.Table],
         origin: Mapping[str, str],
-        words: Mapping[str, tuple[int, int]],
+        limits: Limits,
         facts: Callable[[], Mapping[str, float]],
     ) -> dict[str, Any]:
         """Judge a source's rows, a table at a time, and then its facts as a whole.
 
         Args:
             origin: `source`, `kind` and `language`.
-            words: least and most words of each text field.
+            limits: the source's, whose lengths are counted again here.
             facts: asked for when all the tables have been read; see `Profile.facts`.
 
         Returns:
@@ -88,11 +98,11 @@ class Validator:
             unexpected_count, unexpected_share, examples, exception}]}.
         """
         name, kind, rows = origin["source"], origin["kind"], 0
-        suite = suite_for(kind, words, origin["language"])
+        suite = suite_for(kind, limits, origin["language"])
         judged: list[list[dict[str, Any]]] = []
         for table in tables:
             rows += len(table)
-            judged.append(self._judge(f"{name} {len(judged)}", _measured(table.to_pandas(), kind, words), suite))
+            judged.append(self._judge(f"{name} {len(judged)}", _measured(table.to_pandas(), kind, limits), suite))
         known = dict(facts())
         # Results come in no order to rely on.
         by_name = [{(one["expectation"], one["column"]): one for one in outcomes} for outcomes in judged]
@@ -131,9 +141,12 @@ def _merged(parts: Sequence[dict[str, Any]], rows: int) -> dict[str, Any]:
     }
 
 
-def _measured(frame: pd.DataFrame, kind: str, words: Mapping[str, tuple[int, int]]) -> pd.DataFrame:
-    """The rows with what the suites look at beside the columns: word counts, and whether a pair's sides differ."""
-    counts = {f"{name}_words": frame[name].str.split().str.len() for name in words}
+def _measured(frame: pd.DataFrame, kind: str, limits: Limits) -> pd.DataFrame:
+    """The rows with what the suites look at beside the columns: lengths, and whether a pair's sides differ."""
+    counts: dict[str, Any] = {
+        f"{name}_{limits.measure.unit}": limits.measure.count(frame[name].fillna("").tolist())
+        for name in limits.lengths
+    }
     if kind == "pairs":
         counts |= {"differs": (frame["query"] != frame["document"]).astype(int), "zero": 0}
     return frame.assign(**counts)

@@ -1,6 +1,6 @@
 """A source taken in: its rows on disk in reading order, and of each what has become of it so far.
 
-In memory a row is three bytes, a repeated one more; texts pass through in batches.
+In memory a row is five bytes, a repeated one more; texts pass through in batches.
 """
 
 import hashlib
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from stages.corpus.buckets import ENTRY, Buckets
 from stages.corpus.cleaning import Limits, judge, split_of, text_fields
-from stages.corpus.languages import LanguageCheck
+from stages.corpus.languages import MANY, LanguageCheck
 from stages.corpus.minhash import text_key
 from stages.corpus.quarantine import Quarantine
 from stages.corpus.tables import SCHEMAS, SPLITS
@@ -72,6 +73,7 @@ class Intake:
     identified: Counter[str]  # languages of all records that were long enough to tell
     splits: np.ndarray  # uint8, places in SPLITS
     fates: np.ndarray  # uint16
+    languages: np.ndarray  # uint16; of a source of many languages each has a number, and repeats no text of its own
 
     @property
     def num_keys(self) -> int:
@@ -111,11 +113,20 @@ def take_in(
     return intake
 
 
-def text_keys(row: Mapping[str, Any], kind: str, fields: Sequence[str]) -> list[int]:
-    """A key for each text of a row; of a scored pair one for both, either way round: its texts may recur."""
+def text_keys(row: Mapping[str, Any], kind: str, fields: Sequence[str], apart: str = "") -> list[int]:
+    """A key for each text of a row; of a scored pair one for both, either way round: its texts may recur.
+
+    Args:
+        apart: rows that differ in it share no key, whatever their texts.
+    """
     if kind == "scored":
-        return [text_key("scored", "\0".join(sorted(row[name].casefold() for name in fields)))]
-    return [text_key(role_of(name), row[name]) for name in fields]
+        return [text_key(f"scored{apart}", "\0".join(sorted(row[name].casefold() for name in fields)))]
+    return [text_key(f"{role_of(name)}{apart}", row[name]) for name in fields]
+
+
+def apart(row: Mapping[str, Any], declared: str) -> str:
+    """What keeps rows of a source of many languages apart: a message stands once in each of them."""
+    return str(row["language"]) if declared == MANY else ""
 
 
 def role_of(field: str) -> str:
@@ -127,10 +138,11 @@ def _read(
     source: SourceToRead, languages: LanguageCheck | None, file: Path, quarantine: Quarantine, keys: Buckets
 ) -> Intake:
     origin, limits, kind = source.origin, source.limits, source.origin["kind"]
-    fields = text_fields(kind, limits.words)
+    fields = text_fields(kind, limits.lengths)
     schema = pa.schema([*SCHEMAS[kind], *_BESIDE])
     splits: list[np.ndarray] = []
-    intake = Intake(origin, fields, file, 0, Counter(), np.empty(0), np.empty(0))
+    languages_of: list[np.ndarray] = []
+    intake = Intake(origin, fields, file, 0, Counter(), np.empty(0), np.empty(0), np.empty(0))
     with pa.OSFile(str(file), "wb") as written, pa.ipc.new_stream(written, schema) as stream:
         for judged in _batches(judge(source.records(), origin, limits, languages), fields):
             intake.num_read += len(judged)
@@ -140,12 +152,20 @@ def _read(
                     quarantine.add(source.name, kind, reason, row["entity"], row["texts"])
             intake.identified.update(row["identified"] for row in rows if row["identified"])
             if rows:
-                _add_keys(keys, rows, kind, fields, sum(map(len, splits)))
+                _add_keys(keys, rows, intake, sum(map(len, splits)))
+                languages_of.append(
+                    np.array([_number(apart(row, origin["language"])) for row in rows], dtype=np.uint16)
+                )
                 splits.append(np.array([SPLITS.index(split_of(row["entity"], limits)) for row in rows], dtype=np.uint8))
                 stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
     intake.splits = np.concatenate([np.empty(0, dtype=np.uint8), *splits])
+    intake.languages = np.concatenate([np.empty(0, dtype=np.uint16), *languages_of])
     intake.fates = np.zeros(len(intake.splits), dtype=np.uint16)
     return intake
+
+
+def _number(language: str) -> int:
+    return xxhash.xxh3_64_intdigest(language.encode()) & 0xFFFF if language else 0
 
 
 def _batches(judged: Iterable[Judged], fields: Sequence[str]) -> Iterator[list[Judged]]:
@@ -161,8 +181,9 @@ def _batches(judged: Iterable[Judged], fields: Sequence[str]) -> Iterator[list[J
         yield batch
 
 
-def _add_keys(keys: Buckets, rows: Sequence[Mapping[str, Any]], kind: str, fields: Sequence[str], start: int) -> None:
-    found = np.array([text_keys(row, kind, fields) for row in rows], dtype=np.uint64)
+def _add_keys(keys: Buckets, rows: Sequence[Mapping[str, Any]], intake: Intake, start: int) -> None:
+    kind, declared = intake.origin["kind"], intake.origin["language"]
+    found = np.array([text_keys(row, kind, intake.fields, apart(row, declared)) for row in rows], dtype=np.uint64)
     keys.add(found.reshape(-1), start * found.shape[1] + np.arange(found.size))
 
 

@@ -12,12 +12,13 @@ import numpy as np
 import xxhash
 from rensa import RMinHash
 
+from stages.corpus.lengths import UNSPACED
+
 NUM_PERMUTATIONS, NUM_BANDS = 128, 16
 SHINGLE_WORDS = 3
 _SEED = 17
-# Letters of scripts that put no spaces between words stand alone: Thai, Lao, kana, Han.
-_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+# Letters of scripts that put no spaces between words stand alone.
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 # Odd multipliers, from the golden ratio and from splitmix64.
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
 
@@ -33,13 +34,15 @@ def signatures(texts: Sequence[str], jaccard: float) -> tuple[np.ndarray, np.nda
     A text of n shingles differs from its nearest other by one shingle at least, so their similarity is at most
     n / (n + 1): shorter texts than `jaccard` allows need no signature.
     """
-    words = [" ".join(_WORD.findall(text.casefold())).encode().split() for text in texts]
+    words = [_words(text) for text in texts]
     long = np.array([len(one) - SHINGLE_WORDS + 1 >= jaccard / (1 - jaccard + 1e-9) for one in words], dtype=bool)
     found = np.zeros((len(texts), NUM_PERMUTATIONS), dtype=np.uint16)
     chosen = [one for one, is_long in zip(words, long, strict=True) if is_long]
     if chosen:
-        shingles, offsets = _shingles(chosen)
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets, NUM_PERMUTATIONS, _SEED)
+        shingles, offsets = _runs(chosen, SHINGLE_WORDS)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+            shingles, offsets.astype(np.uint64), NUM_PERMUTATIONS, _SEED
+        )
         found[long] = np.array(matrix.to_rows(), dtype=np.uint32).astype(np.uint16)
     return found, long
 
@@ -59,16 +62,25 @@ def similarity(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return agreeing
 
 
-def _shingles(words: Sequence[Sequence[bytes]]) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes uint64 of every run of three words, text after text, and where each text's start [N + 1]."""
-    lengths = np.array([len(one) for one in words])
-    hashes = np.fromiter(
-        (xxhash.xxh3_64_intdigest(word) for one in words for word in one), dtype=np.uint64, count=int(lengths.sum())
-    )
-    runs = hashes[:-2] * _MIX[0] + hashes[1:-1] * _MIX[1] + hashes[2:] * _MIX[2]
+def word_runs(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes uint64 of every run of `size` words, text after text, and where each text's start [N + 1]."""
+    return _runs([_words(text) for text in texts], size)
+
+
+def _words(text: str) -> list[bytes]:
+    return " ".join(_WORD.findall(text.casefold())).encode().split()
+
+
+def _runs(words: Sequence[Sequence[bytes]], size: int) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.array([len(one) for one in words], dtype=np.int64)
+    total = int(lengths.sum())
+    hashes = np.fromiter((xxhash.xxh3_64_intdigest(word) for one in words for word in one), np.uint64, count=total)
+    runs = np.zeros(max(0, total - size + 1), dtype=np.uint64)
+    for step in range(size):
+        runs += hashes[step : step + len(runs)] * np.uint64(pow(int(_MIX[step % 3]), 1 + step // 3, 2**64))
     runs ^= runs >> np.uint64(32)
-    ends = np.cumsum(lengths)
-    inside = np.ones(len(hashes), dtype=bool)
-    inside[ends - 1] = inside[ends - 2] = False  # runs that would reach into the next text
-    offsets = np.concatenate(([0], np.cumsum(lengths - SHINGLE_WORDS + 1))).astype(np.uint64)
-    return np.ascontiguousarray(runs[inside[:-2]]), offsets
+    counts = np.maximum(0, lengths - size + 1)
+    # Runs that would reach into the next text are left out.
+    starts = np.repeat(np.cumsum(lengths) - lengths, counts)
+    places = starts + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return runs[places], np.concatenate(([0], np.cumsum(counts)))

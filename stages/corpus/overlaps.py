@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from stages.corpus.buckets import Buckets
+from stages.corpus.buckets import Buckets, first_of, numbered
+from stages.corpus.containment import Contained
 from stages.corpus.intake import KEPT, Intake, Reasons, role_of, text_keys
 from stages.corpus.minhash import NUM_PERMUTATIONS, bands, signatures, similarity
 from stages.corpus.tables import SPLITS
@@ -23,15 +24,18 @@ from stages.corpus.tables import SPLITS
 TRAIN, DEV, TEST = range(len(SPLITS))
 # Pairs whose signatures are compared at once.
 COMPARED = 2**16
-_EXACT, _NEAR = 1, 2
+_EXACT, _NEAR, _INSIDE = 1, 2, 4
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Jaccard similarity of word shingles from which texts are near duplicates, and a test row is given away."""
+    """From which Jaccard similarity of word shingles texts are near duplicates, and a test row is given away; and from
+    which share of a test text inside another, None where that is not looked at.
+    """
 
     duplicates: float
     evaluation: float
+    containment: float | None = None
 
 
 class Overlaps:
@@ -50,8 +54,9 @@ class Overlaps:
         self._widths = np.array([one.num_keys for one in intakes])
         sizes = [len(rows) * width for rows, width in zip(self._rows, self._widths, strict=True)]
         self._starts = np.concatenate(([0], np.cumsum(sizes)))
-        kept = zip(intakes, self._rows, self._widths, strict=True)
+        kept = list(zip(intakes, self._rows, self._widths, strict=True))
         self._splits = np.concatenate([np.repeat(one.splits[rows], width) for one, rows, width in kept])
+        self._languages = np.concatenate([np.repeat(one.languages[rows], width) for one, rows, width in kept])
         scopes = {name: group[0] for group in across for name in group}
         names = [one.origin["source"] for one in intakes]
         self._scopes = np.array([names.index(scopes.get(name, name)) for name in names])
@@ -63,8 +68,9 @@ class Overlaps:
         """Reject train and dev rows that a test row of any source repeats; returns what was found of each test set.
 
         Returns:
-            {source, rows, exact, near, entities, share}: its test rows, how many of them stand in train or dev exactly
-            and else nearly, how many share an entity with train or dev of another source; share of exact and near.
+            {source, rows, exact, near, inside, entities, share}: its test rows; how many of them stand in train or dev
+            exactly, else nearly, else inside a longer text (None where that was not looked at); how many share an
+            entity with train or dev of another source; the share of those that stand there in any of the three ways.
         """
         hits = np.zeros(self._starts[-1], dtype=np.uint8)
         for grade, word in ((_EXACT, "in"), (_NEAR, "nearly in")):
@@ -72,10 +78,35 @@ class Overlaps:
                 tested = self._splits[items] == TEST
                 hits[items[tested]] |= grade
                 self._reject(items[~tested], partners[~tested], f"{word} the test rows of {{source}}", reasons)
+        if self._similar.containment is not None:
+            self._reject_containing(self._similar.containment, hits, reasons)
         sharing = self._sharing_entities()
         return [
             report for number in range(len(self._intakes)) if (report := self._report(number, hits, sharing))["rows"]
         ]
+
+    def _reject_containing(self, share: float, hits: np.ndarray, reasons: Reasons) -> None:
+        """The same of rows with a text that contains a test row's, whichever of its texts that is."""
+        contained = Contained(share)
+        for texts, items in self._texts(tested=True):
+            contained.add(texts, items)
+        contained.close()
+        for texts, items in self._texts(tested=False):
+            places, tested = contained.found(texts)
+            hits[tested] |= _INSIDE
+            self._reject(items[places], tested, "contains a test row of {source}", reasons)
+
+    def _texts(self, tested: bool) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Texts and items of the rows that are tested on, or of the others; scored pairs are given away as pairs."""
+        for number, intake in enumerate(self._intakes):
+            width, start = int(self._widths[number]), int(self._starts[number])
+            for where, table in intake.batches(intake.fields if intake.origin["kind"] != "scored" else ()):
+                ranks = np.arange(*np.searchsorted(self._rows[number], (where.start, where.stop)))
+                rows = self._rows[number][ranks]
+                chosen = (intake.splits[rows] == TEST) == tested
+                part = table.take(rows[chosen] - where.start)
+                for column, name in enumerate(part.column_names):
+                    yield part[name].to_pylist(), start + ranks[chosen] * width + column
 
     def reject_duplicates(self, reasons: Reasons) -> None:
         """Reject rows that nearly repeat an earlier one of their source and split, or equal one of their group."""
@@ -127,9 +158,9 @@ class Overlaps:
     def _tested_and_not(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Untested items with the first tested one of their bucket, tested ones with the first untested one."""
         items = entries["item"].astype(np.int64)
-        bucket = _numbered(entries["key"])
+        bucket = numbered(entries["key"])
         tested = self._splits[items] == TEST
-        partner = np.where(tested, _first(bucket, ~tested)[bucket], _first(bucket, tested)[bucket])
+        partner = np.where(tested, first_of(bucket, ~tested)[bucket], first_of(bucket, tested)[bucket])
         met = partner >= 0
         return items[met], items[partner[met]]
 
@@ -138,10 +169,11 @@ class Overlaps:
         entries = entries[self._still_kept(entries["item"].astype(np.int64))]
         items = entries["item"].astype(np.int64)
         scope = self._scopes[self._source_of(items)] * len(SPLITS) + self._splits[items]
+        scope = scope * 2**16 + self._languages[items]
         order = np.lexsort((items, scope, entries["key"]))
         items, scope, key = items[order], scope[order], entries["key"][order]
-        bucket = _numbered(key, scope)
-        partner = items[_first(bucket, np.ones(len(items), dtype=bool))[bucket]]
+        bucket = numbered(key, scope)
+        partner = items[first_of(bucket, np.ones(len(items), dtype=bool))[bucket]]
         # A row's own two texts are no repetition, and equal texts of one source and role have been dealt with.
         later = self._row_of(partner) != self._row_of(items)
         return items[later], partner[later]
@@ -163,13 +195,15 @@ class Overlaps:
         hit = hits[own].reshape(-1, width)[tested]
         exact = (hit & _EXACT).any(axis=1)
         near = ~exact & (hit & _NEAR).any(axis=1)
+        inside = ~exact & ~near & (hit & _INSIDE).any(axis=1)
         return {
             "source": self._intakes[number].origin["source"],
             "rows": int(tested.sum()),
             "exact": int(exact.sum()),
             "near": int(near.sum()),
+            "inside": None if self._similar.containment is None else int(inside.sum()),
             "entities": int(sharing[own][::width][tested].sum()),
-            "share": float((exact | near).mean()) if tested.any() else 0.0,
+            "share": float((exact | near | inside).mean()) if tested.any() else 0.0,
         }
 
     def _sharing_entities(self) -> np.ndarray:
@@ -205,19 +239,3 @@ def _kept(intake: Intake) -> Iterator[tuple[slice, Any]]:
         kept = table.filter(intake.fates[where] == KEPT)
         if len(kept):
             yield where, kept
-
-
-def _numbered(*columns: np.ndarray) -> np.ndarray:
-    """Groups [I] of sorted entries that agree in every column, numbered from 0."""
-    if len(columns[0]) == 0:
-        return np.empty(0, dtype=np.int64)
-    changes = np.any([column[1:] != column[:-1] for column in columns], axis=0)
-    return np.concatenate(([0], np.cumsum(changes)))
-
-
-def _first(group: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Place of the first chosen entry of every group, -1 where it has none."""
-    first = np.full(int(group.max(initial=-1)) + 1, -1)
-    places = np.flatnonzero(chosen)[::-1]
-    first[group[places]] = places  # the last assignment to a group is its first entry
-    return first

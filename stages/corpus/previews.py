@@ -1,15 +1,18 @@
 """A look at a source before a build: its first rows as they are parsed, and what would be rejected of some more."""
 
+import bisect
 import itertools
+import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from stages.corpus.cleaning import judge, text_fields
-from stages.corpus.intake import SourceToRead, text_keys
+from stages.corpus.intake import SourceToRead, apart, text_keys
 from stages.corpus.languages import LanguageCheck
 
 ROWS, LOOKED_AT = 10, 500
-WIDTH = 60  # characters of a text
+WIDTH = 60  # columns of a text
 
 
 def preview_source(source: SourceToRead, languages: LanguageCheck | None) -> str:
@@ -20,14 +23,14 @@ def preview_source(source: SourceToRead, languages: LanguageCheck | None) -> str
     Raises:
         ValueError, OSError: the source cannot be read.
     """
-    fields = text_fields(source.origin["kind"], source.limits.words)
+    fields = text_fields(source.origin["kind"], source.limits.lengths)
     records = itertools.islice(source.records(), LOOKED_AT)
     shown: list[str] = []
     reasons: Counter[str] = Counter()
     seen: set[int] = set()
     number = 0
     for number, (row, fault) in enumerate(judge(records, source.origin, source.limits, languages), start=1):
-        reason = fault or _repeated(row, source.origin["kind"], fields, seen)
+        reason = fault or _repeated(row, source.origin, fields, seen)
         if reason:
             reasons[reason] += 1
         if number <= ROWS:
@@ -37,8 +40,8 @@ def preview_source(source: SourceToRead, languages: LanguageCheck | None) -> str
     return "\n".join([f"== {source.name} ({origin})", *shown, f"  rejected of the first {number} rows:", *rejected, ""])
 
 
-def _repeated(row: dict[str, Any], kind: str, fields: tuple[str, ...], seen: set[int]) -> str | None:
-    keys = text_keys(row, kind, fields)
+def _repeated(row: dict[str, Any], origin: Mapping[str, str], fields: tuple[str, ...], seen: set[int]) -> str | None:
+    keys = text_keys(row, origin["kind"], fields, apart(row, origin["language"]))
     repeated = [name for name, key in zip(fields, keys, strict=False) if key in seen]
     if repeated:
         return f"{repeated[0]}: duplicate"
@@ -49,9 +52,25 @@ def _repeated(row: dict[str, Any], kind: str, fields: tuple[str, ...], seen: set
 def _line(row: dict[str, Any], fields: tuple[str, ...]) -> str:
     texts = row.get("texts") or [row[name] for name in fields]
     beside = [f"{name}={row[name]}" for name in ("score", "label") if name in row]
-    return " | ".join([*(_cut(text) for text in texts), *beside])
+    return " | ".join([*(_isolated(_cut(text)) for text in texts), *beside])
 
 
 def _cut(text: str) -> str:
+    """The start of a text that fits into `WIDTH` columns of a terminal, where a Han letter or kana takes two."""
     text = " ".join(text[: 4 * WIDTH].split())
-    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+    ends = list(itertools.accumulate(_columns(letter) for letter in text))
+    if not ends or ends[-1] <= WIDTH:
+        return text
+    return f"{text[: bisect.bisect_right(ends, WIDTH - 1)]}…"
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.combining(letter):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def _isolated(text: str) -> str:
+    """A text written from right to left inside marks that keep it from turning the rest of the line round."""
+    turned = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in text)
+    return f"\u2068{text}\u2069" if turned else text

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 from stages.corpus.buckets import Buckets
+from stages.corpus.languages import MANY
+from stages.corpus.lengths import word_counts
 
 # Upper bounds of the length histogram's bins, words; the last bin is open.
 LENGTHS = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -22,11 +23,11 @@ MAX_DISTINCT = 10_000
 class Profile:
     """Facts and distributions of the rows of a source."""
 
-    def __init__(self, kind: str, fields: Sequence[str], folder: Path) -> None:
-        # Scored texts recur; of the other kinds each text is to stand there once.
+    def __init__(self, kind: str, declared: str, fields: Sequence[str], folder: Path) -> None:
+        # Scored texts recur; of the other kinds each text is to stand there once, or once in each of many languages.
         self._unique = ("id", *(fields if kind != "scored" else ()))
         self._keys = {name: Buckets(folder / name) for name in (*self._unique, "entity")}
-        self._kind, self._fields = kind, fields
+        self._kind, self._fields, self._many = kind, fields, declared == MANY
         self._rows = 0
         self._lengths = {name: np.zeros(len(LENGTHS) + 1, dtype=np.int64) for name in fields}
         self._words = dict.fromkeys(fields, 0)
@@ -40,12 +41,13 @@ class Profile:
         """Take in rows with their splits."""
         items = np.arange(self._rows, self._rows + len(table))
         self._rows += len(table)
+        language = _hashes(table["language"]) if self._many else np.zeros(len(table), dtype=np.uint64)
         for name in self._unique:
-            self._keys[name].add(_hashes(table[name]), items)
+            self._keys[name].add(_hashes(table[name]) ^ language, items)
         entities = np.unique(np.rec.fromarrays([_hashes(table["entity"]), splits]))
         self._keys["entity"].add(entities["f0"], entities["f1"])
         for name in self._fields:
-            words = pc.list_value_length(pc.utf8_split_whitespace(table[name])).to_numpy()
+            words = word_counts(table[name])
             self._words[name] += int(words.sum())
             self._lengths[name] += np.bincount(np.searchsorted(LENGTHS, words), minlength=len(LENGTHS) + 1)
         self._languages.update(table["identified"].to_pylist())

@@ -1,11 +1,15 @@
-"""Scores of contenders beside each other: figures and their mean over sources, what an adapter adds to its base."""
+"""Contenders beside each other: figures with their mean over sources, and every difference with its interval."""
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from stages.evaluation.tasks import Score
-from stages.metrics.bootstrap import paired_difference
+from stages.metrics import bootstrap
+from stages.metrics.bootstrap import Draws
+from stages.metrics.samples import Sample, figure
 
 BySource = Mapping[str, Score]
 
@@ -21,21 +25,43 @@ def figures(by_contender: Mapping[str, BySource]) -> dict[str, dict[str, dict[st
     return table
 
 
-def over_base(adapter: BySource, base: BySource, figure: str, seed: int, num_resamples: int) -> dict[str, float | None]:
-    """Adapter minus base, with a paired bootstrap interval where the metric is a mean over rows.
+def samples(by_contender: Mapping[str, BySource]) -> dict[str, dict[str, Sample]]:
+    """The outcome on each row, by contender and source."""
+    return {
+        name: {source: score.sample for source, score in by_source.items()} for name, by_source in by_contender.items()
+    }
 
-    Args:
-        figure: name of the task's main figure.
-    """
-    differences = [adapter[one].figures[figure] - base[one].figures[figure] for one in adapter]
-    rows = ((adapter[one].rows, base[one].rows) for one in adapter)
-    pairs = [(left, right) for left, right in rows if left is not None and right is not None]
-    low = high = None
-    if len(pairs) == len(adapter):
-        # Rows are weighted so that each source counts the same, as in the mean over sources.
-        weights = [sum(len(left) for left, _ in pairs) / len(pairs) / len(left) for left, _ in pairs]
-        left, right = (
-            np.concatenate([one[side] * w for one, w in zip(pairs, weights, strict=True)]) for side in (0, 1)
+
+def draws(
+    by_contender: Mapping[str, Mapping[str, Sample]], seed: int, num_resamples: int
+) -> dict[str, dict[str, Draws]]:
+    """Figures of all contenders on the same resamples of each source, by contender and source."""
+    found: dict[str, dict[str, Draws]] = {name: {} for name in by_contender}
+    sources = dict.fromkeys(source for by_source in by_contender.values() for source in by_source)
+    for source in sources:
+        known = {name: by_source[source] for name, by_source in by_contender.items() if source in by_source}
+        num_rows = len(next(iter(known.values())))
+        resamples = bootstrap.resample(
+            [one.on for one in known.values()], num_rows, [seed, zlib.crc32(source.encode())], num_resamples
         )
-        _, low, high = paired_difference(left, right, seed, num_resamples)
-    return {"difference": float(np.mean(differences)), "low": low, "high": high}
+        for (name, sample), of_sample in zip(known.items(), resamples, strict=True):
+            found[name][source] = Draws(figure(sample), of_sample)
+    return found
+
+
+def overall(by_source: Mapping[str, Draws], sources: Iterable[str] | None = None) -> Draws:
+    """The mean over sources, or over those of them that are named."""
+    return bootstrap.mean([by_source[source] for source in (by_source if sources is None else sources)])
+
+
+def comparisons(of_contender: Mapping[str, Mapping[str, Draws]], ours: str) -> dict[str, Any]:
+    """`over`: how much better ours is than each other one; `of_teacher`: what each keeps of the teacher's figure."""
+    means = {name: overall(by_source) for name, by_source in of_contender.items()}
+    return {
+        "over": {
+            name: bootstrap.difference(means[ours], other).as_dict() for name, other in means.items() if name != ours
+        },
+        "of_teacher": {
+            name: bootstrap.ratio(one, means["teacher"]).as_dict() for name, one in means.items() if name != "teacher"
+        },
+    }

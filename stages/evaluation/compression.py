@@ -9,29 +9,27 @@ import numpy as np
 from sentence_transformers.util import quantize_embeddings
 
 from stages.metrics.retrieval import ndcg_at_10, rank
+from stages.metrics.samples import Mean, Sample
 
 PRECISIONS = ("float32", "int8", "binary")
 
 
 def compression(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], dims: Sequence[int], int8_limits: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
-    """Mean nDCG@10 over sources by precision and dimension, both sides stored in the same precision.
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], dims: Sequence[int], int8_limits: Mapping[str, float]
+) -> dict[tuple[str, str], dict[str, Sample]]:
+    """nDCG@10 of every query by (precision, dimension) and source, both sides stored in the same precision.
 
     Args:
-        pairs: (queries [Q, D], documents [Q, D]) of each source, unit vectors, document i relevant to query i.
+        pairs: (queries [Q, D], documents [Q, D]) by source, unit vectors, document i relevant to query i.
         int8_limits: by dimension, the magnitude at the end of the int8 range, as shipped in calibration.json.
     """
     return {
-        precision: {
-            str(dim): float(
-                np.mean(
-                    [_ndcg(*(stored(side, dim, precision, int8_limits[str(dim)]) for side in pair)) for pair in pairs]
-                )
-            )
-            for dim in dims
+        (precision, str(dim)): {
+            source: Mean(_ndcg(*(stored(side, dim, precision, int8_limits[str(dim)]) for side in sides)))
+            for source, sides in pairs.items()
         }
         for precision in PRECISIONS
+        for dim in dims
     }
 
 
@@ -47,6 +45,6 @@ def stored(embeddings: np.ndarray, dim: int, precision: str, int8_limit: float) 
     return np.asarray(bits.astype(np.int8) * 2 - 1)
 
 
-def _ndcg(queries: np.ndarray, documents: np.ndarray) -> float:
+def _ndcg(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
     ranked, _ = rank(queries, documents, 10)
-    return float(ndcg_at_10(ranked, [{row} for row in range(len(queries))]).mean())
+    return ndcg_at_10(ranked, [{row} for row in range(len(queries))])

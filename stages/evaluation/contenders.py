@@ -3,6 +3,7 @@
 Shapes: N texts, D embedding dimension (the teacher has its own).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,27 +18,47 @@ from stages.modeling.warm_start import StaticEmbedder
 Embed = Callable[[Sequence[str], str], np.ndarray]
 
 
-class Contenders:
-    """Embeds each text once per contender and side, however many tasks read it."""
+class Remembering(ABC):
+    """Embeds each text once per name and side, however many tasks read it."""
 
-    def __init__(self, distilled: Path, release: Path, teacher: TeacherVectors, precision: str) -> None:
-        self._distilled, self._release, self._teacher, self._precision = distilled, release, teacher, precision
+    def __init__(self) -> None:
         self._loaded: dict[str, Embed] = {}
         self._known: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
     def embed(self, name: str, texts: Sequence[str], side: str, source: str) -> np.ndarray:
-        """Unit vectors [N, D] of a source's texts; `name` is teacher, static, base, continued or a task.
+        """Unit vectors [N, D] of a source's texts.
 
         Args:
             side: `query` or `document`; only retrieval reads queries, under every contender's own prompt.
         """
-        if name == "teacher":  # which has its vectors already
-            return self._teacher.of(side, texts, [source] * len(texts)).astype(np.float32)
         known = self._known.setdefault((name, side), {})
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
             known.update(zip(new, self._contender(name)(new, side), strict=True))
         return np.stack([known[text] for text in texts])
+
+    def _contender(self, name: str) -> Embed:
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    @abstractmethod
+    def _load(self, name: str) -> Embed:
+        """What embeds texts of a side under this name."""
+
+
+class Contenders(Remembering):
+    """Those of a build: teacher, static, base, continued, and the adapters by task."""
+
+    def __init__(self, distilled: Path, release: Path, teacher: TeacherVectors, precision: str) -> None:
+        super().__init__()
+        self._distilled, self._release, self._teacher, self._precision = distilled, release, teacher, precision
+
+    def embed(self, name: str, texts: Sequence[str], side: str, source: str) -> np.ndarray:
+        """As `Remembering.embed`; the teacher has its vectors already."""
+        if name == "teacher":
+            return self._teacher.of(side, texts, [source] * len(texts)).astype(np.float32)
+        return super().embed(name, texts, side, source)
 
     def encoder(self, name: str) -> Encoder:
         """The student called `name`, its adapter on where it is a task."""
@@ -48,14 +69,21 @@ class Contenders:
             load_adapter(encoder, name, self._release / "adapters" / name)
         return encoder
 
-    def _contender(self, name: str) -> Embed:
-        if name not in self._loaded:
-            self._loaded[name] = self._load(name)
-        return self._loaded[name]
-
     def _load(self, name: str) -> Embed:
         if name == "static":
             static = load_file(self._distilled / "static.safetensors")
             return StaticEmbedder(static["table"], static["weights"], self.encoder("base")).encode
         encoder = place(self.encoder(name), precision=self._precision, packing=False)
         return lambda texts, side: encoder.encode(texts, side, progress=f"{name}, {side}")
+
+
+class Released(Remembering):
+    """A registered release: the merged model of each task, as it is served."""
+
+    def __init__(self, merged: Path, precision: str) -> None:
+        super().__init__()
+        self._merged, self._precision = merged, precision
+
+    def _load(self, name: str) -> Embed:
+        encoder = place(saved_encoder(self._merged / name, rope_theta=None), precision=self._precision, packing=False)
+        return lambda texts, side: encoder.encode(texts, side, progress=f"champion's {name}, {side}")

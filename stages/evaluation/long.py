@@ -14,7 +14,11 @@ from stages.corpus import needles
 from stages.corpus.needles import Needle
 from stages.corpus.sentences import sentences
 from stages.corpus.tables import read_split, read_table
+from stages.evaluation.comparison import draws, overall
+from stages.metrics import bootstrap
+from stages.metrics.bootstrap import Estimate
 from stages.metrics.retrieval import ndcg_at_10, rank
+from stages.metrics.samples import Mean
 from stages.modeling.backbones import set_rope_theta
 from stages.modeling.encoder import Encoder, place, saved_encoder
 from stages.modeling.truncation import prefix, token_counts
@@ -25,8 +29,8 @@ HIDDEN: dict[str, Callable[[str], Needle]] = {
     "needle": lambda key: needles.fact(key, needles.HELD_OUT_FACTS),
     "passkey": needles.passkey,
 }
-# Task, model, RoPE theta at inference, length in tokens -> nDCG.
-Figures = dict[str, dict[str, dict[str, dict[str, float]]]]
+# Task, model, RoPE theta at inference, length in tokens -> nDCG of each query.
+Scores = dict[str, dict[str, dict[str, dict[str, np.ndarray]]]]
 
 
 @dataclass(frozen=True)
@@ -38,21 +42,21 @@ class LongTask:
     ranks: int
 
 
-def long_figures(
+def long_scores(
     students: Mapping[str, Path],
     tasks: Callable[[Encoder, int], Mapping[str, LongTask]],
     *,
     lengths: Sequence[int],
     thetas: Sequence[float],
     precision: str,
-) -> Figures:
+) -> Scores:
     """Score every student at its own RoPE theta and at the given ones, for each length.
 
     Args:
         students: folders by name; one tokenizer among them.
         tasks: by name, of an encoder's tokens and a length.
     """
-    figures: Figures = {}
+    found: Scores = {}
     of_length: dict[int, Mapping[str, LongTask]] = {}
     for model, folder in students.items():
         # Every document is made to its length, so nothing is cut here.
@@ -62,10 +66,24 @@ def long_figures(
         for theta in dict.fromkeys(one for one in (own, *thetas) if one is not None):
             set_rope_theta(encoder.backbone, theta)
             for length, by_name in of_length.items():
-                for name, figure in scores(encoder, by_name).items():
-                    of_theta = figures.setdefault(name, {}).setdefault(model, {}).setdefault(theta_name(theta), {})
-                    of_theta[str(length)] = figure
-    return figures
+                for name, rows in scores(encoder, by_name).items():
+                    of_theta = found.setdefault(name, {}).setdefault(model, {}).setdefault(theta_name(theta), {})
+                    of_theta[str(length)] = rows
+    return found
+
+
+def figures(scored: Scores) -> dict[str, Any]:
+    """The same with a mean over queries in place of each query's score."""
+    return {
+        task: {
+            model: {
+                theta: {length: float(rows.mean()) for length, rows in by_length.items()}
+                for theta, by_length in by_theta.items()
+            }
+            for model, by_theta in by_model.items()
+        }
+        for task, by_model in scored.items()
+    }
 
 
 def theta_name(theta: float) -> str:
@@ -73,14 +91,17 @@ def theta_name(theta: float) -> str:
     return f"{theta:.0f}"
 
 
-def summary(figures: Figures, theta: float) -> dict[str, float]:
+def summary(scored: Scores, theta: float, seed: int, num_resamples: int) -> dict[str, float | Estimate]:
     """Mean over lengths after the long-context phase, and its gain over before, both at one RoPE theta."""
-    flat: dict[str, float] = {}
-    for task, by_model in figures.items():
-        after, before = (
-            float(np.mean(list(by_model[name][theta_name(theta)].values()))) for name in ("after", "before")
-        )
-        flat |= {f"long_{task}_ndcg_at_{RANKS[task]}": after, f"long_{task}_over_before": after - before}
+    flat: dict[str, float | Estimate] = {}
+    for task, by_model in scored.items():
+        samples = {
+            model: {length: Mean(rows) for length, rows in by_model[model][theta_name(theta)].items()}
+            for model in ("after", "before")
+        }
+        after, before = (overall(by_length) for by_length in draws(samples, seed, num_resamples).values())
+        flat[f"long_{task}_ndcg_at_{RANKS[task]}"] = after.figure
+        flat[f"long_{task}_over_before"] = bootstrap.difference(after, before)
     return flat
 
 
@@ -126,17 +147,17 @@ def cut_articles(encoder: Encoder, curated: Path, source: str, length: int) -> d
     return {"articles": LongTask([row["query"] for row in rows], documents, RANKS["articles"])}
 
 
-def scores(encoder: Encoder, tasks: Mapping[str, LongTask]) -> dict[str, float]:
-    """Mean nDCG of each task's queries over the ranks that count; documents that tasks share are read once."""
+def scores(encoder: Encoder, tasks: Mapping[str, LongTask]) -> dict[str, np.ndarray]:
+    """NDCG of each task's queries over the ranks that count; documents that tasks share are read once."""
     known = {
         documents: encoder.encode(documents, "document", progress="long documents")
         for documents in {task.documents: None for task in tasks.values()}
     }
-    figures = {}
+    found = {}
     for name, task in tasks.items():
         ranked, _ = rank(encoder.encode(task.queries, "query"), known[task.documents], task.ranks)
-        figures[name] = float(ndcg_at_10(ranked, [{row} for row in range(len(task.queries))]).mean())
-    return figures
+        found[name] = ndcg_at_10(ranked, [{row} for row in range(len(task.queries))])
+    return found
 
 
 def _long_enough(encoder: Encoder, curated: Path, source: str, num_documents: int, length: int) -> list[str]:

@@ -1,31 +1,41 @@
-"""The tasks on held-out entities: per-row scores where rows can be paired, one figure where they cannot.
+"""The tasks on held-out entities: figures, and the outcome on each row, on which models can be compared in pairs.
 
-Shapes: Q queries, P pairs, n texts.
+Shapes: Q queries, N texts, D embedding dimension.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from stages.corpus.tables import read_split
-from stages.evaluation.contenders import Contenders
 from stages.metrics.classification import accuracy
-from stages.metrics.clustering import v_measure
+from stages.metrics.clustering import clusters
 from stages.metrics.lexical import bm25_rank
 from stages.metrics.retrieval import ndcg_at_10, rank, recall_at_k
-from stages.metrics.similarity import spearman
+from stages.metrics.samples import Mean, Partition, RankCorrelation, Sample, figure
+from stages.metrics.similarity import cosines
 
 RANKS = 100
+# k-means depends on its start: the mean over these many starts is what counts.
+CLUSTERING_SEEDS = 5
 
 
 @dataclass(frozen=True)
 class Score:
-    """A contender's figures on a source, and its score on each row where a paired comparison is possible."""
+    """A contender's figures on a source, and its outcome on each row, of which the first figure is made."""
 
     figures: dict[str, float]
-    rows: np.ndarray | None = None
+    sample: Sample
+
+
+class Contenders(Protocol):
+    """Whoever embeds texts under the names that are compared."""
+
+    def embed(self, name: str, texts: Sequence[str], side: str, source: str) -> np.ndarray:
+        """Unit vectors [N, D] of a source's texts as `query` or `document`."""
 
 
 def retrieval(contenders: Contenders, name: str, curated: Path, source: str) -> Score:
@@ -47,22 +57,24 @@ def ranking_score(ranked: np.ndarray) -> Score:
     relevant = [{row} for row in range(len(ranked))]
     gains = ndcg_at_10(ranked, relevant)
     recall = recall_at_k(ranked, relevant, RANKS)
-    return Score({"ndcg_at_10": float(gains.mean()), f"recall_at_{RANKS}": float(recall.mean())}, gains)
+    return Score({"ndcg_at_10": float(gains.mean()), f"recall_at_{RANKS}": float(recall.mean())}, Mean(gains))
 
 
 def text_matching(contenders: Contenders, name: str, curated: Path, source: str) -> Score:
     """Rank correlation with people's scores."""
     pairs = read_split(curated, "scored", "test", [source])
     left, right = (contenders.embed(name, pairs[side].to_pylist(), "document", source) for side in ("text_a", "text_b"))
-    return Score({"spearman": spearman(left, right, pairs["score"].to_numpy())})
+    sample = RankCorrelation(cosines(left, right), pairs["score"].to_numpy())
+    return Score({"spearman": figure(sample)}, sample)
 
 
 def clustering(contenders: Contenders, name: str, curated: Path, source: str, seeds: Sequence[int]) -> Score:
     """V-measure of k-means on the test texts, the mean over seeds of k-means."""
     rows = read_split(curated, "labelled", "test", [source])
     embeddings = contenders.embed(name, rows["text"].to_pylist(), "document", source)
-    figures = [v_measure(embeddings, rows["label"].to_pylist(), seed) for seed in seeds]
-    return Score({"v_measure": float(np.mean(figures))})
+    names, labels = np.unique(rows["label"].to_pylist(), return_inverse=True)
+    sample = Partition(np.stack([clusters(embeddings, len(names), seed) for seed in seeds]), labels)
+    return Score({"v_measure": figure(sample)}, sample)
 
 
 def classification(contenders: Contenders, name: str, curated: Path, source: str) -> Score:
@@ -74,4 +86,25 @@ def classification(contenders: Contenders, name: str, curated: Path, source: str
         contenders.embed(name, scored["text"].to_pylist(), "document", source),
         scored["label"].to_pylist(),
     )
-    return Score({"accuracy": float(right.mean())}, right)
+    return Score({"accuracy": float(right.mean())}, Mean(right))
+
+
+def score(task: str, contenders: Contenders, name: str, curated: Path, source: str, seed: int) -> Score:
+    """A contender's score on a source of a task, `unseen` being retrieval; `seed` is that of k-means."""
+    if task == "clustering":
+        return clustering(contenders, name, curated, source, range(seed, seed + CLUSTERING_SEEDS))
+    of_task = {"text-matching": text_matching, "classification": classification}
+    return of_task.get(task, retrieval)(contenders, name, curated, source)
+
+
+def retrieval_vectors(
+    contenders: Contenders, curated: Path, sources: Sequence[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """The retrieval adapter's vectors of test queries and documents, by source and side."""
+    vectors = {}
+    for source in sources:
+        pairs = read_split(curated, "pairs", "test", [source])
+        vectors[source] = {
+            side: contenders.embed("retrieval", pairs[side].to_pylist(), side, source) for side in ("query", "document")
+        }
+    return vectors

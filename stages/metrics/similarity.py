@@ -9,6 +9,11 @@ from scipy.stats import spearmanr
 from sklearn.preprocessing import normalize
 
 
+def cosines(left: NDArray[np.generic], right: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Cosine of each pair [P] of vectors [P, D] of any length."""
+    return np.asarray((normalize(left.astype(np.float64)) * normalize(right.astype(np.float64))).sum(axis=1))
+
+
 def spearman(left: NDArray[np.generic], right: NDArray[np.generic], scores: NDArray[np.generic]) -> float:
     """Spearman's rank correlation of the pairs' cosines with human scores.
 
@@ -20,5 +25,4 @@ def spearman(left: NDArray[np.generic], right: NDArray[np.generic], scores: NDAr
     Returns:
         A correlation in [-1, 1]; NaN where the cosines or the scores are all equal.
     """
-    cosines = (normalize(left.astype(np.float64)) * normalize(right.astype(np.float64))).sum(axis=1)
-    return float(spearmanr(cosines, scores).statistic)
+    return float(spearmanr(cosines(left, right), scores).statistic)

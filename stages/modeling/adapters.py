@@ -1,5 +1,6 @@
 """LoRA adapters on a frozen backbone (PEFT): one a task, by name, in PEFT's own format."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
 from stages.modeling.encoder import Encoder
+
+# PEFT 0.21 asks transformers 5.23 under a name that is to go; nobody who runs a stage can do anything about it.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 def add_adapter(encoder: Encoder, task: str, rank: int, alpha: int) -> None:

@@ -19,6 +19,7 @@ def load_backbone(location: str, layers: Sequence[int] | None = None) -> PreTrai
         FileNotFoundError: there is no such model within reach.
     """
     transformers_logging.disable_progress_bar()  # of the weights' names; the stages show bars of their own
+    transformers_logging.set_verbosity_error()  # no report of weights: what is missing is refused below
     folder = local_folder(location)
     config = without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False))
     if hasattr(config, "use_cache"):

@@ -4,6 +4,7 @@ This file is copied into the model version and runs there without stillhouse: it
 and sentence-transformers. Shapes: B texts, D dimensions of the embedding.
 """
 
+import json
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,43 +20,50 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 COLUMN = "text"
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 class Embedder(PythonModel):
     """Texts to embeddings of one of the release's tasks; a task's model is loaded at its first use."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Remember where the release's merged models are: one Sentence Transformers folder a task."""
+        """Remember where the release's merged models are, one Sentence Transformers folder a task; read its ranges."""
         self._merged = Path(context.artifacts["merged"])
+        text = Path(context.artifacts["calibration"]).read_text(encoding="utf-8")
+        self._limits: dict[str, dict[str, float]] = json.loads(text)["int8_limit"]
         self._models: dict[str, SentenceTransformer] = {}
         self._lock = threading.Lock()  # the scoring server predicts in threads
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> np.ndarray:
-        """Embed each text as one row of unit length.
+        """Embed each text as one row, of unit length before it is rounded.
 
         Args:
             context: unused; MLflow's contract.
             model_input: one column of texts, named `text` where it has a name.
-            params: `task`; `dimensions`, the first so many of the embedding (0: all); `prompt_name`, which is
-                `query` or `document`.
+            params: `task`; `prompt`, which is `query` or `document`; `dimensions`, the first so many of the embedding
+                (0: all); `precision`, one of PRECISIONS.
 
         Returns:
-            float32, [B, D].
+            [B, D]: float32; int8 or uint8 by the release's ranges; or eight dimensions a byte, binary as int8 and
+            ubinary as uint8.
 
         Raises:
-            MlflowException: for an unknown task or prompt, too many dimensions, or another column.
+            MlflowException: for an unknown task, prompt or precision, too many dimensions, or another column.
         """
         params = params or {}
-        model = self._model(str(params.get("task", "retrieval")))
+        task, precision = str(params.get("task", "retrieval")), str(params.get("precision", "float32"))
+        model = self._model(task)
         dimensions = checked_dimensions(int(params.get("dimensions", 0)), model)
-        prompt = checked_prompt(str(params.get("prompt_name", "document")), model)
+        prompt = checked_prompt(str(params.get("prompt", "document")), model)
+        ranges = checked_ranges(precision, dimensions, self._limits[task])
         texts = checked_texts(model_input)
         if not texts:
-            return np.zeros((0, dimensions), dtype=np.float32)
+            return rounded(np.zeros((0, dimensions), dtype=np.float32), precision, ranges)
         # truncate_dim cuts after the model's own normalisation; without the last argument rows are too short.
-        return model.encode(texts, prompt_name=prompt, truncate_dim=dimensions, normalize_embeddings=True)
+        vectors = model.encode(texts, prompt_name=prompt, truncate_dim=dimensions, normalize_embeddings=True)
+        return rounded(vectors, precision, ranges)
 
     def _model(self, task: str) -> "SentenceTransformer":
         tasks = sorted(path.name for path in self._merged.iterdir() if (path / "modules.json").is_file())
@@ -77,11 +85,33 @@ def checked_dimensions(dimensions: int, model: "SentenceTransformer") -> int:
     return dimensions or available
 
 
-def checked_prompt(prompt_name: str, model: "SentenceTransformer") -> str:
+def checked_prompt(prompt: str, model: "SentenceTransformer") -> str:
     """The name, if the model has a prompt of that name."""
-    if prompt_name not in model.prompts:
-        raise refusal(f"unknown prompt '{prompt_name}': expected one of {', '.join(sorted(model.prompts))}")
-    return prompt_name
+    if prompt not in model.prompts:
+        raise refusal(f"unknown prompt '{prompt}': expected one of {', '.join(sorted(model.prompts))}")
+    return prompt
+
+
+def checked_ranges(precision: str, dimensions: int, limits: dict[str, float]) -> np.ndarray | None:
+    """Both ends of the range of each dimension, [2, D], where the precision has one.
+
+    A range has to fit vectors of its own length: a cut vector's coordinates are larger.
+    """
+    if precision not in PRECISIONS:
+        raise refusal(f"unknown precision '{precision}': expected one of {', '.join(PRECISIONS)}")
+    if not precision.endswith("int8"):
+        return None
+    if str(dimensions) not in limits:
+        known = ", ".join(sorted(limits, key=int))
+        raise refusal(f"no {precision} range for dimensions={dimensions}: expected one of {known}")
+    return np.outer([-1, 1], np.full(dimensions, limits[str(dimensions)])).astype(np.float32)
+
+
+def rounded(vectors: np.ndarray, precision: str, ranges: np.ndarray | None) -> np.ndarray:
+    """Vectors [B, D] in a precision."""
+    from sentence_transformers.util import quantize_embeddings
+
+    return np.asarray(quantize_embeddings(vectors, precision=precision, ranges=ranges))
 
 
 def checked_texts(model_input: pd.DataFrame) -> list[str]:

@@ -1,5 +1,6 @@
 """The model card of a release and of each of its merged models, as Markdown."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -11,8 +12,21 @@ def render_card(about: dict[str, Any], task: str | None) -> str:
     """Render the card of the whole release (task None) or of one merged model.
 
     Args:
-        about: name, license, teacher, dims, sources and weights (what int8 weights cost, by task).
+        about: name, license, teacher, dims, pooling, sources and formats (released, reasons, figures by task).
     """
     # Markdown is not HTML: nothing is escaped, and what is filled in comes from the recipe.
     environment = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, autoescape=False)
-    return environment.get_template("card.md.j2").render(about, task=task)
+    formats = about["formats"]
+    return environment.get_template("card.md.j2").render(
+        about,
+        task=task,
+        released=[name for name, one in formats.items() if one["released"]],
+        left_out={name: one["reasons"] for name, one in formats.items() if not one["released"]},
+        worst={name: _worst(one["tasks"].values()) for name, one in formats.items() if one["tasks"]},
+    )
+
+
+def _worst(tasks: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The least of each figure over tasks, and the most megabytes."""
+    rows = list(tasks)
+    return {name: (max if name == "megabytes" else min)(row[name] for row in rows) for name in rows[0]}

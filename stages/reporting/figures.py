@@ -104,10 +104,10 @@ def over_base_plot(over_base: Mapping[str, Mapping[str, float | None]]) -> str:
     """Draw each adapter's score minus the base's as a dot with its 95% interval, in points.
 
     Args:
-        over_base: Task to `difference`, `low`, `high`; a null bound draws the dot alone.
+        over_base: Task to `figure`, `low`, `high`; a missing bound draws the dot alone.
     """
     tips: dict[str, str] = {}
-    tasks = [(task, row) for task, row in over_base.items() if formats.is_known(row.get("difference"))]
+    tasks = [(task, row) for task, row in over_base.items() if formats.is_known(row.get("figure"))]
     with matplotlib.rc_context(STYLE):
         figure = canvas(WIDTH, 110 + 42 * max(1, len(tasks)))
         axes = figure.subplots()
@@ -126,7 +126,7 @@ def over_base_plot(over_base: Mapping[str, Mapping[str, float | None]]) -> str:
 
 def _difference_dot(axes: Axes, height: int, row: Mapping[str, float | None]) -> str:
     """Draw one task at its height and return its tip."""
-    difference, low, high = (row.get(key) for key in ("difference", "low", "high"))
+    difference, low, high = (row.get(key) for key in ("figure", "low", "high"))
     assert difference is not None, "tasks without a difference are left out by the caller"
     has_interval = low is not None and high is not None
     if low is not None and high is not None:
@@ -137,7 +137,7 @@ def _difference_dot(axes: Axes, height: int, row: Mapping[str, float | None]) ->
     axes.plot(value, height, color=SERIES[0], marker="o", markersize=8, fillstyle=fill, gid=f"over-{height}")
     label = formats.points(difference)
     axes.annotate(label, (value, height), (0, 8), textcoords="offset points", ha="center")
-    interval = f"{formats.points(low)} to {formats.points(high)}" if has_interval else "no paired interval"
+    interval = f"{formats.points(low)} to {formats.points(high)}" if has_interval else "no interval"
     return f"{label} points ({interval})"
 
 

@@ -16,6 +16,7 @@ COSINE_DECIMALS = 4
 
 # The last word of a figure's name tells its unit; a name without one of these is a score or a share.
 UNITS = {"bytes": "bytes", "dimensions": "dimensions", "megabytes": "MB", "seconds": "s", "speedup": TIMES}
+COUNTED = ("failures", "allowed")  # last words of names of counts
 SPELLINGS = {"bm25": "BM25", "gor": "GOR", "nce": "NCE", "ndcg": "nDCG", "cosent": "CoSENT"}
 
 
@@ -78,6 +79,8 @@ def figure(name: str, value: float | None, decimals: int = 1) -> str:
         return MISSING
     if unit:
         return f"{fixed(value, decimals)} {unit}"
+    if name.endswith(COUNTED):
+        return count(value)
     if "cosine" in name:
         return fixed(value, max(decimals, COSINE_DECIMALS))
     if "_over_" in name or name.endswith("difference"):

@@ -10,19 +10,10 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from stages.reporting import figures, formats, lengths, tables
+from stages.reporting import figures, formats, lengths, tables, verdicts
 from stages.reporting.page import render
 
 Rows = Sequence[Mapping[str, Any]]
-
-
-class Gate(NamedTuple):
-    """A gate of the recipe in words."""
-
-    label: str
-    value: str
-    limit: str
-    passed: bool
 
 
 class Tile(NamedTuple):
@@ -38,15 +29,16 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
     """Render the report; the same inputs give the same bytes.
 
     Args:
-        metrics: Scores of 0 to 1: `summary`, an entry a task, `unseen`, `long`, `compression`, `over_base`,
-            `weights_int8`.
+        metrics: Scores of 0 to 1: `summary`, an entry a task, `unseen`, `long`, `comparisons`, `compression`,
+            `compression_kept`, `weights_int8`, `mteb` (by task and model).
         curves: Training phase to its logged rows, each with `step` and any of the losses and `dev*` metrics.
-        about: `name`, `created`, `git_sha`, `recipe`, `teacher`, `student`, `gates`, `sources`, `notes`.
+        about: `name`, `created`, `git_sha`, `recipe`, `teacher`, `student`, `sources`, `notes`; of promote:
+            `gates`, their `mode`, the `champion` and what is to be said of its `index`.
 
     Returns:
         An HTML document that requests nothing from anywhere.
     """
-    gates = [_gate(gate) for gate in about.get("gates") or []]
+    gates = [verdicts.gate(one) for one in about.get("gates") or []]
     precisions, compression = tables.compression(metrics)
     return render(
         "report.html.j2",
@@ -54,11 +46,15 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         about=about,
         introduction=_introduction(about),
         gates=gates,
-        verdict=_verdict(gates),
+        verdict=verdicts.verdict(gates, about.get("mode")),
+        changes=verdicts.changes(about.get("gates") or []),
+        others=tables.MODELS,
+        against=tables.against(metrics),
         tiles=_tiles(metrics, about),
         differences=tables.differences(metrics),
         over_base_figure=_over_base_figure(metrics),
         results=tables.results(metrics),
+        mteb=metrics.get("mteb") or {},
         long=lengths.long_tasks(metrics.get("long") or {}),
         precisions=precisions,
         compression=compression,
@@ -69,40 +65,6 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         recipe=_recipe(about.get("recipe") or {}),
         notes=about.get("notes") or [],
     )
-
-
-def _gate(gate: Mapping[str, Any]) -> Gate:
-    """Put a gate in words, with as many decimals as it takes to see a narrow miss."""
-    name, value, passed = gate["name"], gate.get("value"), bool(gate["passed"])
-    bounds = [bound for bound in (gate.get("min"), gate.get("max")) if bound is not None]
-    decimals = 1
-    if not passed:  # 79.96% against 80.00%, not 80.0% against 80.0%
-        while decimals < 4 and any(_shown(name, value, decimals) == _shown(name, b, decimals) for b in bounds):
-            decimals += 1
-    return Gate(formats.words(name), _shown(name, value, decimals), _limit(gate, decimals), passed)
-
-
-def _shown(name: str, value: float | None, decimals: int) -> str:
-    return "not measured" if not formats.is_known(value) else formats.figure(name, value, decimals)
-
-
-def _limit(gate: Mapping[str, Any], decimals: int) -> str:
-    """The limit in words: at least, at most, or both."""
-    sides = (("at least", gate.get("min")), ("at most", gate.get("max")))
-    parts = [f"{word} {_shown(gate['name'], bound, decimals)}" for word, bound in sides if bound is not None]
-    return " and ".join(parts) or "no limit"
-
-
-def _verdict(gates: Sequence[Gate]) -> dict[str, Any]:
-    """The first sentence of the report."""
-    failed = [gate for gate in gates if not gate.passed]
-    if not gates:
-        return {"state": "none", "title": "No verdict", "text": "The recipe sets no gates."}
-    if not failed:
-        text = f"All gates of the recipe hold ({len(gates)})."
-        return {"state": "passed", "title": "Passed", "text": text}
-    reasons = "; ".join(f"{gate.label} is {gate.value}, limit {gate.limit}" for gate in failed)
-    return {"state": "failed", "title": "Failed", "text": f"{len(failed)} of {len(gates)} gates: {reasons}."}
 
 
 def _introduction(about: Mapping[str, Any]) -> str:
@@ -128,7 +90,7 @@ def _tiles(metrics: Mapping[str, Any], about: Mapping[str, Any]) -> list[Tile]:
 def _task_tile(metrics: Mapping[str, Any], task: tables.Task) -> Tile:
     """How much of the teacher the adapter keeps, and what it adds to the base."""
     adapter, teacher = (tables.main_score(metrics, task, model) for model in (task.key, "teacher"))
-    gain = ((metrics.get("over_base") or {}).get(task.key) or {}).get("difference")
+    gain = tables.over(metrics, task, "base").get("figure")
     note = f"{formats.points(gain)} points over the base" if gain is not None else ""
     retention = (metrics.get("summary") or {}).get(f"{task.key.replace('-', '_')}_retention")
     share = retention if retention is not None else tables.ratio(adapter, teacher)
@@ -157,7 +119,8 @@ def _size_tiles(metrics: Mapping[str, Any], about: Mapping[str, Any]) -> list[Ti
 
 
 def _over_base_figure(metrics: Mapping[str, Any]) -> Markup | None:
-    over_base = metrics.get("over_base")
+    over_base = {task.key: tables.over(metrics, task, "base") for task in tables.JUDGED}
+    over_base = {task: row for task, row in over_base.items() if row}
     return Markup(figures.over_base_plot(over_base)) if over_base else None
 
 

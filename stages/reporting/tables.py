@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stages.reporting import formats
+from stages.reporting.verdicts import difference_verdict
 
 
 class Task(NamedTuple):
@@ -59,6 +60,7 @@ MODELS = {
     "base": "Base, stage 1",
     "continued": "Base, trained on",
 }
+JUDGED = (*TASKS, UNSEEN)
 REFERENCES = ("teacher", "bm25", "static")  # what the student is compared with
 
 
@@ -70,12 +72,20 @@ class Cell(NamedTuple):
     is_best: bool
 
 
+class Interval(NamedTuple):
+    """A share or difference with the ends of its 95 % interval, where it has one."""
+
+    figure: float | None
+    low: float | None
+    high: float | None
+
+
 class Row(NamedTuple):
     """One model of a results table; the first cell is the mean over sources."""
 
     label: str
     cells: list[Cell]
-    of_teacher: float | None
+    of_teacher: Interval
 
 
 class Table(NamedTuple):
@@ -95,6 +105,7 @@ class Difference(NamedTuple):
     difference: float | None
     low: float | None
     high: float | None
+    p: float | None
     verdict: str
 
 
@@ -102,7 +113,7 @@ class Kept(NamedTuple):
     """One embedding size: score, share of the full float embedding's score, bytes of one vector."""
 
     value: float | None
-    share: float | None
+    share: Interval
     num_bytes: int
 
 
@@ -120,7 +131,7 @@ def ratio(value: float | None, whole: float | None) -> float | None:
 
 def results(metrics: Mapping[str, Any]) -> list[Table]:
     """A results table for each task that was measured, retrieval from unseen sources last."""
-    return [_table(metrics, task) for task in (*TASKS, UNSEEN) if metrics.get(task.key)]
+    return [_table(metrics, task) for task in JUDGED if metrics.get(task.key)]
 
 
 def _table(metrics: Mapping[str, Any], task: Task) -> Table:
@@ -135,8 +146,9 @@ def _table(metrics: Mapping[str, Any], task: Task) -> Table:
     def row(model: str) -> Row:
         scores, marks = by_model[model], best if model in students else {}
         cells = [_cell(scores.get(column), task, marks.get(column)) for column in columns]
+        known = (_comparisons(metrics, task).get("of_teacher") or {}).get(model) or {}
         share = None if model == "teacher" else ratio(cells[0].value, teacher)
-        return Row(model_label(model), cells, share)
+        return Row(model_label(model), cells, Interval(share, known.get("low"), known.get("high")))
 
     present = ((heading, [row(model) for model in models if model in by_model]) for heading, models in groups)
     return Table(task, columns, [(heading, rows) for heading, rows in present if rows])
@@ -161,29 +173,37 @@ def _cell(scores: Mapping[str, float] | None, task: Task, best: float | None) ->
     return Cell(value, scores.get(task.second) if task.second else None, value is not None and value == best)
 
 
+def _comparisons(metrics: Mapping[str, Any], task: Task) -> Mapping[str, Any]:
+    return (metrics.get("comparisons") or {}).get(task.key) or {}
+
+
+def over(metrics: Mapping[str, Any], task: Task, other: str) -> Mapping[str, float]:
+    """The task's adapter minus another model: `figure`, `low`, `high`, `p`; empty where they were not compared."""
+    return (_comparisons(metrics, task).get("over") or {}).get(other) or {}
+
+
 def differences(metrics: Mapping[str, Any]) -> list[Difference]:
     """The adapter-over-base table."""
-    over_base = metrics.get("over_base") or {}
-    return [_difference(metrics, task, over_base[task.key]) for task in TASKS if over_base.get(task.key)]
+    return [_difference(metrics, task, row) for task in JUDGED if (row := over(metrics, task, "base"))]
 
 
-def _difference(metrics: Mapping[str, Any], task: Task, row: Mapping[str, float | None]) -> Difference:
-    difference, low, high = row.get("difference"), row.get("low"), row.get("high")
-    base, adapter = (main_score(metrics, task, model) for model in ("base", task.key))
+def _difference(metrics: Mapping[str, Any], task: Task, row: Mapping[str, float]) -> Difference:
+    difference, low, high = row.get("figure"), row.get("low"), row.get("high")
+    ours = "retrieval" if task is UNSEEN else task.key
+    base, adapter = (main_score(metrics, task, model) for model in ("base", ours))
     verdict = difference_verdict(difference, low, high)
     label = f"{formats.words(task.key)}, {task.metric_name}"
-    return Difference(label, base, adapter, difference, low, high, verdict)
+    return Difference(label, base, adapter, difference, low, high, row.get("p"), verdict)
 
 
-def difference_verdict(difference: float | None, low: float | None, high: float | None) -> str:
-    """Say in words what an interval allows one to say."""
-    if difference is None:
-        return "not measured"
-    if low is None or high is None:
-        return f"{'higher' if difference > 0 else 'not higher'}, no paired interval"
-    if low > 0:
-        return "better"
-    return "worse" if high < 0 else "no clear difference"
+def against(metrics: Mapping[str, Any]) -> list[tuple[str, dict[str, Interval]]]:
+    """Each task's adapter minus every other model, by model."""
+    rows = []
+    for task in JUDGED:
+        found = {model: over(metrics, task, model) for model in MODELS}
+        cells = {model: Interval(row["figure"], row.get("low"), row.get("high")) for model, row in found.items() if row}
+        rows += [(formats.words(task.key), cells)] if cells else []
+    return rows
 
 
 def compression(metrics: Mapping[str, Any]) -> tuple[list[str], list[tuple[int, list[Kept]]]]:
@@ -194,7 +214,9 @@ def compression(metrics: Mapping[str, Any]) -> tuple[list[str], list[tuple[int, 
 
     def kept(precision: str, dimension: int) -> Kept:
         value = curves[precision].get(str(dimension))
-        return Kept(value, ratio(value, full), vector_bytes(precision, dimension))
+        known = ((metrics.get("compression_kept") or {}).get(precision) or {}).get(str(dimension)) or {}
+        share = Interval(ratio(value, full), known.get("low"), known.get("high"))
+        return Kept(value, share, vector_bytes(precision, dimension))
 
     rows = [(dimension, [kept(precision, dimension) for precision in curves]) for dimension in dimensions]
     return list(curves), rows

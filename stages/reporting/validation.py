@@ -41,6 +41,7 @@ def render_validation(result: dict[str, Any]) -> str:
         rejected=_by_source(rejected),
         splits=[_split(row) for row in result.get("splits") or []],
         overlaps=result.get("overlaps") or [],
+        looked_inside=any(row["inside"] is not None for row in result.get("overlaps") or []),
         profiles=[_profile(row) for row in result.get("profiles") or []],
         drift=[_drift(row) for row in result.get("drift") or []],
     )
@@ -136,15 +137,21 @@ def _by_source(rejected: Iterable[dict[str, Any]]) -> list[tuple[str, int, list[
 
 
 def _split(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows of one source in each split, and together."""
+    """Rows of one source as they were read, rejected, left out beyond the recipe's number, and kept in each split."""
     rows = {split: row.get(split) or 0 for split in SPLITS}
-    return {"source": row["source"], **rows, "total": sum(rows.values())}
+    kept, read, rejected = sum(rows.values()), row["read"], row["rejected"]
+    share = rejected / max(1, read)
+    return {
+        "source": row["source"], **rows, "total": kept,
+        "read": read, "rejected": rejected, "rejected_share": share, "left_out": read - rejected - kept,
+    }  # fmt: skip
 
 
 def _profile(row: Mapping[str, Any]) -> dict[str, Any]:
     """A source's rows, mean words of each text, and shares of the languages that could be told."""
-    told = sum(row["languages"].values())
-    languages = sorted(row["languages"].items(), key=lambda one: (-one[1], one[0]))[:MAX_NAMED]
+    known = {name: rows for name, rows in row["languages"].items() if name}
+    told = sum(known.values())
+    languages = sorted(known.items(), key=lambda one: (-one[1], one[0]))[:MAX_NAMED]
     return {
         "source": row["source"],
         "rows": row["rows"],

@@ -4,13 +4,18 @@ A figure is the mean over sources of a statistic of their rows: the mean of a co
 Spearman's correlation for `spearman`, the mean over k-means starts for `v_measure`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
-from sklearn.metrics import v_measure_score
+
+from stages.evaluation.comparison import draws
+from stages.evaluation.comparison import overall as mean_of_sources
+from stages.metrics import bootstrap
+from stages.metrics.bootstrap import Draws
+from stages.metrics.samples import Mean, Partition, RankCorrelation, Sample
+from stages.metrics.samples import figure as figure_of
 
 Columns = dict[str, np.ndarray]  # column -> a value for each row
 Scores = dict[str, Columns]  # by source
@@ -26,10 +31,17 @@ class Side:
     figure: str
     minus: str | None
 
-    def value(self, rows: dict[str, np.ndarray] | None = None) -> float:
-        """The figure of all rows, or of some by source."""
-        value = figure(self.scores, self.figure, rows)
-        return value if self.minus is None else value - figure(self.scores, self.minus, rows)
+    def value(self) -> float:
+        """The figure of all rows."""
+        value = figure(self.scores, self.figure)
+        return value if self.minus is None else value - figure(self.scores, self.minus)
+
+    def draws(self, seed: int, num_resamples: int) -> Draws:
+        """The same, with what it is on resamples of the rows."""
+        names = [self.figure, *([] if self.minus is None else [self.minus])]
+        found = draws({name: samples(self.scores, name) for name in names}, seed, num_resamples)
+        whole, *less = (mean_of_sources(found[name]) for name in names)
+        return Draws(self.value(), whole.resamples - less[0].resamples) if less else whole
 
 
 @dataclass(frozen=True)
@@ -67,21 +79,21 @@ def figures_of(columns: Sequence[str]) -> list[str]:
     return [name for name in columns if name != "source"]
 
 
-def figure(scores: Scores, name: str, rows: dict[str, np.ndarray] | None = None) -> float:
-    """A figure by name, of all rows or of some by source (with repeats).
+def figure(scores: Scores, name: str) -> float:
+    """A figure by name, the mean over sources."""
+    return float(np.mean([figure_of(sample) for sample in samples(scores, name).values()]))
+
+
+def samples(scores: Scores, name: str) -> dict[str, Sample]:
+    """What a figure is made of, by source.
 
     Raises:
         ValueError: the scores have no such figure.
     """
-    statistic = _statistic(name)
-    values = []
-    for source, columns in scores.items():
+    for columns in scores.values():
         if name not in figures_of(list(columns)):
             raise ValueError(f"got figure {name!r}, these scores have {figures_of(list(columns))}; correct the claim")
-        values.append(
-            statistic(columns if rows is None else {key: column[rows[source]] for key, column in columns.items()})
-        )
-    return float(np.mean(values))
+    return {source: _sample(name, columns) for source, columns in scores.items()}
 
 
 def difference(above: Side, below: Side, seed: int, num_resamples: int) -> Difference:
@@ -95,9 +107,8 @@ def difference(above: Side, below: Side, seed: int, num_resamples: int) -> Diffe
         raise ValueError(
             f"got {counts} and {_counts(below.scores)} rows, expected the same: score both on the same test"
         )
-    resampled = [above.value(rows) - below.value(rows) for rows in _resamples(counts, seed, num_resamples)]
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Difference(above.value() - below.value(), float(low), float(high))
+    found = bootstrap.difference(*(side.draws(seed, num_resamples) for side in (above, below)))
+    return Difference(found.figure, found.low, found.high)
 
 
 def overall(verdicts: Sequence[str]) -> str:
@@ -111,17 +122,10 @@ def _counts(scores: Scores) -> dict[str, int]:
     return {source: len(next(iter(columns.values()))) for source, columns in scores.items()}
 
 
-def _resamples(counts: dict[str, int], seed: int, num_resamples: int) -> Iterator[dict[str, np.ndarray]]:
-    generator = np.random.default_rng(seed)
-    for _ in range(num_resamples):
-        yield {source: generator.integers(count, size=count) for source, count in counts.items()}
-
-
-def _statistic(name: str) -> Callable[[Columns], float]:
+def _sample(name: str, columns: Mapping[str, np.ndarray]) -> Sample:
     if name == "spearman":
-        return lambda columns: float(spearmanr(columns["similarity"], columns["score"]).statistic)
+        return RankCorrelation(columns["similarity"], columns["score"])
     if name == "v_measure":
-        return lambda columns: float(
-            np.mean([v_measure_score(columns["label"], columns[key]) for key in columns if key.startswith("cluster")])
-        )
-    return lambda columns: float(columns[name].mean())
+        clusters = [columns[key] for key in columns if key.startswith("cluster")]
+        return Partition(np.stack(clusters), columns["label"])
+    return Mean(columns[name].astype(np.float64))

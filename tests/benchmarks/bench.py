@@ -2,8 +2,9 @@
 
 A whole build of the default recipe in a fresh folder (time, peak memory of all its processes), a build that has nothing
 to do, and the quality it reached; the tiny recipe's build through Prefect beside a plain one; embedding, a distillation
-step and a contrastive step beside Sentence Transformers, in turns in the same run, on the same texts; curation of 1 and
-4 million rows; the teacher's vectors: a million kept, 1 % more, two Ray workers.
+step and a contrastive step beside Sentence Transformers, and each format of a release beside torch, in turns in the
+same run, on the same texts; curation of 1 and 4 million rows; the teacher's vectors: a million kept, 1 % more, two Ray
+workers.
 """
 
 import argparse
@@ -54,6 +55,7 @@ def speeds() -> dict[str, Figure]:
     from tests.benchmarks.contrastive import contrastive_memory, contrastive_speed
     from tests.benchmarks.distillation import distillation_speed
     from tests.benchmarks.embedding import embedding_speed
+    from tests.benchmarks.formats import format_speed
     from tests.benchmarks.students import eurobert, rotary
     from tests.benchmarks.texts import pairs
 
@@ -63,6 +65,7 @@ def speeds() -> dict[str, Figure]:
     figures, vectors = embedding_speed(texts, ROUNDS)
     figures |= distillation_speed("distill_step", eurobert, few, vectors, ROUNDS)
     figures |= distillation_speed("default_step", rotary, few, vectors, ROUNDS)
+    figures |= format_speed(rotary, texts, ROUNDS)
     figures |= contrastive_speed(eurobert, pairs(ROWS), ROUNDS)
     return figures | contrastive_memory()
 

@@ -12,9 +12,9 @@ from transformers import EuroBertConfig, EuroBertModel, PreTrainedModel
 
 from stages.modeling.backbones import load_backbone
 from stages.modeling.encoder import Encoder, EncoderSettings
-from stages.modeling.exports import save_sentence_transformer
 from stages.modeling.rotary import with_rotary_positions
 from stages.modeling.tokenization import load_tokenizer
+from stages.release.merged import save_sentence_transformer
 from tests.benchmarks.texts import TEACHER
 
 PROMPTS = {"query": "Query: ", "document": "Document: "}

@@ -11,7 +11,7 @@ import torch
 from transformers import EuroBertConfig, EuroBertModel
 
 from stages.training import meter
-from tests.benchmarks import contrastive, distillation, embedding, engine, gpu, store
+from tests.benchmarks import contrastive, distillation, embedding, engine, formats, gpu, store
 from tests.benchmarks.bench import line
 from tests.benchmarks.increment import embed_increment
 from tests.benchmarks.measure import Figure, in_turns, middle, most_resident, spread
@@ -74,6 +74,14 @@ def test_embedding_gives_the_peers_vectors(few: list[tuple[str, str]]) -> None:
     assert figures["embed_cosine_min"].value >= 0.99999
     assert figures["embed_ratio"].value == figures["embed_ratio"].ratio > 0
     assert 0 < figures["embed_mfu"].value < 2
+
+
+def test_each_format_gives_torchs_vectors(few: list[tuple[str, str]]) -> None:
+    figures = formats.format_speed(lambda: eurobert(**TINY), [query for query, _ in few], rounds=1)
+    assert figures["onnx_min_cosine"].value >= 0.99999
+    assert figures["int8_mean_cosine"].value >= 0.99 and figures["onnx_int8_mean_cosine"].value >= 0.99
+    assert figures["int8_throughput_ratio"].value == figures["int8_throughput_ratio"].ratio > 0
+    assert figures["int8_throughput_ratio"].target == ">= 1.6"
 
 
 @pytest.mark.parametrize("build", [lambda: eurobert(**TINY), lambda: rotary(layers=(0,))], ids=["eurobert", "rotary"])

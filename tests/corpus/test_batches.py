@@ -5,7 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from stages.corpus.batches import GROUP_BATCHES, drawn_batches, mixed_batches, shuffled_batches, shuffled_token_batches
+from stages.corpus.batches import (
+    GROUP_BATCHES,
+    by_language,
+    drawn_batches,
+    mixed_batches,
+    shuffled_batches,
+    shuffled_token_batches,
+)
 from stages.corpus.batches import token_budget_batches as budget_batches
 
 LENGTHS = np.random.default_rng(0).integers(1, 120, size=1000).tolist()
@@ -115,3 +122,25 @@ def test_drawn_batches_hold_one_source_in_its_own_size() -> None:
     assert long / len(batches) == pytest.approx(0.25, abs=0.15)
     again = drawn_batches(rows_of, lengths, [16, 4], [3.0, 1.0], 5, 0)
     assert [rows.tolist() for rows in again] == [rows.tolist() for rows in batches]
+
+
+@pytest.mark.parametrize(("exponent", "share"), [(1.0, 900 / 1000), (0.5, 30 / 40), (0.0, 1 / 2)])
+def test_languages_of_a_source_are_drawn_by_rows_to_the_exponent(exponent: float, share: float) -> None:
+    languages = ["en-fr"] * 900 + ["en-he"] * 100 + ["en"] * 64
+    rows_of = [np.arange(1000), np.arange(1000, 1064)]
+    parts, sizes, weights = by_language(rows_of, languages, [8, 16], [3.0, 1.0], exponent)
+    assert [len(rows) for rows in parts] == [900, 100, 64]
+    assert sizes == [8, 8, 16]
+    assert weights == pytest.approx([3 * share, 3 * (1 - share), 1.0])
+    batches = drawn_batches(parts, [1] * 1064, sizes, weights, 5, 0)
+    assert all(len({languages[row] for row in batch.tolist()}) == 1 for batch in batches)
+
+
+def test_sources_of_one_language_are_drawn_as_ever() -> None:
+    rows_of, languages = [np.arange(64), np.arange(64, 96)], ["en"] * 64 + ["de"] * 32
+    for exponent in (None, 0.5):
+        parts, sizes, weights = by_language(rows_of, languages, [8, 4], [2.0, 1.0], exponent)
+        assert all((one == other).all() for one, other in zip(parts, rows_of, strict=True))
+        assert (sizes, weights) == ([8, 4], [2.0, 1.0])
+    with pytest.raises(ValueError, match=r"a batch holds 40 rows, fewer are there in de \(32\); lower batch_size"):
+        by_language(rows_of, languages, [40, 40], [2.0, 1.0], 0.5)

@@ -7,7 +7,7 @@ import pytest
 
 from stages.corpus.cleaning import Limits, Row, judge, normalise, row_id, split_of
 from stages.corpus.intake import KEPT, OVER_MAX_ROWS, Intake, Reasons, SourceToRead, take_in
-from stages.corpus.languages import LanguageCheck, is_declared
+from stages.corpus.languages import LanguageCheck, is_language, text_languages
 from stages.corpus.quarantine import Quarantine
 from stages.corpus.readers.unreadable import Unreadable
 from stages.corpus.tables import SPLITS, read_table
@@ -139,7 +139,6 @@ def test_what_repeats_is_found_over_many_batches(tmp_path: Path) -> None:
         ("en", "Les plantes transforment la lumière du soleil en énergie chimique.", "text: in fr, not en"),
         ("en", "Plants turn the light of the sun into chemical energy.", None),
         ("en", "Les plantes vertes.", None),
-        ("en-fr", "Les plantes transforment la lumière du soleil en énergie chimique.", None),
         ("und", "Les plantes transforment la lumière du soleil en énergie chimique.", None),
         ("ja", "植物は太陽の光を化学エネルギーに変えて、成長のために使うことができます。", None),
         ("en", "النباتات تحول ضوء الشمس إلى طاقة كيميائية تستخدمها للنمو", "text: in ar, not en"),
@@ -153,8 +152,13 @@ def test_texts_surely_in_another_language_are_rejected(language: str, text: str,
 
 
 def test_declared_languages_are_named_in_several_ways() -> None:
-    assert is_declared("pt", "pt-br") and is_declared("no", "nb") and is_declared("", "en") and is_declared("fr", "mul")
-    assert not is_declared("de", "en-fr")
+    assert (
+        is_language("no", "nb") and is_language("", "en") and is_language("fr", "mul") and not is_language("de", "en")
+    )
+    assert text_languages("pt-BR") == ["pt"] and text_languages("zh-Hant-TW") == ["zh"]
+    assert text_languages("en-de") == ["en", "de"] and text_languages("pt-BR-zh-Hans") == ["pt", "zh"]
+    with pytest.raises(ValueError, match="such as en, pt-BR or en-de, got 'English'"):
+        text_languages("English")
 
 
 @pytest.mark.parametrize(

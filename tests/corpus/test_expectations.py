@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from stages.corpus.cleaning import Limits
 from stages.corpus.expectations import MAX_EXAMPLES, MAX_LABELS, Validator
 from stages.corpus.profiles import Profile, drift, earlier, remember
 from stages.corpus.tables import SCHEMAS
@@ -23,6 +24,10 @@ WORDS: dict[str, dict[str, tuple[int, int]]] = {
     "labelled": {"text": (1, 9)},
     "documents": {"text": (1, 9)},
 }
+
+
+def limits(kind: str) -> Limits:
+    return Limits(WORDS[kind], dev=0.1, test=0.1, max_rows=None, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def check(validator: Validator, tmp_path: Path) -> Check:
 
     def judge(kind: str, rows: list[Row]) -> dict[str, Any]:
         name = f"source-{next(NUMBERS)}"
-        profile = Profile(kind, tuple(WORDS[kind]), tmp_path / name)
+        profile = Profile(kind, "en", tuple(WORDS[kind]), tmp_path / name)
         whole = all(None not in row.values() for row in rows)  # cleaning lets no other row through to the profile
 
         def tables() -> Iterator[pa.Table]:
@@ -60,7 +65,7 @@ def check(validator: Validator, tmp_path: Path) -> Check:
                 yield table.select(SCHEMAS[kind].names)
 
         origin = {"source": name, "kind": kind, "language": "en"}
-        return validator.validate(tables(), origin, WORDS[kind], profile.facts)
+        return validator.validate(tables(), origin, limits(kind), profile.facts)
 
     return judge
 
@@ -189,7 +194,7 @@ def test_an_expectation_that_cannot_be_computed_says_so(validator: Validator) ->
     """A fault of the check is not told as bad data."""
     table = pa.Table.from_pylist([row | {"score": "high"} for row in good("scored")])
     origin = {"source": "words", "kind": "scored", "language": "en"}
-    result = validator.validate([table], origin, WORDS["scored"], lambda: {"rows": 40, "score_range": 1.0})
+    result = validator.validate([table], origin, limits("scored"), lambda: {"rows": 40, "score_range": 1.0})
     assert result["success"] is False
     outcomes = {one["column"]: one for one in result["expectations"] if one["expectation"] == BETWEEN}
     for column in ("score", "score_stdev"):  # a word where a number should be; a fact that nobody found
@@ -212,7 +217,7 @@ def test_sources_do_not_disturb_each_other(check: Check) -> None:
 
 
 def summary(rows: list[Row], folder: Path) -> dict[str, Any]:
-    profile = Profile("documents", ("text",), folder)
+    profile = Profile("documents", "en", ("text",), folder)
     profile.add(pa.Table.from_pylist(rows), np.zeros(len(rows), dtype=np.uint8))
     return profile.summary()
 

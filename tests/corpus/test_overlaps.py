@@ -8,6 +8,7 @@ import pytest
 
 from stages.corpus.buckets import Buckets
 from stages.corpus.cleaning import Limits
+from stages.corpus.containment import COMMON, Contained
 from stages.corpus.intake import KEPT, Intake, Reasons, SourceToRead, take_in
 from stages.corpus.minhash import bands, signatures, similarity
 from stages.corpus.overlaps import Overlaps, Similarity
@@ -67,14 +68,16 @@ def pair(number: int, document: str) -> dict[str, Any]:
     return {"entity": f"e{number}", "query": f"query {number}", "document": document}
 
 
-def found(folder: Path, sources: list[SourceToRead], across: list[list[str]]) -> tuple[list[Any], dict[str, list[str]]]:
+def found(
+    folder: Path, sources: list[SourceToRead], across: list[list[str]], containment: float | None = None
+) -> tuple[list[Any], dict[str, list[str]]]:
     """The report of each test set, and by source the fate of each row."""
     reasons, quarantine = Reasons(), Quarantine(folder / "rejected.parquet")
     intakes: list[Intake] = []
     for one in sources:
         (folder / one.name).mkdir()
         intakes.append(take_in(one, None, folder / one.name, quarantine, reasons))
-    overlaps = Overlaps(intakes, across, Similarity(0.9, 0.8), folder / "overlaps")
+    overlaps = Overlaps(intakes, across, Similarity(0.9, 0.8, containment), folder / "overlaps")
     report = overlaps.reject_given_away(reasons)
     overlaps.reject_duplicates(reasons)
     quarantine.close()
@@ -118,7 +121,39 @@ def test_train_rows_that_a_test_set_repeats_go_and_the_test_set_stays(tmp_path: 
         "kept",
         "query: in the test rows of b",
     ]
-    assert report == [{"source": "b", "rows": 4, "exact": 2, "near": 1, "entities": 1, "share": 0.75}]
+    assert report == [{"source": "b", "rows": 4, "exact": 2, "near": 1, "inside": None, "entities": 1, "share": 0.75}]
+
+
+def test_rows_around_a_test_text_go(tmp_path: Path) -> None:
+    """Runs of 8 words: 20 words have 13, of which 0.7 are 10."""
+    within = [
+        f"{text(200, 60)} {text(0, 20).upper()}! {text(300, 60)}",  # all of it, in capitals
+        f"{text(200, 30)} {text(3, 17)}",  # its last 17 words: 10 runs
+        f"{text(240, 30)} {text(4, 16)}",  # 9 runs
+        f"{text(270, 30)} {text(390, 7)}",  # a test text of fewer words than a run is not looked for
+        text(120, 40),
+    ]
+    train = source("a", [pair(number, one) for number, one in enumerate(within)])
+    tested = source("b", [pair(10, text(0, 20)), pair(11, text(390, 7)), pair(12, text(60, 20))], test=1.0)
+    report, fates = found(tmp_path, [train, tested], [], containment=0.7)
+    inside = "document: contains a test row of b"
+    assert fates == {"a": [inside, inside, "kept", "kept", "kept"], "b": ["kept"] * 3}
+    assert report == [
+        {"source": "b", "rows": 3, "exact": 0, "near": 0, "inside": 1, "entities": 0, "share": pytest.approx(1 / 3)}
+    ]
+
+
+def test_phrases_of_many_test_texts_tell_none_of_them(tmp_path: Path) -> None:
+    phrase = text(0, 12)
+    contained = Contained(0.7)
+    contained.add([f"{phrase} {text(20 + number, 3)}" for number in range(COMMON + 1)], np.arange(COMMON + 1))
+    contained.add([text(200, 12), "few words"], np.array([90, 91]))
+    contained.close()
+    places, items = contained.found([f"start {phrase} end", "", f"start {text(200, 12)} end", text(200, 12)])
+    assert (places.tolist(), items.tolist()) == ([2, 3], [90, 90])
+    nothing = Contained(0.7)
+    nothing.close()
+    assert nothing.found([phrase])[0].tolist() == []
 
 
 def test_scored_pairs_are_given_away_as_pairs_only(tmp_path: Path) -> None:

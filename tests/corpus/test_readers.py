@@ -20,6 +20,7 @@ from stages.corpus.readers import (
     weaknesses,
     wikipedia,
 )
+from stages.corpus.readers.unreadable import Unreadable
 from stages.corpus.sources import READERS, read_records, source_files
 
 # Wikipedia
@@ -343,3 +344,67 @@ def test_a_package_in_another_version_is_refused() -> None:
         source_files(("package:sklearn/__init__.py",), {"scikit-learn": "0.0.1"})
     with pytest.raises(ModuleNotFoundError, match="no-such-package is missing; install it: pip install"):
         check_versions({"no-such-package": "1"})
+
+
+# Catalogues of messages
+
+MESSAGES = """
+msgid ""
+msgstr ""
+"Language: pt_BR\\n"
+"Content-Type: text/plain; charset=UTF-8\\n"
+"Plural-Forms: nplurals=2; plural=(n > 1);\\n"
+
+msgid "Save %(count)d files of {name}?"
+msgstr "Salvar %(count)d arquivos de {name}?"
+
+msgid "%d row"
+msgid_plural "%d rows"
+msgstr[0] "%d linha"
+msgstr[1] "%d linhas"
+
+#, fuzzy
+msgid "Close the window"
+msgstr "Abrir a janela"
+
+msgid "Nobody translated this"
+msgstr ""
+
+#~ msgid "Gone since"
+#~ msgstr "Foi-se"
+"""
+
+
+def test_catalogues_of_messages(tmp_path: Path) -> None:
+    import polib
+
+    file = tmp_path / "messages.po"
+    file.write_text(MESSAGES, encoding="utf-8")
+    polib.pofile(str(file)).save_as_mofile(str(tmp_path / "messages.mo"))
+    saved = {
+        "entity": "Save %(count)d files of {name}?",
+        "query": "Save … files of …?",
+        "document": "Salvar … arquivos de …?",
+        "language": "de-pt",
+    }
+    rows = {"entity": "%d rows", "query": "… rows", "document": "… linhas", "language": "de-pt"}
+    fuzzy = Unreadable("a fuzzy translation", "Close the window | Abrir a janela")
+    assert list(read_records("gettext.pairs", [file], {"messages": "de"})) == [saved, rows, fuzzy]
+    compiled = list(read_records("gettext.pairs", [tmp_path / "messages.mo"], {"messages": "de"}))
+    assert sorted(compiled, key=str) == sorted([saved, rows], key=str), "compiled ones hold no fuzzy ones"
+
+
+def test_catalogues_without_a_language_or_without_messages(tmp_path: Path) -> None:
+    folder = tmp_path / "sr_Latn" / "LC_MESSAGES"
+    folder.mkdir(parents=True)
+    message = 'msgid "A message"\nmsgstr "Poruka"\n'
+    (folder / "app.po").write_text(message)
+    (found,) = read_records("gettext.pairs", [folder / "app.po"], {})
+    assert found["language"] == "en-sr"
+    (tmp_path / "app.po").write_text(message)
+    with pytest.raises(ValueError, match=r"app\.po: says no language; put it into LANGUAGE/LC_MESSAGES"):
+        list(read_records("gettext.pairs", [tmp_path / "app.po"], {}))
+    for name, content in (("bad.po", "no catalogue"), ("bad.mo", "no catalogue")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match=r"bad\.[pm]o: no message catalogue, or a damaged one"):
+            list(read_records("gettext.pairs", [tmp_path / name], {}))

@@ -6,6 +6,7 @@ import pytest
 from stages.evaluation.compression import compression, stored
 from stages.evaluation.tasks import ranking_score
 from stages.metrics.lexical import bm25_rank
+from stages.metrics.samples import Mean, figure
 
 
 @pytest.fixture
@@ -34,15 +35,17 @@ def test_int8_is_within_a_step_and_clips_at_the_limit(vectors: np.ndarray) -> No
 
 
 def test_identical_sides_are_found_at_every_precision(vectors: np.ndarray) -> None:
-    table = compression([(vectors, vectors)], [8, 16], {"8": 1.0, "16": 1.0})
-    assert table["float32"] == {"8": 1.0, "16": 1.0}
-    assert table["int8"]["16"] == pytest.approx(1.0)
-    assert table["binary"]["8"] < table["binary"]["16"] <= 1.0  # 40 texts share 8 bits more often than 16
+    scored = compression({"one": (vectors, vectors)}, [8, 16], {"8": 1.0, "16": 1.0})
+    table = {cell: figure(by_source["one"]) for cell, by_source in scored.items()}
+    assert table["float32", "8"] == table["float32", "16"] == 1.0
+    assert table["int8", "16"] == pytest.approx(1.0)
+    assert table["binary", "8"] < table["binary", "16"] <= 1.0  # 40 texts share 8 bits more often than 16
 
 
 def test_ranking_score_counts_document_i_for_query_i() -> None:
     score = ranking_score(np.array([[0, 1, 2], [2, 1, 0], [0, 1, 2]]))
-    np.testing.assert_allclose(score.rows, [1, 1 / np.log2(3), 1 / np.log2(4)])
+    assert isinstance(score.sample, Mean)
+    np.testing.assert_allclose(score.sample.scores, [1, 1 / np.log2(3), 1 / np.log2(4)])
     assert score.figures["recall_at_100"] == 1.0
 
 

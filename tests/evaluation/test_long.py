@@ -2,12 +2,23 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
 from stages.corpus.tables import SCHEMAS, write_table
-from stages.evaluation.long import LongTask, cut_articles, long_figures, long_tasks, planted, scores, summary
+from stages.evaluation.long import (
+    LongTask,
+    Scores,
+    cut_articles,
+    figures,
+    long_scores,
+    long_tasks,
+    planted,
+    scores,
+    summary,
+)
+from stages.metrics.bootstrap import Estimate
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder, saved_encoder
 from stages.modeling.truncation import token_counts
 
@@ -105,7 +116,8 @@ def test_a_score_is_the_share_of_queries_that_find_their_document(
     same = load_encoder(str(backbones["eurobert"]), EncoderSettings("mean", {"query": "", "document": ""}, 100, 1e4))
     texts = ["ba be bi", "co co cu", "du fa fe fi"]
     task = LongTask(texts, tuple(texts[place] for place in places), ranks)
-    assert scores(same, {"one": task, "again": task}) == pytest.approx({"one": expected, "again": expected})
+    found = scores(same, {"one": task, "again": task})
+    assert {name: rows.mean() for name, rows in found.items()} == pytest.approx({"one": expected, "again": expected})
 
 
 def test_figures_of_every_student_theta_and_length(encoder: Encoder, tmp_path: Path) -> None:
@@ -120,9 +132,9 @@ def test_figures_of_every_student_theta_and_length(encoder: Encoder, tmp_path: P
     def tasks(one: Encoder, length: int) -> dict[str, LongTask]:
         return long_tasks(one, curated, "speeches", "speeches", 4, length)
 
-    figures = long_figures(students, tasks, lengths=(100, 180), thetas=(40.0, 10_000.0), precision="float32")
-    assert set(figures) == {"needle", "passkey", "articles"}
-    for by_model in figures.values():
+    found = long_scores(students, tasks, lengths=(100, 180), thetas=(40.0, 10_000.0), precision="float32")
+    assert set(found) == {"needle", "passkey", "articles"}
+    for by_model in found.values():
         assert {name: list(by_theta) for name, by_theta in by_model.items()} == {
             "before": ["10000", "40"],
             "after": ["10000", "40"],
@@ -130,23 +142,24 @@ def test_figures_of_every_student_theta_and_length(encoder: Encoder, tmp_path: P
         assert all(set(one) == {"100", "180"} for by_theta in by_model.values() for one in by_theta.values())
     alone = saved_encoder(students["after"], 40.0, 360)
     expected = scores(alone, tasks(alone, 180))
-    assert {name: by_model["after"]["40"]["180"] for name, by_model in figures.items()} == pytest.approx(expected)
+    for name, by_model in found.items():
+        np.testing.assert_allclose(by_model["after"]["40"]["180"], expected[name])
+        assert figures(found)[name]["after"]["40"]["180"] == pytest.approx(expected[name].mean())
     assert long_tasks(alone, curated, None, None, 4, 60) == {}
 
 
 def test_the_summary_is_a_mean_over_lengths_and_its_gain() -> None:
-    figures: dict[str, Any] = {
+    one, half, none = np.ones(20), np.arange(20) % 2.0, np.zeros(20)
+    found: Scores = {
         "needle": {
-            "before": {"10000": {"512": 0.2, "1024": 0.1}},
-            "after": {"10000": {"512": 0.6, "1024": 0.4}, "40000": {"512": 1.0, "1024": 1.0}},
+            "before": {"10000": {"512": half, "1024": none}},
+            "after": {"10000": {"512": one, "1024": none}, "40000": {"512": one, "1024": one}},
         },
-        "articles": {name: {"10000": {"512": 0.9, "1024": 0.9}} for name in ("before", "after")},
+        "articles": {name: {"10000": {"512": half, "1024": one}} for name in ("before", "after")},
     }
-    assert summary(figures, 10_000.0) == pytest.approx(
-        {
-            "long_needle_ndcg_at_1": 0.5,
-            "long_needle_over_before": 0.35,
-            "long_articles_ndcg_at_10": 0.9,
-            "long_articles_over_before": 0.0,
-        }
-    )
+    flat = summary(found, 10_000.0, seed=0, num_resamples=400)
+    assert (flat["long_needle_ndcg_at_1"], flat["long_articles_ndcg_at_10"]) == (0.5, 0.75)
+    gain, none_gained = flat["long_needle_over_before"], flat["long_articles_over_before"]
+    assert isinstance(gain, Estimate) and isinstance(none_gained, Estimate)
+    assert gain.figure == 0.25 and 0 < gain.low < 0.25 < gain.high < 0.5
+    assert none_gained == Estimate(0.0, 0.0, 0.0, 1.0)

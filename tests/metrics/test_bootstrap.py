@@ -2,42 +2,89 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm
 
-from stages.metrics.bootstrap import paired_difference
+from stages.metrics.bootstrap import Draws, Statistic, difference, mean, ratio, resample
+from stages.metrics.samples import Mean
 
 
 @pytest.fixture
 def scores() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    hardness = rng.normal(scale=5, size=400)  # shared by both models: pairing removes it
+    hardness = rng.normal(loc=20, scale=5, size=400)  # shared by both models: pairing removes it
     return hardness + rng.normal(loc=0.3, size=400), hardness + rng.normal(size=400)
 
 
-def test_paired_difference_by_hand() -> None:
-    # Every difference is 0.25, so is every resample's mean.
-    assert paired_difference(np.array([0.75, 1, 0.5]), np.array([0.5, 0.75, 0.25]), 0) == (0.25, 0.25, 0.25)
+def draws(*scores: np.ndarray, seed: int = 0, num_resamples: int = 5000) -> list[Draws]:
+    statistics: list[Statistic] = [Mean(one).on for one in scores]
+    found = resample(statistics, len(scores[0]), seed, num_resamples)
+    return [Draws(float(one.mean()), resamples) for one, resamples in zip(scores, found, strict=True)]
 
 
-def test_paired_difference_of_two_rows() -> None:
+def test_a_constant_difference_by_hand() -> None:
+    # Every difference is 0.25, so is every resample's mean; of 1000 resamples none is on the far side of 0.
+    ours, other = draws(np.array([0.75, 1, 0.5]), np.array([0.5, 0.75, 0.25]), num_resamples=1000)
+    found = difference(ours, other)
+    assert (found.figure, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
+    assert found.p == pytest.approx(2 / 1001)
+
+
+def test_a_difference_of_two_rows_by_hand() -> None:
     # Of two rows with differences 0 and 1, a resample's mean is 0, 1/2 or 1 with odds 1:2:1.
-    assert paired_difference(np.array([0.0, 1]), np.zeros(2), 0) == (0.5, 0, 1)
+    found = difference(*draws(np.array([0.0, 1]), np.zeros(2)))
+    assert (found.figure, found.low, found.high) == (0.5, 0, 1)
+    assert found.p == pytest.approx(2 * 0.25, abs=0.03)
 
 
-def test_paired_difference_equals_scipy(scores: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_difference_is_scipys(scores: tuple[np.ndarray, np.ndarray]) -> None:
     a, b = scores
-    mean, low, high = paired_difference(a, b, seed=0, num_resamples=5000)
+    found = difference(*draws(a, b))
     expected = bootstrap((a - b,), np.mean, n_resamples=5000, method="percentile", rng=1).confidence_interval
-    assert mean == pytest.approx((a - b).mean())
-    assert (low, high) == pytest.approx(expected, abs=0.01)
+    assert found.figure == pytest.approx((a - b).mean())
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.01)
     half = norm.ppf(0.975) * (a - b).std() / np.sqrt(len(a))
-    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.01)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+    # The two-sided p of a mean, by the normal distribution.
+    weaker = difference(*draws(a - 0.23, b))
+    z = (a - 0.23 - b).mean() / ((a - b).std() / np.sqrt(len(a)))
+    assert weaker.p == pytest.approx(2 * norm.sf(abs(z)), abs=0.02)
 
 
-def test_paired_difference_is_antisymmetric_and_repeats(scores: tuple[np.ndarray, np.ndarray]) -> None:
-    mean, low, high = paired_difference(*scores, seed=3)
-    assert paired_difference(*scores, seed=3) == (mean, low, high)
-    assert paired_difference(scores[1], scores[0], seed=3) == pytest.approx((-mean, -high, -low))
+def test_a_ratio_is_scipys(scores: tuple[np.ndarray, np.ndarray]) -> None:
+    a, b = scores
+    found = ratio(*draws(a, b))
+    expected = bootstrap(
+        (a, b),
+        lambda x, y, axis: x.mean(axis) / y.mean(axis),
+        n_resamples=5000,
+        paired=True,
+        method="percentile",
+        rng=1,
+    ).confidence_interval
+    assert found.figure == pytest.approx(a.mean() / b.mean())
+    assert (found.low, found.high) == pytest.approx(expected, abs=5e-4)
 
 
-def test_paired_difference_refuses_shapes() -> None:
-    with pytest.raises(ValueError, match=r"got \[3\] and \[1\] scores.*same rows"):
-        paired_difference(np.ones(3), np.ones(1), 0)
+def test_rows_are_paired(scores: tuple[np.ndarray, np.ndarray]) -> None:
+    a, b = scores
+    paired = difference(*draws(a, b))
+    unpaired = difference(draws(a)[0], draws(b, seed=1)[0])
+    assert paired.high - paired.low < (unpaired.high - unpaired.low) / 3
+    equal = difference(*draws(a, a))
+    assert (equal.figure, equal.low, equal.high, equal.p) == (0, 0, 0, 1)
+
+
+def test_each_source_counts_the_same() -> None:
+    few, many = draws(np.ones(3))[0], draws(np.zeros(300))[0]
+    together = mean([few, many])
+    assert together.figure == 0.5
+    assert together.resamples == pytest.approx(np.full(5000, 0.5))
+
+
+def test_seeds_repeat_and_blocks_do_not_show(
+    scores: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = scores
+    whole = draws(a, seed=4, num_resamples=50)[0].resamples
+    assert (draws(a, seed=4, num_resamples=50)[0].resamples == whole).all()
+    assert (draws(a, seed=5, num_resamples=50)[0].resamples != whole).any()
+    monkeypatch.setattr("stages.metrics.bootstrap.BLOCK_SIZE", 7 * len(a))
+    assert draws(a, seed=4, num_resamples=50)[0].resamples == pytest.approx(whole)

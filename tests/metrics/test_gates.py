@@ -1,36 +1,77 @@
-"""Gates against hand-made figures."""
+"""Each kind of limit in both directions, and what is said about it."""
 
 import math
 
 import pytest
 
-from stages.metrics.gates import judge, refusals, table
+from stages.metrics.gates import Figure, Limits, Verdict, judge, refusals, status, table, warnings
 
-SUMMARY = {"retention": 0.85, "loss": 0.3, "broken": math.nan}
-
-
-def test_limits_are_inclusive_and_nan_passes_none() -> None:
-    gates = {"retention": (0.85, None), "loss": (None, 0.2), "broken": (None, 1.0)}
-    verdicts = judge(SUMMARY, gates)
-    assert [one.word for one in verdicts] == ["passed", "refused", "refused"]
-    assert refusals(verdicts) == ["loss is 0.3, not <= 0.2", "broken is nan, not <= 1"]
+NAN = math.nan
 
 
-def test_a_gate_may_have_both_limits() -> None:
-    (verdict,) = judge(SUMMARY, {"loss": (0.1, 0.4)})
-    assert verdict.passed
-    assert verdict.limit == ">= 0.1 and <= 0.4"
+@pytest.mark.parametrize(
+    ("figure", "limits", "word"),
+    [
+        (Figure(0.9), Limits(min=0.9), "passed"),
+        (Figure(0.8999), Limits(min=0.9), "refused"),
+        (Figure(0.0), Limits(max=0), "passed"),
+        (Figure(1.0), Limits(max=0), "refused"),
+        (Figure(0.5), Limits(min=0.4, max=0.6), "passed"),
+        (Figure(0.7), Limits(min=0.4, max=0.6), "refused"),
+        (Figure(0.02, -0.009, 0.05), Limits(low=-0.01), "passed"),
+        (Figure(0.02, -0.011, 0.05), Limits(low=-0.01), "refused"),
+        (Figure(0.0, 0.0, 0.0), Limits(low=-0.01), "passed"),
+        (Figure(0.02), Limits(low=0.01), "passed"),
+        (Figure(0.8), Limits(min=0.9, otherwise="warn"), "warned"),
+        (Figure(NAN, note="not comparable"), Limits(low=-1), "refused"),
+        (Figure(NAN), Limits(max=1), "refused"),
+        (Figure(0.1, NAN, NAN), Limits(low=-1), "refused"),
+        (Figure(None, note="no champion yet"), Limits(low=-0.01), "not applicable"),
+    ],
+)
+def test_a_limit_in_both_directions(figure: Figure, limits: Limits, word: str) -> None:
+    assert Verdict("m", figure, limits).word == word
 
 
-def test_a_gate_on_a_figure_that_is_not_there_is_an_error_with_the_names() -> None:
-    with pytest.raises(ValueError, match=r"no figure named ndcg, recall; it has broken, loss, retention"):
-        judge(SUMMARY, {"recall": (0.1, None), "ndcg": (0.1, None)})
-
-
-def test_the_table_reads_in_a_terminal() -> None:
-    assert table(judge(SUMMARY, {"retention": (0.8, None), "loss": (None, 0.2)})).splitlines() == [
-        "| gate      | figure | limit  | verdict |",
-        "|-----------|--------|--------|---------|",
-        "| retention | 0.8500 | >= 0.8 | passed  |",
-        "| loss      | 0.3000 | <= 0.2 | refused |",
+def test_reasons_and_warnings_are_sentences() -> None:
+    verdicts = [
+        Verdict("over", Figure(0.02, -0.03, 0.05), Limits(min=0.0, low=-0.01)),
+        Verdict("gone", Figure(NAN, note="the champion cannot be read"), Limits(low=-0.01)),
+        Verdict("empty", Figure(NAN), Limits(max=1)),
+        Verdict("index", Figure(0.5), Limits(min=0.9, otherwise="warn")),
     ]
+    assert refusals(verdicts) == [
+        "over is 0.02 (-0.03 to 0.05), not >= 0 and lower end >= -0.01",
+        "gone is the champion cannot be read, not lower end >= -0.01",
+        "empty is not a number, not <= 1",
+    ]
+    assert warnings(verdicts) == ["index is 0.5, not >= 0.9"]
+    assert verdicts[1].as_dict()["figure"] is None
+    assert verdicts[0].as_dict()["least_low"] == -0.01
+
+
+def test_a_gate_without_a_figure_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no figure named nosuch; there are a, b"):
+        judge({"a": Figure(1), "b": Figure(2)}, {"a": Limits(min=0), "nosuch": Limits(min=0)})
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"),
+    [
+        ("disabled", 0.0, "not judged"),
+        ("dry_run", 0.0, "would be refused"),
+        ("dry_run", 1.0, "passed"),
+        ("enabled", 0.0, "refused"),
+        ("enabled", 1.0, "passed"),
+    ],
+)
+def test_the_mode_decides_what_a_failed_gate_means(mode: str, value: float, expected: str) -> None:
+    assert status(mode, [Verdict("m", Figure(value), Limits(min=0.5))]) == expected
+
+
+def test_the_table_is_aligned_markdown() -> None:
+    verdicts = [Verdict("long_name", Figure(0.9, 0.8, 0.95), Limits(min=0.85)), Verdict("b", Figure(2), Limits(max=1))]
+    lines = table(verdicts).splitlines()
+    assert lines[2] == "| long_name | 0.9 (0.8 to 0.95) | >= 0.85 | passed  |"
+    assert lines[3] == "| b         | 2                 | <= 1    | refused |"
+    assert len({len(line) for line in lines}) == 1

@@ -28,7 +28,7 @@ def model_folder(tiny_release: Path, tmp_path_factory: pytest.TempPathFactory) -
     import mlflow
 
     folder = tmp_path_factory.mktemp("served") / "model"
-    artifacts = {"merged": str(tiny_release / "merged")}
+    artifacts = {"merged": str(tiny_release / "merged"), "calibration": str(tiny_release / "calibration.json")}
     mlflow.pyfunc.save_model(
         path=folder,
         python_model=str(SERVING),
@@ -63,9 +63,30 @@ def test_each_task_gives_the_vectors_of_its_folder(model: PyFuncModel, tiny_rele
 
 
 def test_a_cut_embedding_of_a_query_has_unit_length(model: PyFuncModel, tiny_release: Path) -> None:
-    params = {"task": "clustering", "dimensions": 8, "prompt_name": "query"}
+    params = {"task": "clustering", "dimensions": 8, "prompt": "query"}
     served = model.predict(pd.DataFrame({"text": TEXTS}), params=params)
     np.testing.assert_allclose(served, expected(tiny_release, "clustering", "Query: ", 8), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "width"),
+    [("int8", "int8", 16), ("uint8", "uint8", 16), ("binary", "int8", 2), ("ubinary", "uint8", 2)],
+)
+def test_a_precision_is_the_one_of_the_releases_ranges(
+    model: PyFuncModel, tiny_release: Path, precision: str, dtype: str, width: int
+) -> None:
+    params = {"task": "clustering", "dimensions": 16, "precision": precision}
+    served: np.ndarray = np.asarray(model.predict(TEXTS, params=params))
+    assert (served.dtype, served.shape) == (dtype, (len(TEXTS), width))
+    vectors, limit = expected(tiny_release, "clustering", "Document: ", 16), 0.5
+    by_hand = {
+        "uint8": np.clip(np.floor((vectors + limit) / (2 * limit / 255)), 0, 255),
+        "int8": np.clip(np.floor((vectors + limit) / (2 * limit / 255)), 0, 255) - 128,
+        "ubinary": np.packbits(vectors > 0, axis=1),
+        "binary": np.packbits(vectors > 0, axis=1).astype(int) - 128,
+    }[precision]
+    np.testing.assert_allclose(served.astype(int), by_hand, atol=1 if "int8" in precision else 0)
+    assert np.shape(model.predict(pd.DataFrame({"text": pd.Series([], dtype=str)}), params=params)) == (0, width)
 
 
 def test_a_plain_list_or_text_or_no_row_will_do(model: PyFuncModel) -> None:
@@ -81,7 +102,9 @@ def test_a_plain_list_or_text_or_no_row_will_do(model: PyFuncModel) -> None:
         ({"task": "translation"}, "unknown task 'translation': expected one of classification, clustering"),
         ({"dimensions": 33}, "dimensions=33: expected 1 to 32"),
         ({"dimensions": -1}, "dimensions=-1: expected 1 to 32"),
-        ({"prompt_name": "title"}, "unknown prompt 'title': expected one of document, query"),
+        ({"prompt": "title"}, "unknown prompt 'title': expected one of document, query"),
+        ({"precision": "int4"}, "unknown precision 'int4': expected one of float32, int8, uint8, binary, ubinary"),
+        ({"precision": "int8", "dimensions": 9}, "no int8 range for dimensions=9: expected one of 8, 16, 32"),
     ],
 )
 def test_a_wrong_parameter_is_explained(model: PyFuncModel, params: dict[str, Any], message: str) -> None:
@@ -151,7 +174,7 @@ def wait_until_up(address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_the_server_takes_task_and_dimensions(server: str, model: PyFuncModel) -> None:
-    params = {"task": "classification", "dimensions": 16, "prompt_name": "query"}
+    params = {"task": "classification", "dimensions": 16, "prompt": "query"}
     rows = model.predict(TEXTS, params=params)
     for body in (
         {"dataframe_records": [{"text": text} for text in TEXTS]},

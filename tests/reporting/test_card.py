@@ -11,14 +11,23 @@ from stages.reporting.card import render_card
 @pytest.fixture
 def about() -> dict[str, Any]:
     source = {"name": "wiki", "kind": "pairs", "language": "en", "license": "CC-BY-SA-4.0"}
-    weights = {"retrieval": {"cosine_mean": 0.9991, "cosine_min": 0.998, "megabytes": 14.0, "float_megabytes": 55.5}}
+    near = {"cosine_mean": 0.9991, "cosine_min": 0.998, "top1": 0.97, "megabytes": 14.0}
+    far = {"cosine_mean": 0.9, "cosine_min": 0.8, "top1": 1.0, "megabytes": 15.0}
     return {
         "name": "demo",
         "license": "CC-BY-SA-4.0",
         "teacher": "package:teacher/model",
         "dims": [64, 192, 384],
+        "pooling": "mean",
         "sources": [source, source | {"name": "other", "language": "fr"}],
-        "weights": weights,
+        "formats": {
+            "openvino-int8": {"released": True, "reasons": [], "tasks": {"retrieval": near, "clustering": near}},
+            "onnx": {
+                "released": False,
+                "reasons": ["clustering: too far"],
+                "tasks": {"retrieval": near, "clustering": far},
+            },
+        },
     }
 
 
@@ -31,8 +40,12 @@ def test_front_matter_parses(about: dict[str, Any], task: str | None) -> None:
     assert "&#34;" not in body
 
 
-def test_the_release_states_what_int8_weights_cost(about: dict[str, Any]) -> None:
-    assert "| retrieval | 0.99910 | 0.99800 | 14.0 | 55.5 |" in render_card(about, None)
+def test_the_release_states_the_worst_of_each_format(about: dict[str, Any]) -> None:
+    card = render_card(about, None)
+    assert "| openvino-int8 | 0.999100 | 0.998000 | 97.0 % | 14.0 |" in card
+    assert "| onnx | 0.900000 | 0.800000 | 97.0 % | 15.0 |" in card
+    assert "Not released: onnx, as clustering: too far." in card
+    assert "import openvino" in card and "import onnxruntime" not in card
     assert "openvino" not in render_card(about, "retrieval")
 
 

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from stages.metrics.gates import Figure, Limits, Verdict
 from stages.reporting import figures, formats, svg, tables
 from stages.reporting.report import render_report
 
@@ -18,6 +19,16 @@ MEASURES = {
     "clustering": "v_measure",
     "classification": "accuracy",
 }
+
+
+VERDICTS = [
+    Verdict("retrieval_retention", Figure(0.87, 0.86, 0.88, 0.01), Limits(min=0.85)),
+    Verdict("binary_retention", Figure(0.7996), Limits(min=0.8)),
+    Verdict("retrieval_over_champion", Figure(0.012, -0.004, 0.03, 0.2), Limits(low=-0.01)),
+    Verdict("clustering_over_champion", Figure(None, note="there is no champion"), Limits(low=-0.02)),
+    Verdict("index_compatibility", Figure(0.5, 0.4, 0.6, 0.01), Limits(min=0.95, otherwise="warn")),
+    Verdict("validation_failures", Figure(0.0), Limits(max=0)),
+]
 
 
 def _scores(measure: str, value: float) -> dict[str, dict[str, float]]:
@@ -50,9 +61,20 @@ def _metrics() -> dict[str, Any]:
             "int8": {"32": 0.29, "256": 0.495},
             "binary": {"32": 0.10, "256": 0.42},
         },
-        "over_base": {
-            "retrieval": {"difference": 0.05, "low": 0.03, "high": 0.07},
-            "clustering": {"difference": -0.012, "low": None, "high": None},
+        "compression_kept": {"binary": {"256": {"figure": 0.84, "low": 0.81, "high": 0.87}}},
+        "comparisons": {
+            "retrieval": {
+                "over": {
+                    "base": {"figure": 0.05, "low": 0.03, "high": 0.07, "p": 0.001},
+                    "bm25": {"figure": 0.1, "low": -0.01, "high": 0.2, "p": 0.07},
+                },
+                "of_teacher": {"base": {"figure": 0.8182, "low": 0.79, "high": 0.85}},
+            },
+            "clustering": {"over": {"base": {"figure": -0.012}}, "of_teacher": {}},
+        },
+        "mteb": {
+            "LocalRetrieval.wikipedia": {"teacher": 0.61, "base": 0.51, "adapters": 0.56},
+            "SciFact": {"base": 0.31, "adapters": 0.33},
         },
         "weights_int8": {"retrieval": {"cosine_mean": 0.9991, "cosine_min": 0.99, "megabytes": 16.2}},
     }
@@ -74,10 +96,10 @@ def _about() -> dict[str, Any]:
         "recipe": {"seed": 7, "adapt": {"retrieval": {"temperature": 0.02, "dims": [32, 64]}}},
         "teacher": {"name": "big-teacher", "dimensions": 384, "parameters": 20_000_000},
         "student": {"parameters": 15_000_000, "dimensions": 256, "layers": 2, "architecture": "EuroBERT"},
-        "gates": [
-            {"name": "retrieval_retention", "value": 0.87, "min": 0.85, "max": None, "passed": True},
-            {"name": "binary_retention", "value": 0.7996, "min": 0.8, "max": None, "passed": False},
-        ],
+        "mode": "enabled",
+        "champion": "4",
+        "index": "A re-index is due: so it is.",
+        "gates": [verdict.as_dict() for verdict in VERDICTS],
         "sources": [{"name": "wikipedia", "kind": "pairs", "language": "en", "license": "CC BY-SA 4.0", "train": 1234}],
         "notes": ["The teacher takes no instructions."],
     }
@@ -118,7 +140,8 @@ def html() -> str:
 def test_nothing_is_requested_from_outside(html: str) -> None:
     page = Page(html)
     assert not {"script", "iframe", "img", "object", "embed"} & page.tags
-    assert [address for address in page.addresses if not address.startswith(("#", "data:,"))] == []
+    beside = [address for address in page.addresses if not address.startswith(("#", "data:,"))]
+    assert beside == ["../validated/validation.html", "../mined/audit.html"], "where DVC puts them"
     assert "@import" not in html
     assert "url(" not in html
 
@@ -135,27 +158,56 @@ def test_same_inputs_same_bytes(html: str) -> None:
 
 def test_failing_gate_is_told_in_text_with_figure_and_limit(html: str) -> None:
     text = Page(html).text
-    assert "Failed 1 of 2 gates: Binary retention is 79.96%, limit at least 80.00%." in text
+    assert "Refused 1 of 6 gates: Binary retention is 79.96%, limit at least 80.00%." in text
+    assert "Warned of: Index compatibility is 50.0% (40.0% to 60.0%), limit at least 95.0%." in text
     assert "fail Binary retention 79.96% at least 80.00%" in text
-    assert "pass Retrieval retention 87.0% at least 85.0%" in text
+    assert "pass Retrieval retention 87.0% 86.0% to 88.0% at least 85.0%" in text
+    assert (
+        "pass Retrieval over champion +1.2 points \u22120.4 points to +3.0 points interval from \u22121.0 points"
+        in text
+    )
+    assert "not applicable Clustering over champion there is no champion interval from" in text
+    assert "pass Validation failures 0 at most 0" in text
 
 
-def test_all_gates_passed() -> None:
-    about = _about()
-    about["gates"][1] |= {"value": 0.9, "passed": True}
-    assert "Passed All gates of the recipe hold (2)." in Page(render_report({}, {}, about)).text
+def test_what_changed_since_the_champion(html: str) -> None:
+    text = Page(html).text
+    assert "Version 4 of the registry on the same test rows" in text
+    assert "A re-index is due: so it is." in text
+    assert "Retrieval no clear difference +1.2 \u22120.4 to +3.0 0.200" in text
+
+
+@pytest.mark.parametrize(
+    ("mode", "gates", "expected"),
+    [
+        ("enabled", VERDICTS[:1], "Passed No gate of the recipe refuses it (1)."),
+        (
+            "dry_run",
+            VERDICTS[1:2],
+            "Would be refused 1 of 1 gates: Binary retention is 79.96%, limit at least 80.00%. This",
+        ),
+        ("disabled", [], "No verdict The recipe judges nothing."),
+        (None, [], "Not judged yet promote judges it: see data/promoted/report.html."),
+    ],
+)
+def test_the_verdict_follows_the_mode(mode: str | None, gates: list[Verdict], expected: str) -> None:
+    about = _about() | {"mode": mode, "gates": [one.as_dict() for one in gates]}
+    assert expected in Page(render_report({}, {}, about)).text
 
 
 def test_headline_results_and_compression(html: str) -> None:
     text = Page(html).text
     assert "Retrieval 87.0% of the teacher's nDCG@10 +5.0 points over the base" in text
     assert "15.0 M parameters, 75.0% of the teacher's" in text
-    assert "Retrieval, nDCG@10 better 45.0 50.0 +5.0 +3.0 to +7.0" in text
-    assert "Clustering, V-measure not higher, no paired interval 45.0 50.0 \u22121.2" in text
-    assert "256 50.0 100.0% · 1,024 B 49.5 99.0% · 256 B 42.0 84.0% · 32 B" in text
+    assert "Retrieval, nDCG@10 better 45.0 50.0 +5.0 +3.0 to +7.0 0.001" in text
+    assert "Clustering, V-measure not higher, no interval 45.0 50.0 \u22121.2" in text
+    assert "Retrieval \u2013 +10.0 \u22121.0 to +20.0 \u2013 +5.0 +3.0 to +7.0 \u2013" in text
+    assert "Base, stage 1 45.0 90.0 81.8% 79.0% to 85.0%" in text
+    assert "256 50.0 100.0% · 1,024 B 49.5 99.0% · 256 B 42.0 84.0% · 32 B 81.0% to 87.0%" in text
     assert "64 40.0 80.0% · 256 B \u2013" in text
     assert "Adapter, retrieval 60.0 \u2013 75.0% 60.0" in text  # of sources that nothing was trained on
     assert "Needles, nDCG@1 512 tokens 1,024 tokens After, theta 10,000 40.0 20.0" in text
+    assert "Task Teacher Base Adapters LocalRetrieval.wikipedia 61.0 51.0 56.0 SciFact \u2013 31.0 33.0" in text
     assert "adapt.retrieval.temperature 0.02" in text
     assert "Made 2026-03-01 11:34 UTC" in text
 
@@ -163,7 +215,19 @@ def test_headline_results_and_compression(html: str) -> None:
 def test_sections_come_in_the_agreed_order(html: str) -> None:
     parts = ("training-", "truncation-", "over-base-", "long-")
     ids = [name for name in Page(html).ids if not name.startswith(parts)]
-    expected = ["headline", "over-base", "results", "long", "compression", "weights", "training", "data", "recipe"]
+    expected = [
+        "headline",
+        "champion",
+        "over-base",
+        "results",
+        "mteb",
+        "long",
+        "compression",
+        "weights",
+        "training",
+        "data",
+        "recipe",
+    ]
     assert ids == [*expected, "notes", "glossary"]
 
 
@@ -180,7 +244,7 @@ def test_best_student_is_marked_and_references_never() -> None:
     [
         ({}, {}, {}),
         (
-            {"retrieval": {"base": {"mean": {}}}, "summary": None, "over_base": {"retrieval": {}}},
+            {"retrieval": {"base": {"mean": {}}}, "summary": None, "comparisons": {"retrieval": {"over": None}}},
             {"distill": []},
             {},
         ),
@@ -193,7 +257,8 @@ def test_best_student_is_marked_and_references_never() -> None:
             {"weights_int8": {"retrieval": {}}},
             {"distill": [{"step": 1, "loss": math.nan, "dev": None}]},
             {
-                "gates": [{"name": "x", "value": None, "min": 1, "max": 2, "passed": False}],
+                "mode": "enabled",
+                "gates": [Verdict("x", Figure(math.nan), Limits(min=1, max=2)).as_dict()],
                 "sources": [{"name": "s"}],
             },
         ),
@@ -221,7 +286,8 @@ def test_every_text_is_escaped() -> None:
         "teacher": {"name": evil},
     }
     about["sources"] = [dict.fromkeys(("name", "kind", "language", "license"), evil)]
-    about["gates"][1]["name"] = evil
+    about["gates"][1] |= {"metric": evil, "note": evil}
+    about["index"] = about["champion"] = evil
     html = render_report(metrics, {evil: [{"step": 1, evil: 2.0}]}, about)
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)" in html
@@ -253,11 +319,15 @@ def test_truncation_curve_draws_each_measurement_at_its_place() -> None:
     assert ">nDCG@10 (\u00d7100)</text>" in figure
 
 
+def _over_base() -> dict[str, Any]:
+    return {task: by_kind["over"]["base"] for task, by_kind in _metrics()["comparisons"].items()}
+
+
 def test_over_base_plot_draws_differences_and_intervals() -> None:
-    figure = figures.over_base_plot(_metrics()["over_base"])
+    figure = figures.over_base_plot(_over_base())
     marks = _marks(figure)
     better = marks["Retrieval: +5.0 points (+3.0 to +7.0)"]
-    worse = marks["Clustering: \u22121.2 points (no paired interval)"]
+    worse = marks["Clustering: \u22121.2 points (no interval)"]
     assert worse[0] < better[0]
     assert better[1] < worse[1]
 
@@ -294,7 +364,7 @@ def test_figures_are_small_named_and_follow_the_colours_of_the_page() -> None:
     metrics = _metrics()
     drawn = [
         figures.truncation_curve(metrics["compression"], 0.6),
-        figures.over_base_plot(metrics["over_base"]),
+        figures.over_base_plot(_over_base()),
         *(figures.training_curves(phase, rows) for phase, rows in _curves().items()),
     ]
     for figure in drawn:
@@ -324,6 +394,7 @@ def test_figures_are_small_named_and_follow_the_colours_of_the_page() -> None:
         (formats.figure("retrieval_over_bm25", 0.021), "+2.1 points"),
         (formats.figure("int8_weights_cosine_min", 0.99624), "0.9962"),
         (formats.figure("num_rows", 1234), "1,234.0"),
+        (formats.figure("validation_failures", 1.0), "1"),
         (formats.words("ndcg_at_10"), "nDCG@10"),
         (formats.words("text-matching"), "Text matching"),
         (formats.words("info_nce"), "InfoNCE"),

@@ -50,12 +50,16 @@ def _result() -> dict[str, Any]:
             {"source": "wikipedia", "reason": "duplicate", "rows": 1300, "examples": []},
         ],
         "splits": [
-            {"source": "wikipedia", "train": 4000, "dev": 48, "test": 100},
-            {"source": "services", "train": 700, "dev": 100, "test": 100},
+            {"source": "wikipedia", "train": 4000, "dev": 48, "test": 100, "read": 5460, "rejected": 1312},
+            {"source": "services", "train": 700, "dev": 100, "test": 100, "read": 950, "rejected": 0},
         ],
-        "overlaps": [{"source": "wikipedia", "rows": 100, "exact": 3, "near": 1, "entities": 2, "share": 0.04}],
+        "overlaps": [
+            {
+                "source": "wikipedia", "rows": 100, "exact": 3, "near": 1, "inside": None, "entities": 2, "share": 0.04
+            }
+        ],
         "profiles": [
-            {"source": "wikipedia", "rows": 4148, "words": {"query": 9.5}, "languages": {"fr": 1, "en": 3}},
+            {"source": "wikipedia", "rows": 4148, "words": {"query": 9.5}, "languages": {"": 4, "fr": 1, "en": 3}},
         ],
         "drift": [
             {
@@ -110,13 +114,18 @@ def test_rejected_rows_by_reason_and_rows_of_each_split(html: str) -> None:
     assert "1,312 rows were left out" in html
     assert html.index("Duplicate <span") < html.index("Too short <span")
     assert "No example was kept." in html
-    assert '<th scope="row">All sources</th><td>4,700</td><td>148</td><td>200</td><td>5,048</td>' in html
+    assert '<td>5,460</td><td>1,312 <span class="unit">(24.0%)</span></td><td>0</td><td>4,000</td>' in html
+    of_all = "<td>6,410</td><td>1,312</td><td>50</td><td>4,700</td><td>148</td><td>200</td><td>5,048</td>"
+    assert f'<th scope="row">All sources</th>{of_all}' in html
 
 
 def test_overlaps_languages_and_drift_are_shown(html: str) -> None:
     row = '<th scope="row">wikipedia</th>'
     assert f"{row}<td>100</td><td>3</td><td>1</td><td>4.0%</td><td>2</td>" in html
-    assert "en 75.0%, fr 25.0%" in html
+    assert "en 75.0%, fr 25.0%</td><td>0.1%</td>" in html, "told of 4 rows of 4,148"
+    result = _result()
+    result["overlaps"][0]["inside"] = 7
+    assert "<td>3</td><td>1</td><td>7</td><td>4.0%</td>" in render_validation(result)
     assert "query 8 → 9.5" in html
     drift = html[html.index('id="drift"') :]
     assert "<td>100.0%</td>" in drift and ">yes</td>" in drift

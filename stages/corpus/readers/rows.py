@@ -1,9 +1,9 @@
 """Tables as they are: data sets of the hub, folders in the same layout, and parquet, JSON lines, CSV or TSV files.
 
-Options of every reader here: the columns to read; `config`, `split` and `revision` of a data set (one of a single
-config needs no `config`, files need none of the three); `first`, how many rows to read at most. Rows come as a stream,
-and no code of a data set ever runs. Of a list (`pos` of BGE's lines, several labels) the first value is read. A row
-that is no record comes as `Unreadable`.
+Options of every reader here: the columns to read, `language` among them where rows say theirs; `config`, `split` and
+`revision` of a data set (one of a single config needs no `config`, files need none of the three); `first`, how many
+rows to read at most. Rows come as a stream, and no code of a data set ever runs. Of a list (`pos` of BGE's lines,
+several labels) the first value is read. A row that is no record comes as `Unreadable`.
 """
 
 import itertools
@@ -27,37 +27,49 @@ class _WrongRow(Exception):
 
 
 def pairs(
-    files: Sequence[Place], query: str, document: str, entity: str | None = None, **table: Any
+    files: Sequence[Place],
+    query: str,
+    document: str,
+    entity: str | None = None,
+    language: str | None = None,
+    **table: Any,
 ) -> Iterator[Record | Unreadable]:
     """Pairs of two columns; the entity is that column, or the document's text where none is named."""
 
     def record(row: Record) -> Record:
         texts = {"query": _text(row, query), "document": _text(row, document)}
-        return _with_entity(texts, row, entity, "document")
+        return _about(row, entity, texts["document"], language) | texts
 
-    return _records(read_rows(files, _columns(query, document, entity), **table), record)
+    return _records(read_rows(files, _columns(query, document, entity, language), **table), record)
 
 
 def labelled(
-    files: Sequence[Place], text: str, label: str, entity: str | None = None, **table: Any
+    files: Sequence[Place],
+    text: str,
+    label: str,
+    entity: str | None = None,
+    language: str | None = None,
+    **table: Any,
 ) -> Iterator[Record | Unreadable]:
     """Texts with a label, by its name where the data set has names; the entity is that column, or the text."""
 
     def record(row: Record) -> Record:
-        return _with_entity({"text": _text(row, text), "label": _text(row, label)}, row, entity, "text")
+        texts = {"text": _text(row, text), "label": _text(row, label)}
+        return _about(row, entity, texts["text"], language) | texts
 
-    return _records(read_rows(files, _columns(text, label, entity), **table), record)
+    return _records(read_rows(files, _columns(text, label, entity, language), **table), record)
 
 
 def documents(
-    files: Sequence[Place], text: str, entity: str | None = None, **table: Any
+    files: Sequence[Place], text: str, entity: str | None = None, language: str | None = None, **table: Any
 ) -> Iterator[Record | Unreadable]:
     """Texts alone; the entity is that column, or the text."""
 
     def record(row: Record) -> Record:
-        return _with_entity({"text": _text(row, text)}, row, entity, "text")
+        texts = {"text": _text(row, text)}
+        return _about(row, entity, texts["text"], language) | texts
 
-    return _records(read_rows(files, _columns(text, entity), **table), record)
+    return _records(read_rows(files, _columns(text, entity, language), **table), record)
 
 
 def needles(
@@ -74,7 +86,13 @@ def needles(
 
 
 def scored(
-    files: Sequence[Place], text_a: str, text_b: str, score: str, scale: float, **table: Any
+    files: Sequence[Place],
+    text_a: str,
+    text_b: str,
+    score: str,
+    scale: float,
+    language: str | None = None,
+    **table: Any,
 ) -> Iterator[Record | Unreadable]:
     """Pairs with a score in [0, `scale`]; the entity is the connected component of the texts that meet in pairs.
 
@@ -82,10 +100,11 @@ def scored(
     """
 
     def record(row: Record) -> Record:
-        return {"text_a": _text(row, text_a), "text_b": _text(row, text_b), "score": _number(row, score) / scale}
+        texts = {"text_a": _text(row, text_a), "text_b": _text(row, text_b)}
+        return _language(row, language) | texts | {"score": _number(row, score) / scale}
 
     def read() -> Iterator[Record | Unreadable]:
-        return _records(read_rows(files, _columns(text_a, text_b, score), **table), record)
+        return _records(read_rows(files, _columns(text_a, text_b, score, language), **table), record)
 
     read()  # wrong options are said before anything is read
     return _in_components(read)
@@ -180,8 +199,13 @@ def _named(table: Any) -> Iterator[Record]:
         yield row | {column: feature.int2str(row[column]) for column, feature in classes.items()}
 
 
-def _with_entity(record: Record, row: Mapping[str, Any], column: str | None, text: str) -> Record:
-    return {"entity": text_entity(record[text]) if column is None else _text(row, column), **record}
+def _about(row: Mapping[str, Any], entity: str | None, text: str, language: str | None) -> Record:
+    """The entity of a row, and its language where a column says it."""
+    return {"entity": text_entity(text) if entity is None else _text(row, entity), **_language(row, language)}
+
+
+def _language(row: Mapping[str, Any], column: str | None) -> Record:
+    return {} if column is None else {"language": _text(row, column).replace("_", "-")}
 
 
 def _columns(*names: str | None) -> list[str]:

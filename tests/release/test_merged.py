@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from stages.modeling.backbones import take_length
 from stages.modeling.encoder import EncoderSettings, load_encoder, saved_encoder
-from stages.modeling.exports import save_sentence_transformer
+from stages.release.merged import save_sentence_transformer
 
 PROMPTS = {"query": "query : ", "document": "document : "}
 # Longer than the 24 tokens of training, shorter and longer than the 200 of inference; the backbone's config says 64.

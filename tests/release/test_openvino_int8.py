@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_exporting_reports_nothing_to_anyone() -> None:
     """In a process of its own: NNCF is silent by itself where pytest runs."""
     code = (
-        "import stages.modeling.exports, openvino.tools.ovc as ovc, nncf.telemetry.wrapper as nncf, sys;"
+        "import stages.release.openvino_int8, openvino.tools.ovc as ovc, nncf.telemetry.wrapper as nncf, sys;"
         "mute = not isinstance(nncf.telemetry, nncf.NNCFTelemetry);"
         "print(type(ovc.telemetry).__module__, mute, sys.modules['openvino_telemetry'])"
     )

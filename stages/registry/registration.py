@@ -1,0 +1,99 @@
+"""A release becomes a model version: logged as a pyfunc model, loaded back, asked for vectors."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.training.tracking import digest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
+
+SERVING = Path(__file__).parents[1] / "modeling" / "serving.py"
+SERVED_WITH = ("mlflow", "numpy", "pandas", "sentence-transformers", "torch", "transformers")
+
+
+def register(client: "MlflowClient", name: str, release: Path, run_id: str) -> "ModelVersion":
+    """Log the release as a pyfunc model, load it back, ask it for vectors; only then make it a version."""
+    import mlflow
+    import pandas as pd
+
+    example = pd.DataFrame({"text": ["a first sentence to embed", "a second one"]})
+    parameters = {"task": "retrieval", "prompt": "document", "dimensions": 0, "precision": "float32"}
+    with mlflow.start_run(run_id=run_id):
+        model = mlflow.pyfunc.log_model(
+            name="embedder",
+            python_model=str(SERVING),
+            artifacts={"merged": str(release / "merged"), "calibration": str(release / "calibration.json")},
+            signature=signature(),
+            input_example=(example, parameters),
+            pip_requirements=[requirement(package) for package in SERVED_WITH],
+        )
+    check_served(model.model_uri, example, sorted(path.name for path in (release / "merged").iterdir()))
+    registered = mlflow.register_model(model.model_uri, name, tags={"release_digest": digest(release)})
+    return client.get_model_version(name, str(registered.version))
+
+
+def requirement(package: str) -> str:
+    """Pin of an installed package, without the build's mark that only torch's own index knows (`+cpu`)."""
+    return f"{package}=={installed_version(package).partition('+')[0]}"
+
+
+def signature() -> "ModelSignature":
+    """A column of texts in, a row a text out; the column has no name, so that a list will do.
+
+    The row is of float32 unless `precision` says otherwise, which a signature cannot.
+    """
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    task = ParamSpec("task", "string", "retrieval")
+    dimensions = ParamSpec("dimensions", "long", 0)
+    prompt = ParamSpec("prompt", "string", "document")
+    precision = ParamSpec("precision", "string", "float32")
+    return ModelSignature(
+        inputs=Schema([ColSpec("string")]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1))]),
+        params=ParamSchema([task, prompt, dimensions, precision]),
+    )
+
+
+def check_served(model_uri: str, texts: Any, tasks: Sequence[str]) -> None:
+    """Load the logged model as a consumer would, and embed with every task.
+
+    Raises:
+        RuntimeError: when a task's vectors are not finite and of unit length.
+    """
+    import mlflow
+    import numpy as np
+
+    model = mlflow.pyfunc.load_model(model_uri)
+    for task in tasks:
+        norms = np.linalg.norm(model.predict(texts, params={"task": task}), axis=1)
+        if not np.allclose(norms, 1.0, atol=1e-3):
+            raise RuntimeError(f"promote: {task} of {model_uri} gives vectors of length {norms}, expected 1")
+
+
+def served_cosine(
+    version: "ModelVersion", texts: Mapping[str, Sequence[str]], vectors: Mapping[str, "np.ndarray"]
+) -> float:
+    """The least cosine between what the registered retrieval model gives and known vectors.
+
+    Args:
+        texts: by side, `query` and `document`.
+        vectors: by side, those of the texts first.
+    """
+    import mlflow
+    import numpy as np
+
+    model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
+    least = 1.0
+    for side, of_side in texts.items():
+        served = np.asarray(model.predict(list(of_side), params={"task": "retrieval", "prompt": side}))
+        least = min(least, float((served * vectors[side][: len(of_side)]).sum(axis=1).min()))
+    return least

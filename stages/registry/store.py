@@ -1,0 +1,86 @@
+"""Model versions in MLflow's registry: found by the release that they hold, described by tags, pointed at by aliases.
+
+Tags that other commands read: `release` (name of its folder), `release_digest`, `served_digest` (of the models that are
+served), `dvc_lock`, `git_sha`, `git_dirty`, `evidence_run_id` and `evidence_digest` (what it was judged by),
+`judged_against` (the champion then), `validation_status`.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.training.tracking import tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+EVIDENCE = "evidence"  # folder of a run's artifacts
+NONE = "none"  # what `judged_against` says where there was no champion
+
+
+def registry() -> "MlflowClient":
+    """A client of the configured store; MLflow's module-level calls use the same one afterwards."""
+    import mlflow
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    mlflow.set_tracking_uri(tracking_uri())
+    return mlflow.MlflowClient()
+
+
+def find_version(client: "MlflowClient", name: str, release_digest: str) -> "ModelVersion | None":
+    """The version that holds this very release, if it is registered already."""
+    found = client.search_model_versions(f"name = '{name}' and tags.release_digest = '{release_digest}'")
+    return max(found, key=lambda one: int(one.version), default=None)
+
+
+def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
+    """The version that the alias `champion` points at, if any."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        # An unknown alias is an invalid parameter to MLflow, an unknown model a missing resource.
+        if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+            return None
+        raise
+
+
+def set_tags(client: "MlflowClient", version: "ModelVersion", tags: Mapping[str, str], forget: tuple[str, ...]) -> None:
+    """Give the version these tags, and take away others whose names begin like one of `forget`."""
+    number = str(version.version)
+    for name in version.tags:
+        if name not in tags and name.startswith(forget):
+            client.delete_model_version_tag(version.name, number, name)
+    for name, value in tags.items():
+        client.set_model_version_tag(version.name, number, name, value)
+
+
+def served_models(client: "MlflowClient", version: "ModelVersion") -> Path:
+    """Folder of the version's models as they are served: `<task>/` in Sentence Transformers format."""
+    import mlflow
+
+    uri = client.get_model_version_download_uri(version.name, str(version.version))
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri)) / "artifacts" / "merged"
+
+
+def evidence_of(version: "ModelVersion") -> Path | None:
+    """Folder of what the version was last judged by; None for one from before evidence was kept.
+
+    Raises:
+        MlflowException, OSError: the artifacts are gone.
+    """
+    import mlflow
+
+    run_id = version.tags.get("evidence_run_id")
+    if run_id is None:
+        return None
+    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=EVIDENCE))
+
+
+def as_tags(values: Mapping[str, Any]) -> dict[str, str]:
+    """Tags are text; what is not known is left out."""
+    return {name: str(value) for name, value in values.items() if value is not None}

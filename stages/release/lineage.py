@@ -1,0 +1,66 @@
+"""Where a release comes from: what stands in its lineage.json, and what names this very run and so stands beside it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.training.tracking import LINEAGE, git_state
+
+# The last three are null where git or DVC are not used.
+FIELDS = ("name", "license", "teacher", "sources", "recipe_sha256", "git_sha", "git_dirty", "dvc_lock_sha256")
+
+
+def lineage(facts: Mapping[str, Any], recipe: Any, lock: Path, stages: Sequence[str]) -> dict[str, Any]:
+    """What lineage.json holds: the same for the same recipe, data and commit.
+
+    Args:
+        facts: name, license, teacher and sources.
+        recipe: the sections that decide the weights.
+        lock: DVC's lock file.
+        stages: those that the weights went through.
+    """
+    sha, dirty = git_state()
+    return {
+        **facts,
+        "recipe_sha256": _sha256(recipe),
+        "git_sha": sha,
+        "git_dirty": dirty,
+        "dvc_lock_sha256": lock_digest(lock, stages),
+    }
+
+
+def lock_digest(lock: Path, stages: Sequence[str]) -> str | None:
+    """SHA-256 of the stages' entries in dvc.lock, without the outputs that name a run; None where there is no lock."""
+    if not lock.is_file():
+        return None
+    entries = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]
+    content = {
+        name: entry | {"outs": [out for out in entry["outs"] if not out["path"].startswith(f"{LINEAGE.as_posix()}/")]}
+        for name, entry in entries.items()
+        if name.partition("@")[0] in stages
+    }
+    return _sha256(content)
+
+
+def run_ids(folder: Path) -> dict[str, str]:
+    """MLflow run of every stage that left its lineage in a folder."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return {one["stage"]: one["run_id"] for one in records}
+
+
+def lineage_faults(lineage: Mapping[str, Any]) -> list[str]:
+    """What a lineage.json lacks; empty when it is whole."""
+    if missing := [name for name in FIELDS if name not in lineage]:
+        return [f"lineage.json has no {', '.join(missing)}"]
+    faults = [f"lineage.json: {name} is empty" for name in FIELDS[:5] if not lineage[name]]
+    parts = [lineage["teacher"], *lineage["sources"]]
+    unlicensed = [part.get("name") or part.get("path") for part in parts if not part.get("license")]
+    return faults + [f"lineage.json: {name} has no licence" for name in unlicensed]
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,26 @@
+"""A task's model in the Sentence Transformers format: transformer, pooling, normalisation, prompts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Normalize, Pooling, Transformer
+
+from stages.modeling.encoder import Encoder
+
+_POOLING_NAMES = {"last": "lasttoken", "mean": "mean", "cls": "cls"}
+
+
+def save_sentence_transformer(encoder: Encoder, prompts: Mapping[str, str], folder: Path) -> None:
+    """Write a plain encoder as a Sentence Transformers folder.
+
+    Documents are the default prompt: whoever forgets to name one embeds documents, the larger side.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder.save(folder)
+    transformer = Transformer(str(folder), max_seq_length=encoder.settings.max_tokens)
+    pooling = Pooling(encoder.dimensions, pooling_mode=_POOLING_NAMES[encoder.settings.pooling])
+    model = SentenceTransformer(
+        modules=[transformer, pooling, Normalize()], prompts=dict(prompts), default_prompt_name="document", device="cpu"
+    )
+    model.save_pretrained(str(folder), create_model_card=False, safe_serialization=True)

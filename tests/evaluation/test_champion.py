@@ -1,0 +1,174 @@
+"""A release beside the champion: on stored rows where those are the same, scored again elsewhere; and its index."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stages.corpus.tables import SCHEMAS, write_table
+from stages.evaluation import champion
+from stages.evaluation.evidence import Evidence, digests_of_tests, load_evidence
+from stages.evaluation.tasks import ranking_score
+from stages.losses.contrastive import info_nce
+from stages.metrics.bootstrap import Draws, ratio
+from stages.metrics.gates import Figure, Limits, judge
+from stages.metrics.retrieval import rank
+from stages.metrics.samples import Mean, Partition, RankCorrelation, Sample, figure
+
+ROWS = 40
+
+
+@pytest.fixture
+def vectors() -> np.ndarray:
+    drawn = np.random.default_rng(3).normal(size=(ROWS, 8)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+def evidence(vectors: np.ndarray, scores: np.ndarray, digest: str = "a") -> Evidence:
+    half = np.arange(ROWS) % 2
+    samples: dict[str, dict[str, dict[str, Sample]]] = {
+        "retrieval": {"retrieval": {"wikipedia": Mean(scores)}, "bm25": {"wikipedia": Mean(1 - scores)}},
+        "text-matching": {"text-matching": {"simlex": RankCorrelation(scores + half, half * 1.0)}},
+        "clustering": {"clustering": {"topics": Partition(np.stack([half, 1 - half]), half)}},
+    }
+    tests = {"retrieval": {"wikipedia": digest}, "text-matching": {"simlex": "s"}, "clustering": {"topics": "t"}}
+    return Evidence(samples, {"wikipedia": {"query": vectors, "document": vectors}}, tests)
+
+
+def never(sources: Mapping[str, Sequence[str]]) -> Evidence:
+    raise AssertionError(f"nothing is to be scored again, got {sources}")
+
+
+def test_evidence_is_read_back_as_it_was(tmp_path: Path, vectors: np.ndarray) -> None:
+    kept = evidence(vectors, np.linspace(0, 1, ROWS))
+    kept.save(tmp_path)
+    read = load_evidence(tmp_path)
+    assert read.tests == kept.tests
+    for task, by_contender in kept.samples.items():
+        for contender, by_source in by_contender.items():
+            for source, sample in by_source.items():
+                found = read.samples[task][contender][source]
+                assert type(found) is type(sample)
+                assert figure(found) == figure(sample)
+    np.testing.assert_allclose(read.vectors["wikipedia"]["query"], vectors, atol=1e-3)
+
+
+def test_a_test_set_is_known_by_its_rows_and_their_order(tmp_path: Path) -> None:
+    origin = {"entity": "e", "source": "s", "language": "en", "license": "MIT"}
+    rows = [{"id": str(at), "text": f"text {at}", "label": "a", **origin} for at in range(3)]
+
+    def digests(test: list[dict[str, str]], seed: int = 1) -> dict[str, str]:
+        for split, written in (("dev", rows), ("test", test)):
+            write_table(tmp_path / f"labelled/{split}.parquet", written, SCHEMAS["labelled"])
+        found = digests_of_tests(tmp_path, {"clustering": ["s"], "classification": ["s"]}, seed)
+        return {task: by_source["s"] for task, by_source in found.items()}
+
+    first = digests(rows)
+    assert digests([row | {"id": f"new {row['id']}"} for row in rows]) == first
+    for other in (rows[::-1], rows[:2], [*rows[:2], rows[2] | {"label": "b"}]):
+        assert not set(digests(other).values()) & set(first.values())
+    again = digests(rows, seed=2)
+    assert again["classification"] == first["classification"] and again["clustering"] != first["clustering"]
+
+
+def test_the_champion_again_is_neither_better_nor_worse(vectors: np.ndarray) -> None:
+    ours = evidence(vectors, np.linspace(0, 1, ROWS))
+    same = champion.on_the_same_rows(ours, ours, never)
+    figures = champion.beside(ours, same, seed=1, num_resamples=200)
+    names = ["retrieval_over_champion", "text_matching_over_champion", "clustering_over_champion"]
+    assert list(figures) == [*names, "index_compatibility"] == champion.figure_names(list(ours.tests))
+    for name in names:
+        assert (figures[name].value, figures[name].low, figures[name].high, figures[name].p) == (0, 0, 0, 1)
+    assert figures["index_compatibility"].value == 1.0
+    limits = {name: Limits(low=-0.01) for name in names}
+    assert {one.word for one in judge(figures, limits)} == {"passed"}
+
+
+def test_worse_rows_are_refused_and_better_ones_pass(vectors: np.ndarray) -> None:
+    good, bad = np.linspace(0.5, 1, ROWS), np.linspace(0.3, 0.8, ROWS)
+    limits = {"retrieval_over_champion": Limits(low=-0.01)}
+
+    def word(ours: np.ndarray, theirs: np.ndarray) -> str:
+        mine, other = evidence(vectors, ours), evidence(vectors, theirs)
+        figures = champion.beside(mine, champion.on_the_same_rows(mine, other, never), 1, 200)
+        return judge(figures, limits)[0].word
+
+    assert word(bad, good) == "refused"
+    assert word(good, bad) == "passed"
+    # As good on the mean, but so unlike on rows that it may be worse by more than the margin.
+    assert word(good[::-1], good) == "refused"
+
+
+def test_only_changed_rows_are_scored_again(vectors: np.ndarray) -> None:
+    ours, stored = evidence(vectors, np.ones(ROWS), "new"), evidence(vectors, np.zeros(ROWS), "old")
+    asked = []
+
+    def again(sources: Mapping[str, Sequence[str]]) -> Evidence:
+        asked.append(sources)
+        samples = {"retrieval": {"retrieval": {"wikipedia": Mean(np.full(ROWS, 0.5))}}}
+        return Evidence(samples, {"wikipedia": {"query": np.roll(vectors, 1, axis=0), "document": vectors}}, {})
+
+    theirs = champion.on_the_same_rows(ours, stored, again)
+    assert asked == [{"retrieval": ["wikipedia"]}]
+    figures = champion.beside(ours, theirs, 1, 200)
+    assert figures["retrieval_over_champion"].value == 0.5
+    assert figures["index_compatibility"].value > 2  # the champion's own queries are wrong, ours are not
+    # A champion from before evidence was kept is scored again whole.
+    with pytest.raises(AssertionError, match="text-matching"):
+        champion.on_the_same_rows(ours, None, never)
+
+
+def test_whether_a_re_index_is_due(vectors: np.ndarray) -> None:
+    theirs, limits = evidence(vectors, np.ones(ROWS)), {"index_compatibility": Limits(min=0.95, otherwise="warn")}
+
+    def verdict(queries: np.ndarray, limits: dict[str, Limits] = limits) -> str:
+        ours = evidence(vectors, np.ones(ROWS))
+        ours = Evidence(ours.samples, {"wikipedia": {"query": queries, "document": queries}}, ours.tests)
+        return champion.statement(judge(champion.beside(ours, theirs, 1, 200), limits))
+
+    assert verdict(vectors).startswith("No re-index is due")
+    turned = np.roll(vectors, 1, axis=1)  # as good among themselves, in other axes
+    assert verdict(turned).startswith("A re-index is due: new queries do not work")
+    assert "dimensions differ, 4 and 8" in verdict(vectors[:, :4])
+    assert "sets no limit" in verdict(vectors, {})
+    none = champion.unavailable(["retrieval"], "there is no champion", None)
+    assert champion.statement(judge(none, limits)) == "There is no champion, so there is no index to keep."
+
+
+def trained(documents_of: np.ndarray, seed: int = 0) -> np.ndarray:
+    """nDCG@10 of each of 40 queries after a table of token vectors was trained on pairs: query i, document of i.
+
+    A query and its document share no token; that they belong together is in the pairs alone.
+    """
+    torch.manual_seed(seed)
+    queries, documents = torch.nn.Embedding(ROWS, 16), torch.nn.Embedding(ROWS, 16)
+    optimizer = torch.optim.Adam([*queries.parameters(), *documents.parameters()], lr=0.05)
+    for _ in range(60):
+        left, right = (torch.nn.functional.normalize(one.weight, dim=1) for one in (queries, documents))
+        loss = info_nce(left, right[torch.as_tensor(documents_of)], None, temperature=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    ranked, _ = rank(left.detach().numpy(), right.detach().numpy(), 100)
+    sample = ranking_score(ranked).sample
+    assert isinstance(sample, Mean)
+    return sample.scores
+
+
+def test_a_model_trained_on_shuffled_labels_is_refused(vectors: np.ndarray) -> None:
+    right = trained(np.arange(ROWS))
+    shuffled = trained(np.random.default_rng(0).permutation(ROWS))
+    teacher = Draws(1.0, np.ones(200))
+    limits = {"retrieval_retention": Limits(min=0.9), "retrieval_over_champion": Limits(low=-0.02)}
+    theirs = evidence(vectors, right)
+
+    def words(scores: np.ndarray) -> list[str]:
+        ours = evidence(vectors, scores)
+        kept = ratio(Draws(float(scores.mean()), np.full(200, scores.mean())), teacher)
+        figures = champion.beside(ours, champion.on_the_same_rows(ours, theirs, never), 1, 200)
+        return [one.word for one in judge(figures | {"retrieval_retention": Figure(kept.figure)}, limits)]
+
+    assert words(right) == ["passed", "passed"]
+    assert words(shuffled) == ["refused", "refused"]

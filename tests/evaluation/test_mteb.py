@@ -1,0 +1,175 @@
+"""mteb as the engine: our tasks, its own from local folders, adapters by task, results kept by digest."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import mteb
+import numpy as np
+import pytest
+from mteb.abstasks import AbsTask
+from sentence_transformers import SentenceTransformer
+
+from stages.corpus.tables import SCHEMAS, write_table
+from stages.evaluation.benchmark import benchmark
+from stages.evaluation.mteb_models import ROUTED, MtebModel
+from stages.evaluation.mteb_tasks import local_tasks, named_tasks
+from stages.evaluation.tasks import ranking_score
+from stages.metrics.retrieval import rank
+from stages.metrics.similarity import spearman
+from tests.conftest import WORDS
+
+SOURCES = {
+    "retrieval": ["faq"],
+    "text-matching": ["graded"],
+    "clustering": ["topics"],
+    "classification": ["topics"],
+}
+ORIGIN = {"entity": "", "language": "en", "license": "MIT"}
+
+
+def texts(count: int, seed: int) -> list[str]:
+    draw = np.random.default_rng(seed)
+    return [" ".join(draw.choice(WORDS, size=6)) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def curated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few test rows of every kind, and dev rows to fit a classifier on."""
+    folder = tmp_path_factory.mktemp("curated")
+    write(folder, "pairs", "test", "faq", {"query": texts(12, 1), "document": texts(12, 2)})
+    scores = np.random.default_rng(3).random(12).tolist()
+    write(folder, "scored", "test", "graded", {"text_a": texts(12, 4), "text_b": texts(12, 5), "score": scores})
+    for split, seed in (("dev", 6), ("test", 7)):
+        write(folder, "labelled", split, "topics", {"text": texts(20, seed), "label": ["copper", "malt"] * 10})
+    return folder
+
+
+def write(folder: Path, kind: str, split: str, source: str, columns: dict[str, list]) -> None:
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    origin = {**ORIGIN, "source": source}
+    table = [{"id": str(number), **row, **origin} for number, row in enumerate(rows)]
+    write_table(folder / kind / f"{split}.parquet", table, SCHEMAS[kind])
+
+
+class Drawn:
+    """Contenders whose vectors follow from contender, side and text alone; counts the texts it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+
+    def embed(self, name: str, texts: Sequence[str], side: str, source: str) -> np.ndarray:
+        self.asked += [(name, side, source)] * len(texts)
+        seeds = [hashlib.sha256(f"{name} {side} {text}".encode()).digest() for text in texts]
+        drawn = np.stack([np.random.default_rng(list(seed)).normal(size=8) for seed in seeds]).astype(np.float32)
+        return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+class Merged:
+    """Contenders read from the merged folders of a release, as a consumer reads them."""
+
+    def __init__(self, release: Path) -> None:
+        self.release = release
+
+    def embed(self, name: str, texts: Sequence[str], side: str, source: str) -> np.ndarray:
+        return SentenceTransformer(str(self.release / name), device="cpu").encode(list(texts), prompt_name=side)
+
+
+def test_its_figures_are_ours(curated: Path, tmp_path: Path) -> None:
+    contenders = Drawn()
+    table = benchmark({"base": MtebModel(contenders, "base", "a")}, local_tasks(curated, SOURCES), tmp_path)
+    queries, documents = (
+        contenders.embed("base", texts(12, s), side, "") for s, side in ((1, "query"), (2, "document"))
+    )
+    ours = ranking_score(rank(queries, documents, 12)[0]).figures["ndcg_at_10"]
+    assert table["LocalRetrieval.faq"]["base"] == pytest.approx(ours, abs=1e-5)  # which mteb rounds to five digits
+    left, right = (contenders.embed("base", texts(12, seed), "document", "") for seed in (4, 5))
+    graded = np.random.default_rng(3).random(12)
+    assert table["LocalSTS.graded"]["base"] == pytest.approx(spearman(left, right, graded), abs=1e-6)
+    assert set(table) == {
+        "LocalRetrieval.faq",
+        "LocalSTS.graded",
+        "LocalClustering.topics",
+        "LocalClassification.topics",
+    }
+
+
+def test_a_task_goes_through_its_adapter_and_a_query_is_a_query(curated: Path, tmp_path: Path) -> None:
+    contenders = Drawn()
+    benchmark({ROUTED: MtebModel(contenders, ROUTED, "a")}, local_tasks(curated, SOURCES), tmp_path)
+    assert set(contenders.asked) == {
+        ("retrieval", "query", "faq"),
+        ("retrieval", "document", "faq"),
+        ("text-matching", "document", "graded"),
+        ("clustering", "document", "topics"),
+        ("classification", "document", "topics"),
+    }
+
+
+def test_a_merged_folder_scores_the_same_from_outside(curated: Path, tiny_release: Path, tmp_path: Path) -> None:
+    tasks = local_tasks(curated, SOURCES)
+    merged = Merged(tiny_release / "merged")
+    ours = benchmark({ROUTED: MtebModel(merged, ROUTED, "a")}, tasks, tmp_path)
+    for name, adapter in (("LocalRetrieval.faq", "retrieval"), ("LocalSTS.graded", "text-matching")):
+        outside = SentenceTransformer(str(merged.release / adapter), device="cpu")
+        outside.default_prompt_name = "document"  # as a release's folders have it
+        found = mteb.evaluate(outside, fresh(tasks[name]), cache=None, co2_tracker=False)
+        assert found.task_results[0].get_score() == pytest.approx(ours[name][ROUTED], abs=1e-5)
+
+
+def fresh(task: AbsTask) -> AbsTask:
+    """The same rows with a new random state."""
+    again = type(task)()
+    again.dataset, again.data_loaded = task.dataset, True
+    return again
+
+
+def test_nothing_is_scored_twice_and_nothing_stale_is_taken(curated: Path, tmp_path: Path) -> None:
+    sources = {"retrieval": ["faq"]}
+    first, again, other_model, other_rows = Drawn(), Drawn(), Drawn(), Drawn()
+    benchmark({"base": MtebModel(first, "base", "a")}, local_tasks(curated, sources), tmp_path / "cache")
+    benchmark({"base": MtebModel(again, "base", "a")}, local_tasks(curated, sources), tmp_path / "cache")
+    benchmark({"base": MtebModel(other_model, "base", "b")}, local_tasks(curated, sources), tmp_path / "cache")
+    assert (len(first.asked), len(again.asked), len(other_model.asked)) == (24, 0, 24)
+    write(tmp_path / "curated", "pairs", "test", "faq", {"query": texts(9, 1), "document": texts(9, 2)})
+    changed = local_tasks(tmp_path / "curated", sources)
+    benchmark({"base": MtebModel(other_rows, "base", "a")}, changed, tmp_path / "cache")
+    assert len(other_rows.asked) == 18
+
+
+def test_mtebs_own_tasks_are_read_from_folders_in_the_hubs_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    write_hub_folder(
+        tmp_path / "hub/scifact",
+        {
+            "corpus": ("corpus", [{"_id": f"d{n}", "title": "", "text": text} for n, text in enumerate(texts(8, 1))]),
+            "queries": ("queries", [{"_id": f"q{n}", "text": text} for n, text in enumerate(texts(4, 2))]),
+            "default": ("test", [{"query-id": f"q{n}", "corpus-id": f"d{n}", "score": 1} for n in range(4)]),
+        },
+    )
+    tasks = named_tasks(["SciFact"], tmp_path / "hub")
+    contenders = Drawn()
+    table = benchmark({ROUTED: MtebModel(contenders, ROUTED, "a")}, tasks, tmp_path / "cache")
+    assert 0 <= table["SciFact"][ROUTED] <= 1
+    assert set(contenders.asked) == {("retrieval", "query", ""), ("retrieval", "document", "")}
+    assert len(contenders.asked) == 12
+
+
+def write_hub_folder(folder: Path, configs: dict[str, tuple[str, list[dict]]]) -> None:
+    """JSON lines a configuration, and the card that says which file is whose."""
+    folder.mkdir(parents=True)
+    card = ["---", "configs:"]
+    for name, (split, rows) in configs.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        card += [f"- config_name: {name}", "  data_files:", f"  - split: {split}", f"    path: {name}.jsonl"]
+    (folder / "README.md").write_text("\n".join([*card, "---", ""]), encoding="utf-8")
+
+
+def test_names_that_mteb_does_not_know_and_folders_that_are_missing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mteb knows no task or benchmark 'SciFacts'"):
+        named_tasks(["SciFacts"], None)
+    with pytest.raises(FileNotFoundError, match=r"scifact is missing; SciFact reads its rows there"):
+        named_tasks(["SciFact"], tmp_path)

@@ -1,0 +1,259 @@
+"""Decisions on versions in a real MLflow registry: what stands against one, two people, the way back, two at once."""
+
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.registry import decisions, store
+from stages.registry.command import main
+from stages.registry.decisions import Decision, NotAllowedError, decide, roll_back
+from stages.registry.ledger import FILE, Ledger, LedgerError
+from stages.registry.lock import LockedError, deciding, lock_name
+from stages.registry.provenance import lock_digest, provenance
+from tests.conftest import register_version
+
+MODEL = "tiny"
+RELEASE = Path("data/quantized/tiny")
+ADA, BOB = (Decision(True, name, "reads well", "command") for name in ("Ada", "Bob"))
+AUTOMATIC = Decision(True, "signoff: automatic", "no gate refuses it", "automatic")
+
+
+@pytest.fixture
+def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A registry with version 1 of a release that is here."""
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_store, "mlflow.db")
+    Path("dvc.lock").write_text("stages: {evaluate: {cmd: e}}")
+    opened = store.registry()
+    opened.create_registered_model(MODEL)
+    register_version(opened, MODEL, "one")
+    yield opened
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    mlflow.set_tracking_uri("")
+
+
+def champion(client: Any) -> str | None:
+    version = store.champion_of(client, MODEL)
+    return version and str(version.version)
+
+
+def actions(client: Any) -> list[tuple[str, str, str | None, str | None]]:
+    return [(one.action, one.who, one.champion_from, one.champion_to) for one in Ledger(client, MODEL).entries]
+
+
+def test_an_approval_moves_the_alias_and_is_on_record(client: Any) -> None:
+    assert decide(client, MODEL, "1", ADA, approvals=1) == "champion"
+    assert champion(client) == "1"
+    assert actions(client) == [("approved", "Ada", None, None), ("promoted", "Ada", None, "1")]
+    entry = Ledger(client, MODEL).entries[-1]
+    tags = client.get_model_version(MODEL, "1").tags
+    assert (entry.why, entry.how, entry.release_digest) == ("reads well", "command", tags["release_digest"])
+    assert (entry.evidence_digest, entry.git_sha) == (tags["evidence_digest"], "abc")
+    assert entry.time.endswith("+00:00")
+    # The champion again: nothing is decided twice.
+    assert decide(client, MODEL, "1", BOB, approvals=1) == "champion"
+    assert len(actions(client)) == 2
+
+
+def test_two_people_have_to_be_two(client: Any) -> None:
+    assert decide(client, MODEL, "1", ADA, approvals=2) == "waiting"
+    assert client.get_model_version(MODEL, "1").tags["signoff_status"] == "1 of 2 approvals"
+    with pytest.raises(NotAllowedError, match="ADA has approved of tiny version 1 already; it takes another person"):
+        decide(client, MODEL, "1", Decision(True, " ADA ", "again", "command"), approvals=2)
+    assert champion(client) is None
+    assert decide(client, MODEL, "1", BOB, approvals=2) == "champion"
+    assert [one[:2] for one in actions(client)] == [("approved", "Ada"), ("approved", "Bob"), ("promoted", "Bob")]
+
+
+def test_a_refusal_is_final(client: Any) -> None:
+    assert decide(client, MODEL, "1", Decision(False, "Ada", "too slow", "form"), approvals=1) == "refused"
+    with pytest.raises(NotAllowedError, match="somebody refused it"):
+        decide(client, MODEL, "1", BOB, approvals=1)
+    assert champion(client) is None
+    assert client.get_model_version(MODEL, "1").tags["signoff_status"] == "refused"
+
+
+@pytest.mark.parametrize("said", [("", "why"), ("who", " ")])
+def test_a_decision_needs_a_name_and_a_reason(said: tuple[str, str]) -> None:
+    with pytest.raises(NotAllowedError, match="expected both"):
+        Decision(True, *said, "command")
+
+
+def spoil(what: str, client: Any) -> None:
+    tags = client.get_model_version(MODEL, "1").tags
+    if what == "gates":
+        client.set_model_version_tag(MODEL, "1", "validation_status", "refused")
+        client.set_model_version_tag(MODEL, "1", "refused_because", "retention is 0.5")
+    elif what == "dirty":
+        client.set_model_version_tag(MODEL, "1", "git_dirty", "True")
+    elif what == "lock":
+        Path("dvc.lock").write_text("stages: {evaluate: {cmd: other}}")
+    elif what == "release":
+        (RELEASE / "merged/retrieval/weights").write_text("onf")
+    elif what == "served":
+        Path("served/one/artifacts/merged/retrieval/weights").write_text("onf")
+    elif what == "evidence":
+        client.log_text(tags["evidence_run_id"], "onf", "evidence/rows")
+    else:
+        client.set_model_version_tag(MODEL, "1", "judged_against", "7")
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("gates", r"its gates refuse it \(retention is 0.5\)"),
+        ("dirty", "built from files that git does not have"),
+        ("lock", "dvc.lock here is not that of its build"),
+        ("release", "does not hash to what was registered"),
+        ("served", "its served models no longer hash to what was registered"),
+        ("evidence", "what it was judged by is no longer what was recorded"),
+        ("champion", "judged against champion 7, and champion is none now"),
+    ],
+)
+def test_what_stands_against_a_sign_off(client: Any, what: str, why: str) -> None:
+    spoil(what, client)
+    with pytest.raises(NotAllowedError, match=why):
+        decide(client, MODEL, "1", ADA, approvals=1)
+    assert champion(client) is None
+    assert actions(client) == []
+    state = decisions.look(client, MODEL, "1", by_person=True)
+    assert len(state["objections"]) == 1
+    # Refusing is always possible, and nobody vouches for an automatic sign-off.
+    if what == "dirty":
+        assert decide(client, MODEL, "1", AUTOMATIC, approvals=1) == "champion"
+        assert Ledger(client, MODEL).entries[-1].git_dirty == "True"
+    else:
+        assert decide(client, MODEL, "1", Decision(False, "Ada", "no", "command"), approvals=1) == "refused"
+
+
+def test_of_two_releases_at_once_one_wins(client: Any) -> None:
+    decide(client, MODEL, "1", ADA, approvals=1)
+    register_version(client, MODEL, "two")
+    register_version(client, MODEL, "three")
+    # Both were judged against version 1; both are here, as far as their digests say.
+    client.set_model_version_tag(MODEL, "2", "release_digest", provenance(RELEASE)["release_digest"])
+    outcomes: dict[str, str] = {}
+
+    def run(number: str) -> None:
+        try:
+            outcomes[number] = decide(client, MODEL, number, ADA, approvals=1)
+        except NotAllowedError as error:
+            outcomes[number] = str(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in ("2", "3")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winner = champion(client)
+    assert winner in ("2", "3")
+    assert winner is not None
+    loser = {"2": "3", "3": "2"}[winner]
+    assert outcomes[winner] == "champion"
+    assert f"judged against champion 1, and champion is {winner} now" in outcomes[loser]
+    assert [one[2:] for one in actions(client) if one[0] == "promoted"] == [(None, "1"), ("1", winner)]
+
+
+def test_one_decision_at_a_time_and_a_dead_one_is_named(client: Any) -> None:
+    with (
+        deciding(client, MODEL),
+        pytest.raises(LockedError, match=rf"by .*, process \d+; .* delete the registered model {lock_name(MODEL)}"),
+        deciding(client, MODEL, patience=0.2),
+    ):
+        raise AssertionError
+    with deciding(client, MODEL, patience=0.2):
+        pass
+    assert [one.name for one in client.search_registered_models()] == [MODEL]
+
+
+def test_the_way_back_is_on_record_too(client: Any) -> None:
+    with pytest.raises(NotAllowedError, match="champion is none, and the ledger knows of none before it"):
+        roll_back(client, MODEL, "Ada", "complaints")
+    decide(client, MODEL, "1", ADA, approvals=1)
+    with pytest.raises(NotAllowedError, match="champion is 1, and the ledger knows of none before it"):
+        roll_back(client, MODEL, "Ada", "complaints")
+    register_version(client, MODEL, "two")
+    decide(client, MODEL, "2", ADA, approvals=1)
+    assert roll_back(client, MODEL, "Bob", "complaints") == ("2", "1")
+    assert champion(client) == "1"
+    assert actions(client)[-1] == ("rolled back", "Bob", "2", "1")
+    # What is served must still be what was registered.
+    register_version(client, MODEL, "three")
+    decide(client, MODEL, "3", ADA, approvals=1)
+    Path("served/one/artifacts/merged/retrieval/weights").write_text("onf")
+    with pytest.raises(NotAllowedError, match="version 1 cannot be champion again: its served models no longer hash"):
+        roll_back(client, MODEL, "Bob", "complaints")
+    assert champion(client) == "3"
+
+
+def test_an_alias_that_was_moved_by_hand_is_noticed(client: Any) -> None:
+    register_version(client, MODEL, "two")
+    client.set_registered_model_alias(MODEL, "champion", "1")
+    client.set_model_version_tag(MODEL, "2", "judged_against", "1")
+    decide(client, MODEL, "2", ADA, approvals=1)
+    assert actions(client) == [
+        ("found", "unknown", None, "1"),
+        ("approved", "Ada", "1", "1"),
+        ("promoted", "Ada", "1", "2"),
+    ]
+    assert roll_back(client, MODEL, "Ada", "back") == ("2", "1")
+
+
+@pytest.mark.parametrize("change", ["first", "last", "shorter"])
+def test_a_changed_ledger_is_refused(client: Any, change: str) -> None:
+    decide(client, MODEL, "1", ADA, approvals=1)
+    run_id = client.get_registered_model(MODEL).tags["ledger_run_id"]
+    lines = Path(client.download_artifacts(run_id, FILE)).read_text().splitlines()
+    if change == "shorter":
+        lines.pop()
+    else:
+        place = 0 if change == "first" else -1
+        lines[place] = lines[place].replace("Ada", "Eve")
+    client.log_text(run_id, "\n".join(lines) + "\n", FILE)
+    with pytest.raises(LedgerError, match="the ledger of tiny was changed"):
+        decide(client, MODEL, "1", Decision(False, "Ada", "no", "command"), approvals=1)
+
+
+def test_the_command_answers_in_json(
+    client: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*arguments: str) -> tuple[int, dict[str, Any]]:
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(str(end.code))
+        return code, json.loads(capsys.readouterr().out)
+
+    client.set_model_version_tag(MODEL, "1", "signoff", "approve")
+    client.set_model_version_tag(MODEL, "1", "signoff_by", "Ada")
+    client.set_model_version_tag(MODEL, "1", "signoff_reason", "good")
+    assert command("watch", MODEL, "1") == (0, {"decision": "approve", "name": "Ada", "reason": "good"})
+    said = ["--who", "Ada", "--why", "good", "--how", "tags", "--approvals", "1"]
+    assert command("decide", MODEL, "1", "approve", *said) == (0, {"outcome": "champion"})
+    assert "signoff" not in client.get_model_version(MODEL, "1").tags
+    code, known = command("history", MODEL)
+    assert (code, known["champion"], len(known["entries"])) == (0, "1", 2)
+    code, answer = command("roll-back", MODEL, "--who", "Ada", "--why", "no")
+    assert code == 1 and "knows of none before it" in answer["error"]
+
+
+def test_the_digest_of_the_lock_file_leaves_promote_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lock_digest() is None
+    Path("dvc.lock").write_text("stages:\n  evaluate: {cmd: e}\n")
+    before = lock_digest()
+    Path("dvc.lock").write_text("stages:\n  evaluate: {cmd: e}\n  promote: {cmd: p}\n")
+    assert lock_digest() == before
+    Path("dvc.lock").write_text("stages:\n  evaluate: {cmd: other}\n")
+    assert lock_digest() != before
