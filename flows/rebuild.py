@@ -27,10 +27,10 @@ from flows.pushing import push_branch, push_outputs
 from flows.recipe import choose_recipe, halve_micro_batch, read_recipe
 from flows.registry import Champion, read_champion
 from flows.schedule import Outcome, run_stages
+from flows.signing import PROMOTED, start_release
 from flows.stage import Order, StageFailed
 from flows.workspace import BRANCHES, RECIPE, STATE, Workspace, workspace
 
-PROMOTED = Path("data/promoted/version.json")
 METRICS = Path("data/evaluated/metrics.json")
 EPHEMERAL_SERVER_SECONDS = 120  # Prefect's own server took 16 to 18 s to start, and its limit is 20
 STAGES_AT_ONCE = 16  # far above what the limits let run
@@ -53,6 +53,7 @@ def rebuild(
     devices: tuple[Device, ...] = (),
     stage_hours: Annotated[float, Field(gt=0)] | None = None,
     push: bool = False,
+    release: bool = False,
 ) -> State[Any]:
     """Bring every output of a commit up to date, in a workspace of its own, and publish what was done and why.
 
@@ -65,6 +66,7 @@ def rebuild(
             the worker sees, and count as `cpu-heavy`.
         stage_hours: a stage that takes longer is stopped; it goes on from its checkpoint next time.
         push: send the outputs to DVC's remote, and the branch to git's `origin`.
+        release: ask people for the sign-off of a version that this rebuild registers (deployment release/sign-off).
 
     Raises:
         StageFailed: when a stage fails; those that need it do not run, the others end.
@@ -92,6 +94,8 @@ def rebuild(
         publish(space, title, stages, outcome, champion)
         if outcome.failures:
             raise outcome.failures[0]
+        if release and space.lock() != lock and (space.folder / PROMOTED).is_file():
+            start_release(space)
         return Completed(message=title)
 
 
@@ -157,6 +161,7 @@ def main() -> None:
     parser.add_argument("--devices", nargs="+", default=(), help="GPUs that the stages may use")
     parser.add_argument("--stage-hours", type=float, help="stop a stage that takes longer")
     parser.add_argument("--push", action="store_true", help="push outputs and branch")
+    parser.add_argument("--release", action="store_true", help="ask for the sign-off of a new version")
     arguments = vars(parser.parse_args())
     with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: EPHEMERAL_SERVER_SECONDS}):
         try:

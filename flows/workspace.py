@@ -25,7 +25,7 @@ LOCK = Path("dvc.lock")
 SHARED_FOLDERS = (STATE / "vectors", STATE / "checkpoints", STATE / "profiles", Path("mlruns"))
 SHARED_FILES = (STATE / "mlflow.lock", Path("mlflow.db"))
 BRANCHES = "retrain"
-KEPT = 5  # workspaces of rebuilds that did not end well
+KEPT = 5  # workspaces of rebuilds that did not end well, or wait for a sign-off
 _AUTHOR = ("-c", "user.name=stillhouse rebuild", "-c", "user.email=rebuild@stillhouse.invalid")
 
 
@@ -86,6 +86,10 @@ class Workspace:
         self.git(*_AUTHOR, "commit", "--quiet", "--no-verify", "--allow-empty", "-m", title)
         self.git("branch", branch, "HEAD")
 
+    def keep(self) -> None:
+        """Leave the folder when the rebuild ends: a sign-off looks at what lies in it."""
+        (self.folder / STATE / "kept").touch()
+
     def remove(self) -> None:
         """Delete the folder; what it shares stays."""
         output(["git", "worktree", "remove", "--force", str(self.folder)], self.home)
@@ -93,7 +97,7 @@ class Workspace:
 
 @contextmanager
 def workspace(home: Path, name: str, revision: str) -> Iterator[Workspace]:
-    """A workspace of a checkout, removed when the block ends well and kept for a look when it does not.
+    """A workspace of a checkout, removed when the block ends well, kept for a look when it does not or when asked to.
 
     Args:
         home: the checkout's root.
@@ -114,8 +118,9 @@ def workspace(home: Path, name: str, revision: str) -> Iterator[Workspace]:
         _share(home, made.folder)
         _copy_sources(home, made.folder)
         yield made
-        made.remove()
-        lock.unlink()
+        if not (made.folder / STATE / "kept").exists():
+            made.remove()
+            lock.unlink()
 
 
 def remove_old(home: Path) -> None:

@@ -38,11 +38,11 @@ def test_no_key_of_the_deployments_is_ignored() -> None:
 
     content = load("prefect.yaml")
     assert not unknown_keys(models.PrefectYamlModel, content)
-    assert len(models.PrefectYamlModel.model_validate(content).deployments) == 3
+    assert len(models.PrefectYamlModel.model_validate(content).deployments) == 4
     for deployment in content["deployments"]:
         assert not unknown_keys(models.DeploymentConfig, deployment), deployment["name"]
         assert not unknown_keys(models.WorkPoolConfig, deployment["work_pool"])
-        assert not unknown_keys(models.ConcurrencyLimitSpec, deployment["concurrency_limit"])
+        assert not unknown_keys(models.ConcurrencyLimitSpec, deployment.get("concurrency_limit", {}))
         for schedule in deployment.get("schedules", []):
             models.RawScheduleConfig.model_validate(schedule)  # refuses what it does not know
 
@@ -61,7 +61,8 @@ def test_the_parameters_of_the_deployments_are_the_flows_own() -> None:
         for schedule in [{}, *deployment.get("schedules", [])]:
             parameters = deployment["parameters"] | schedule.get("parameters", {})
             assert not set(parameters) - set(flow.parameters.properties)
-            flow.validate_parameters(parameters)
+            given_later = dict.fromkeys(flow.parameters.required, 1)  # a sign-off's version
+            flow.validate_parameters(given_later | parameters)
         if flow.name == "rebuild" and deployment["parameters"]["recipe"]:
             assert (DEPLOY.parent / deployment["parameters"]["recipe"]).is_file()
 

@@ -123,15 +123,24 @@ def test_bad_data_ends_what_needs_it_and_is_not_tried_again(prefect: str) -> Non
     assert "| evaluate | not reached |" in artifact(prefect, "rebuild")
 
 
-def test_a_device_whose_memory_is_full_gets_smaller_pieces_of_a_recipe_that_says_so(prefect: str) -> None:
+def test_a_device_whose_memory_is_full_gets_smaller_pieces_of_a_recipe_that_says_so(
+    prefect: str, project: Path
+) -> None:
+    """And the version that comes of it goes to its sign-off."""
+    flow = httpx.post(f"{prefect}/flows/", json={"name": "release"}).json()["id"]
+    httpx.post(f"{prefect}/deployments/", json={"name": "sign-off", "flow_id": flow}).raise_for_status()
     Path("clustering.sh").write_text(
         "grep -q 4096 params.yaml && { echo torch.OutOfMemoryError: CUDA out of memory; exit 1; }; true\n"
     )
     commit("script")
-    assert "stages ran" in rebuild(return_state=True).message
+    assert "stages ran" in rebuild(release=True, return_state=True).message
     assert "again with engine.micro_batch_tokens 2048" in logs_of(prefect, latest_run(prefect))
     (branch,) = git("branch", "--list", "retrain/*", "--format=%(refname:short)").splitlines()
     assert "micro_batch_tokens: 2048}  # kept" in git("show", f"{branch}:params.yaml")
+    (asked,) = httpx.post(f"{prefect}/flow_runs/filter", json={"flows": {"name": {"any_": ["release"]}}}).json()
+    assert asked["parameters"]["version"] == 3
+    assert Path(asked["parameters"]["folder"]).parent == project / ".stillhouse/workspaces"
+    assert (Path(asked["parameters"]["folder"]) / "data/promoted/version.json").is_file()
 
 
 def test_rebuilds_and_a_repro_by_hand_go_on_side_by_side(api: str, project: Path) -> None:
