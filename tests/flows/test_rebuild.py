@@ -128,7 +128,7 @@ def test_a_device_whose_memory_is_full_gets_smaller_pieces_of_a_recipe_that_says
 ) -> None:
     """And the version that comes of it goes to its sign-off."""
     flow = httpx.post(f"{prefect}/flows/", json={"name": "release"}).json()["id"]
-    httpx.post(f"{prefect}/deployments/", json={"name": "sign-off", "flow_id": flow}).raise_for_status()
+    deployment = httpx.post(f"{prefect}/deployments/", json={"name": "sign-off", "flow_id": flow}).json()["id"]
     Path("clustering.sh").write_text(
         "grep -q 4096 params.yaml && { echo torch.OutOfMemoryError: CUDA out of memory; exit 1; }; true\n"
     )
@@ -137,7 +137,7 @@ def test_a_device_whose_memory_is_full_gets_smaller_pieces_of_a_recipe_that_says
     assert "again with engine.micro_batch_tokens 2048" in logs_of(prefect, latest_run(prefect))
     (branch,) = git("branch", "--list", "retrain/*", "--format=%(refname:short)").splitlines()
     assert "micro_batch_tokens: 2048}  # kept" in git("show", f"{branch}:params.yaml")
-    (asked,) = httpx.post(f"{prefect}/flow_runs/filter", json={"flows": {"name": {"any_": ["release"]}}}).json()
+    (asked,) = httpx.post(f"{prefect}/flow_runs/filter", json={"deployments": {"id": {"any_": [deployment]}}}).json()
     assert asked["parameters"]["version"] == 3
     assert Path(asked["parameters"]["folder"]).parent == project / ".stillhouse/workspaces"
     assert (Path(asked["parameters"]["folder"]) / "data/promoted/version.json").is_file()
