@@ -56,11 +56,12 @@ def top1_agreement(reference: np.ndarray, found: np.ndarray) -> float:
 
 
 def similarity_ranks(reference: np.ndarray, found: np.ndarray) -> float:
-    """Spearman's correlation of all pairs' similarities, of texts [N, D] with those of the reference."""
+    """Spearman's correlation of all pairs' similarities, of texts [N, D] with those of the reference; ties as ties."""
     from scipy.stats import spearmanr
 
     above = np.triu_indices(len(reference), k=1)
-    return float(spearmanr(_similarities(reference)[above], _similarities(found)[above]).statistic)
+    one, other = (np.round(_similarities(vectors)[above] / TIE) for vectors in (reference, found))
+    return float(spearmanr(one, other).statistic)
 
 
 def _similarities(vectors: np.ndarray) -> np.ndarray:

@@ -36,6 +36,13 @@ def test_ranks_by_hand() -> None:
     assert similarity_ranks(REFERENCE, np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])) == pytest.approx(0.5)
 
 
+def test_what_rounding_turns_around_is_a_tie() -> None:
+    angles = np.array([0.0, 0.5, 1.0, 1.0 + 1e-7])
+    turned = np.array([0.0, 0.5, 1.0 + 1e-7, 1.0])
+    one, other = (np.stack([np.cos(side), np.sin(side)], axis=1) for side in (angles, turned))
+    assert similarity_ranks(one, other) == pytest.approx(1)
+
+
 def test_padding_is_compared_with_the_same_text_alone() -> None:
     padded = {"right": REFERENCE[[0, 2]], "left": np.array([[1.0, 0.0], [0.6, 0.8]], dtype=np.float32)}
     found = figures(REFERENCE, Reading([], REFERENCE, padded), batch=[0, 2])
