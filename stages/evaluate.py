@@ -77,10 +77,10 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     metrics |= summary.compressed(comparison.draws(_compression(params, release, vectors), *resampling), dims)
     metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
     metrics["mteb"] = _mteb(params, contenders, release)
-    long = _long(params, contenders)
+    long = _long(params, release)
     metrics["long"] = long_figures(long)
     flat = summary.of_tasks(draws) | summary.of_size(metrics["compression_kept"], metrics["weights_int8"], dims)
-    flat |= long_summary(long, _release_theta(contenders), *resampling) if long else {}
+    flat |= long_summary(long, _release_theta(release), *resampling) if long else {}
     metrics |= summary.split(flat)
     _write(params, contenders, metrics, output)
     _evidence(params, samples, vectors).save(output / "evidence")
@@ -124,7 +124,7 @@ def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, 
     return benchmark(everyone, local, MTEB) | benchmark(students, named, MTEB)
 
 
-def _long(params: Params, contenders: "Contenders") -> "LongScores":
+def _long(params: Params, release: Path) -> "LongScores":
     """Long documents by task, model, RoPE theta and length; empty where the recipe names none."""
     from stages.evaluation.long import long_scores, long_tasks
 
@@ -136,15 +136,16 @@ def _long(params: Params, contenders: "Contenders") -> "LongScores":
         {"before": DISTILLED / "student", "after": EXTENDED / "student"},
         lambda encoder, length: long_tasks(encoder, CURATED, *sources, length),
         lengths=settings.lengths,
-        thetas=(*settings.rope_thetas, _release_theta(contenders)),
+        thetas=(*settings.rope_thetas, _release_theta(release)),
         precision=params.engine.precision,
     )
 
 
-def _release_theta(contenders: "Contenders") -> float:
-    theta = contenders.encoder("base").settings.rope_theta
-    assert theta is not None, "checked with the recipe"
-    return theta
+def _release_theta(release: Path) -> float:
+    """The RoPE theta that the release is read with."""
+    settings = json.loads((release / "base/encoder.json").read_text(encoding="utf-8"))
+    assert settings["rope_theta"] is not None, "checked with the recipe"
+    return float(settings["rope_theta"])
 
 
 def _compression(

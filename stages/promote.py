@@ -66,13 +66,14 @@ def promote(params: Params, release: Path, run: StageRun, output: Path) -> tuple
     """
     from stages.evaluation.evidence import load_evidence
 
+    run_id = run.run_id  # MLflow's database is there from here on
     recipe, metrics = params.promote, json.loads(METRICS.read_text(encoding="utf-8"))
     client, name = store.registry(), recipe.registered_model
     champion = store.champion_of(client, name)
     evidence = load_evidence(EVIDENCE)
     identity = provenance(release)
     version = store.find_version(client, name, identity["release_digest"])
-    version = version or registration.register(client, name, release, run.run_id)
+    version = version or registration.register(client, name, release, run_id)
     figures = release_figures(params, release, metrics, evidence, version, champion)
     verdicts = [] if recipe.mode == "disabled" else judge(figures, limits_of(params))
     write_evidence(verdicts, output / "evidence")
@@ -81,7 +82,7 @@ def promote(params: Params, release: Path, run: StageRun, output: Path) -> tuple
     for path in (output / "report.html", *([LOCK] if LOCK.exists() else [])):
         run.log_artifact(path)
     run.log_artifact(output / "evidence", store.EVIDENCE)
-    tags = identity | {"evidence_digest": digest(output / "evidence"), "evidence_run_id": run.run_id}
+    tags = identity | {"evidence_digest": digest(output / "evidence"), "evidence_run_id": run_id}
     tags |= {"release": params.name, "build_run_id": run.parent_run_id, "gate_mode": recipe.mode}
     tags |= {"data_digest": digest(CURATED), "judged_against": champion.version if champion else store.NONE}
     tags |= verdict_tags(recipe.mode, metrics["summary"], verdicts)

@@ -59,12 +59,15 @@ class RankCorrelation:
 
     def on(self, counts: Counts) -> NDArray[np.float64]:
         """Spearman's correlations [B]: Pearson's of the ranks, where a row drawn twice is two tied rows."""
-        total = counts.sum(axis=1, keepdims=True)
-        left, right = (ranks(values, counts) - (total + 1) / 2 for values in (self.similarities, self.people))
-        weighted = counts * left
-        covariance = (weighted * right).sum(axis=1)
+        left, right = (ranks(values, counts) for values in (self.similarities, self.people))
+        total = counts.sum(axis=1)
+        centre = total * ((total + 1) / 2) ** 2  # ranks of N rows have the mean (N + 1) / 2
+        covariance, of_left, of_right = (
+            np.einsum("bn,bn,bn->b", counts, one, other) - centre
+            for one, other in ((left, right), (left, left), (right, right))
+        )
         with np.errstate(invalid="ignore"):  # NaN where all drawn rows are equal, as scipy has it
-            return np.asarray(covariance / np.sqrt((weighted * left).sum(axis=1) * (counts * right**2).sum(axis=1)))
+            return np.asarray(covariance / np.sqrt(of_left * of_right))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """`similarities` and `people`."""
@@ -101,29 +104,32 @@ def figure(sample: Sample) -> float:
 def ranks(values: NDArray[np.generic], counts: Counts) -> NDArray[np.float64]:
     """The rank of each row [B, n] among the rows that a resample drew, the mean rank where values tie."""
     order = np.argsort(values, kind="stable")
-    _, first, size = np.unique(values[order], return_index=True, return_counts=True)
+    _, first, group, size = np.unique(values[order], return_index=True, return_inverse=True, return_counts=True)
+    group_of = np.empty_like(group)
+    group_of[order] = group
     drawn_until = np.zeros((len(counts), len(values) + 1))
     np.cumsum(counts[:, order], axis=1, out=drawn_until[:, 1:])
-    of_value = (drawn_until[:, first] + drawn_until[:, first + size] + 1) / 2
-    sorted_ranks = np.repeat(of_value, size, axis=1)
-    found = np.empty_like(sorted_ranks)
-    found[:, order] = sorted_ranks
-    return found
+    of_value = drawn_until[:, first] + drawn_until[:, first + size]
+    return np.asarray(((of_value + 1) / 2)[:, group_of])
 
 
 def v_measures(clusters: NDArray[np.generic], labels: NDArray[np.generic], counts: Counts) -> NDArray[np.float64]:
     """V-measures [B]: twice the mutual information of clusters and labels over the sum of their entropies."""
-    cells = np.unique(np.stack([clusters, labels]), axis=1, return_inverse=True)[1].ravel()
-    of_clusters, of_labels, joint = (_entropies(groups, counts) for groups in (clusters, labels, cells))
+    cells, cell_of = np.unique(np.stack([clusters, labels]), axis=1, return_inverse=True)
+    joint = _members(cell_of.ravel()) @ counts.T / counts.sum(axis=1)
+    of_clusters, of_labels = (_entropies(_members(groups) @ joint) for groups in cells)
     both = of_clusters + of_labels
     with np.errstate(invalid="ignore"):
-        return np.where(both > 0, 2 * (both - joint) / both, 1.0)
+        return np.where(both > 0, 2 * (both - _entropies(joint)) / both, 1.0)
 
 
-def _entropies(groups: NDArray[np.generic], counts: Counts) -> NDArray[np.float64]:
-    """Entropies [B] of how a resample's rows spread over their groups."""
+def _members(groups: NDArray[np.generic]) -> csr_array:
+    """Which of n items belong to which of G groups: [G, n]."""
     group = np.unique(groups, return_inverse=True)[1].ravel()
-    rows = len(group)
-    membership = csr_array((np.ones(rows), (group, np.arange(rows))))
-    shares = (membership @ counts.T) / counts.sum(axis=1)
+    items = np.arange(len(group))
+    return csr_array((np.ones(len(group)), (group, items)))
+
+
+def _entropies(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Entropies [B] of shares [G, B], of which every column adds up to 1."""
     return np.asarray(-(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=0))

@@ -171,7 +171,7 @@ def notice_moves(ledger: Ledger, champion: str | None) -> None:
     """Enter that the alias is not where the ledger left it: somebody moved it in MLflow, past every check."""
     left = ledger.champion()
     if left != champion:
-        unknown = dict.fromkeys(("release_digest", "evidence_digest", "git_sha", "git_dirty"))
+        unknown: dict[str, Any] = dict.fromkeys(("release_digest", "evidence_digest", "git_sha", "git_dirty"))
         said = {"who": "unknown", "why": "the alias was moved in MLflow, not by a decision", "how": "alias"}
         ledger.append(
             Entry(
@@ -189,7 +189,9 @@ def entry(
     action: Action, version: "ModelVersion", said: dict[str, str], champion_from: str | None, champion_to: str | None
 ) -> Entry:
     """An entry about a version as it was registered and judged."""
-    known = {name: version.tags.get(name) for name in ("release_digest", "evidence_digest", "git_sha", "git_dirty")}
+    known: dict[str, Any] = {
+        name: version.tags.get(name) for name in ("release_digest", "evidence_digest", "git_sha", "git_dirty")
+    }
     return Entry(
         action=action,
         version=str(version.version),
