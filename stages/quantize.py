@@ -18,6 +18,7 @@ from stages.params import TASKS, Params, Task, load
 if TYPE_CHECKING:
     from stages.modeling.encoder import Encoder
     from stages.release.comparison import Reading
+    from stages.release.formats import Kind
     from stages.release.parity import Report
     from stages.release.samples import Samples
 
@@ -73,7 +74,8 @@ def quantize(params: Params, output: Path) -> "Report":
     release = output / params.name
     texts = _calibration_texts(params)
     samples, num_fixed = _write_models(params, release, texts)
-    limits = {"float32": params.quantize.parity.float32.model_dump(), "int8": params.quantize.parity.int8.model_dump()}
+    asked = params.quantize.parity
+    limits: dict[Kind, dict[str, float]] = {"float32": asked.float32.model_dump(), "int8": asked.int8.model_dump()}
     names = ("adapters", "merged", *params.quantize.formats)
     report = parity(release, names, samples, limits, params.engine.threads)
     _add_sizes(release, report)

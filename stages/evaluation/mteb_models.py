@@ -67,4 +67,4 @@ class MtebModel:
 
     def similarity_pairwise(self, left: Any, right: Any) -> Tensor:
         """Cosines [N] of rows side by side."""
-        return pairwise_cos_sim(torch.as_tensor(left), torch.as_tensor(right))
+        return torch.as_tensor(pairwise_cos_sim(torch.as_tensor(left), torch.as_tensor(right)))

@@ -11,7 +11,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict
 from mteb import get_benchmark, get_tasks
 from mteb.abstasks import AbsTask, AbsTaskClassification, AbsTaskClustering, AbsTaskRetrieval, AbsTaskSTS
-from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.abstasks.task_metadata import TaskMetadata, TaskType
 from mteb.languages.iso_mappings import _get_iso1_to_iso3, _get_iso3_to_default_script
 
 from stages.corpus.locations import files_digest
@@ -127,7 +127,7 @@ _MAKERS: dict[str, Callable[[Path, str], AbsTask]] = {
 
 
 def _task(
-    parent: type[AbsTask], kind: str, source: str, rows: pa.Table, main_score: str, **attributes: object
+    parent: type[AbsTask], kind: TaskType, source: str, rows: pa.Table, main_score: str, **attributes: object
 ) -> AbsTask:
     """A loaded task of mteb's class `parent`, still without its rows."""
     digest = hashlib.sha256()

@@ -107,8 +107,8 @@ def checked_ranges(precision: str, dimensions: int, limits: dict[str, float]) ->
     return np.outer([-1, 1], np.full(dimensions, limits[str(dimensions)])).astype(np.float32)
 
 
-def rounded(vectors: np.ndarray, precision: str, ranges: np.ndarray | None) -> np.ndarray:
-    """Vectors [B, D] in a precision."""
+def rounded(vectors: np.ndarray, precision: Any, ranges: np.ndarray | None) -> np.ndarray:
+    """Vectors [B, D] in one of `PRECISIONS`."""
     from sentence_transformers.util import quantize_embeddings
 
     return np.asarray(quantize_embeddings(vectors, precision=precision, ranges=ranges))

@@ -19,7 +19,7 @@ class Reading:
     token_ids: list[list[int]]
     alone: np.ndarray  # [N, D], each text in a batch of its own, so without padding
     padded: dict[str, np.ndarray] = field(default_factory=dict)  # side of the padding -> [M, D], one batch
-    settings: dict[str, object] = field(default_factory=dict)  # pooling, prompts, max_tokens, padding_side
+    settings: Mapping[str, object] = field(default_factory=dict)  # pooling, prompts, max_tokens, padding_side
 
 
 def figures(reference: np.ndarray, reading: Reading, batch: Sequence[int]) -> dict[str, float]:

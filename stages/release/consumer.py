@@ -29,7 +29,7 @@ class GraphReader:
         folder = release / name / task
         self.settings = json.loads((folder / "embedder.json").read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.padding = dict(self.tokenizer.padding)
+        self.padding = dict(self.tokenizer.padding or {})
         self.sides = ("right", "left")
         self.run = openvino_runner(folder, threads) if name.startswith("openvino") else onnx_runner(folder, threads)
 
@@ -91,7 +91,7 @@ class MergedReader:
 
     def about(self) -> dict[str, Any]:
         """What the folder says of itself."""
-        pooling = {"lasttoken": "last", "mean": "mean", "cls": "cls"}[self.model[1].pooling_mode]
+        pooling = {"lasttoken": "last", "mean": "mean", "cls": "cls"}[str(self.model[1].pooling_mode)]
         prompts = {side: self.model.prompts[side] for side in ("document", "query")}
         about = {"pooling": pooling, "prompts": prompts, "max_tokens": self.model.max_seq_length}
         return about | {"padding_side": self.model.tokenizer.padding_side}
@@ -106,7 +106,7 @@ class MergedReader:
         return np.asarray(self.model.encode(prompted, prompt="", batch_size=len(prompted)))
 
     def _prompted(self, cases: Texts) -> list[str]:
-        return [self.model.prompts[side] + text for side, text in cases]
+        return [str(self.model.prompts[side]) + text for side, text in cases]
 
 
 class AdapterReader:
@@ -179,7 +179,7 @@ def main() -> None:
         vectors |= {side: reader.embed(batch, side) for side in reader.sides}
         answer = {"token_ids": reader.tokens(cases), "settings": reader.about()}
         (answers / f"{task}.json").write_text(json.dumps(answer), encoding="utf-8")
-        np.savez(answers / f"{task}.npz", **vectors)
+        np.savez(answers / f"{task}.npz", allow_pickle=False, **vectors)
 
 
 if __name__ == "__main__":

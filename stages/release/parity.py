@@ -57,7 +57,7 @@ def read_as_consumer(release: Path, form: Format, samples: Samples, threads: int
         ModuleNotFoundError: a package of the consumer is not installed here.
         RuntimeError: the format could not be read.
     """
-    request = {
+    request: dict[str, Any] = {
         "format": form.name,
         "release": str(release.resolve()),
         "tasks": sorted(samples.readings),
