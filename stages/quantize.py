@@ -51,8 +51,8 @@ def main() -> None:
         )
     # Ids of runs differ from one build to the next: they stand beside the release, bound to it by its checksums.
     own = json.loads((LINEAGE / "quantize.json").read_text(encoding="utf-8"))
-    bound = {"release": params.name, "sha256sums": digest(OUTPUT / params.name / SUMS), "run_ids": run_ids(LINEAGE)}
-    write_lineage("quantize", own | bound)
+    sums, runs = digest(OUTPUT / params.name / SUMS), run_ids(LINEAGE, (*UPSTREAM, "quantize"))
+    write_lineage("quantize", own | {"release": params.name, "sha256sums": sums, "run_ids": runs})
     for name, one in report.items():
         print(f"{name:14} " + ("released" if one["released"] else f"NOT released: {'; '.join(one['reasons'])}"))
 

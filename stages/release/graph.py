@@ -38,7 +38,7 @@ def example_batch(encoder: Encoder) -> dict[str, torch.Tensor]:
 def save_beside(encoder: Encoder, prompts: Mapping[str, str], folder: Path) -> None:
     """Write tokenizer.json, which cuts, ends and pads texts by itself, and embedder.json with the prompts."""
     folder.mkdir(parents=True, exist_ok=True)
-    # The backend is the encoder's own: its state is put back.
+    # A copy: the encoder's own cuts and pads as it is told with each call.
     tokenizer = encoder.tokenizer.backend_tokenizer.from_str(encoder.tokenizer.backend_tokenizer.to_str())
     tokenizer.enable_truncation(encoder.settings.max_tokens)
     padding = {"pad_id": encoder.tokenizer.pad_token_id, "pad_token": encoder.tokenizer.pad_token}

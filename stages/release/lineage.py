@@ -46,10 +46,10 @@ def lock_digest(lock: Path, stages: Sequence[str]) -> str | None:
     return _sha256(content)
 
 
-def run_ids(folder: Path) -> dict[str, str]:
-    """MLflow run of every stage that left its lineage in a folder."""
+def run_ids(folder: Path, stages: Sequence[str]) -> dict[str, str]:
+    """MLflow run of each of the stages; what follows them is of an earlier build still."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    return {one["stage"]: one["run_id"] for one in records}
+    return {one["stage"]: one["run_id"] for one in records if one["stage"].partition("@")[0] in stages}
 
 
 def lineage_faults(lineage: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,53 @@
+"""What names the code, data and runs of a release."""
+
+import json
+from pathlib import Path
+
+from stages.release.lineage import lineage, lineage_faults, lock_digest, run_ids
+
+LOCK = """
+schema: '2.0'
+stages:
+  distill:
+    cmd: d
+    outs: [{path: data/distilled, md5: a}, {path: data/lineage/distill.json, md5: %s}]
+  adapt@clustering:
+    cmd: a
+    outs: [{path: data/adapted/clustering, md5: %s}]
+  evaluate:
+    cmd: %s
+    outs: []
+"""
+
+
+def test_the_lock_counts_as_far_as_it_made_the_weights(tmp_path: Path) -> None:
+    lock = tmp_path / "dvc.lock"
+    assert lock_digest(lock, ["distill"]) is None
+
+    def digest(*values: str) -> str | None:
+        lock.write_text(LOCK % values)
+        return lock_digest(lock, ["distill", "adapt"])
+
+    first = digest("run1", "b", "e")
+    assert digest("run2", "b", "other") == first, "neither runs nor later stages count"
+    assert digest("run1", "c", "e") != first
+
+
+def test_runs_of_later_stages_are_of_another_build(tmp_path: Path) -> None:
+    for stage in ("distill", "adapt@clustering", "evaluate"):
+        (tmp_path / f"{stage}.json").write_text(json.dumps({"stage": stage, "run_id": f"of {stage}"}))
+    expected = {"adapt@clustering": "of adapt@clustering", "distill": "of distill"}
+    assert run_ids(tmp_path, ("distill", "adapt", "quantize")) == expected
+
+
+def test_a_lineage_is_whole_and_follows_the_recipe(tmp_path: Path) -> None:
+    facts = {
+        "name": "demo",
+        "license": "MIT",
+        "teacher": {"path": "t", "license": "MIT"},
+        "sources": [{"name": "s", "license": "MIT"}],
+    }
+    one, other = (lineage(facts, {"seed": seed}, tmp_path / "dvc.lock", ["distill"]) for seed in (1, 2))
+    assert lineage_faults(one) == []
+    assert one["recipe_sha256"] != other["recipe_sha256"]
+    assert lineage_faults(one | {"sources": []}) == ["lineage.json: sources is empty"]
