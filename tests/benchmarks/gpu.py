@@ -118,7 +118,7 @@ def _training(
     flops = sum(map(encoder.training_flops, timed.lengths))
     figures = {
         "step_tokens_per_second": Figure(timed.rate, "tokens/s"),
-        "step_mfu": Figure(flops / timed.seconds / peak, "", target=">= 0.4"),
+        "step_mfu": Figure(flops / timed.seconds / peak, "", target=">= 0.45"),
     }
     if on_gpu:
         figures["step_bytes"] = Figure(torch.cuda.max_memory_allocated(encoder.device), "bytes")
@@ -137,12 +137,13 @@ def _embedding(encoder: Encoder, texts: Sequence[str], rounds: int) -> dict[str,
     def run_ours() -> float:
         return seconds(lambda: encoder.encode(texts, "document", MICRO_BATCH_TOKENS))
 
-    run_ours()  # warm
+    run_ours()  # warm, and so is the peer by its second call
+    run_peer(PEER_BATCH_SIZES[0])
     batch_size = min(PEER_BATCH_SIZES, key=run_peer)
     found = in_turns({"ours": run_ours, "peer": lambda: run_peer(batch_size)}, rounds)
     ratio = middle(found["peer"]) / middle(found["ours"])
     tokens = sum(len(ids) for ids in encoder.tokenize(texts, "document"))
     return {
         "embed_tokens_per_second": Figure(tokens / middle(found["ours"]), "tokens/s"),
-        "embed_ratio": Figure(ratio, f"batch {batch_size}", PEER, ratio, ">= 1.4"),
+        "embed_ratio": Figure(ratio, f"batch {batch_size}", PEER, ratio, ">= 2"),
     }
