@@ -28,11 +28,11 @@ def wait_until_up(address: str, process: "subprocess.Popen[bytes]", log: Path) -
 
 
 @contextmanager
-def prefect_server(
-    folder: Path, environment: Mapping[str, str] | None = None, port: int | None = None
-) -> Iterator[str]:
-    """A Prefect server with its home in a folder and, unless told otherwise, SQLite; the address of its API."""
-    port = port or free_port()
+def prefect_server(folder: Path) -> Iterator[str]:
+    """A Prefect server with its home and its database in a folder; the address of its API."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     own = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     log = folder / "prefect.log"
