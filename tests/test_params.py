@@ -16,7 +16,7 @@ from stages import params
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "transformers", "mlflow", "pandas", "pyarrow", "great_expectations", "numpy")
-REMOVED = object()
+REMOVED = "(removed)"
 # Stages whose mains read the recipe; each must do so before it touches or imports anything.
 MAINS = [
     "curate", "embed", "mine", "distill", "extend", "quantize", "evaluate", "promote",

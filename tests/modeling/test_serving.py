@@ -17,7 +17,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
-from stages.promote import SERVING, signature
+from stages.registry.registration import SERVING, signature
 
 TEXTS = ["a copper still", "malt", "spirit of oak : a still house"]
 START_SECONDS = 120
