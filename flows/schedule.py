@@ -39,6 +39,7 @@ def run_stages(stages: Sequence[Stage], order: Order) -> Outcome:
     show_progress(futures.values())
     outcome = Outcome([], [])
     for name, future in futures.items():
+        future.wait()  # it is over, but until it was waited for it says what the server knew last
         if future.state.is_completed():
             outcome.results.append(future.result())
         elif future.state.is_pending():

@@ -207,10 +207,7 @@ def test_an_expectation_names_its_rows(recipe_here: dict[str, Any], monkeypatch:
     recipe_here["curate"]["language_id"] = None
     from stages.corpus import cleaning
 
-    def lenient(row: dict[str, Any], words: Any) -> str | None:
-        return None
-
-    monkeypatch.setattr(cleaning, "_fault", lenient)
+    monkeypatch.setattr(cleaning, "_wrong_length", lambda _counts, _limits: None)
     recipe_here["curate"]["sources"][0]["words"]["query"] = [2, 9]
     file = Path("data/sources/articles.json")
     articles = json.loads(file.read_text())
@@ -274,7 +271,7 @@ def test_rejections_and_overlaps_are_metrics(recipe_here: dict[str, Any]) -> Non
     assert metrics["rows"]["wikipedia"]["read"] == 61
     assert metrics["evaluation_overlap"].keys() == {"wikipedia", "wikipedia-topics", "simlex", "speeches"}
     declared = YAML(typ="safe").load(ROOT / "dvc.yaml")["metrics"]
-    assert declared == [str(CURATED / "metrics.json")], "so that dvc metrics diff shows them"
+    assert str(CURATED / "metrics.json") in declared, "so that dvc metrics diff shows them"
 
 
 def test_a_test_set_that_train_repeats_stops_the_build(recipe_here: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -166,8 +167,8 @@ def test_a_cancel_ends_the_stage_and_its_children(api: str, project: Path) -> No
     os.kill(process.pid, signal.SIGTERM)
     assert "'adapt@retrieval' - Finished in state Cancelled" in finished(process)
     assert process.returncode != 0
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+    # Gone, or waiting for a parent that does not look after it, as process 1 of a container may not.
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_flow_imports_nothing_heavy() -> None:

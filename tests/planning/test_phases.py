@@ -71,6 +71,7 @@ def test_seconds_come_from_the_stages_own_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with pytest.raises(FileNotFoundError, match="no finished stage to check the plan against"):
