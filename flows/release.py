@@ -1,8 +1,8 @@
 """Sign a release off: ask people, check what they would sign, move the alias `champion`, keep all of it on record.
 
     python -m flows.release sign-off          asks, in Prefect's UI and by tags in MLflow's
-    python -m flows.release sign-off --approve --name ADA --reason "reads well"
-    python -m flows.release rollback --name ADA --reason "complaints"
+    python -m flows.release sign-off --approve --name YOU --reason "reads well"
+    python -m flows.release rollback --name YOU --reason "complaints"
     python -m flows.release history
 
 The registry's work is done by `stages.registry.command`, in a process of its own.
