@@ -1,11 +1,7 @@
 """The served model, through MLflow's loader and its HTTP server, against plain Sentence Transformers."""
 
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +14,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
 from stages.registry.registration import SERVING, signature
+from tests.servers import free_port, serving
 
 TEXTS = ["a copper still", "malt", "spirit of oak : a still house"]
-START_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -141,36 +137,18 @@ def test_a_model_is_loaded_at_its_first_use_and_once(model_folder: Path, monkeyp
 @pytest.fixture(scope="module")
 def server(model_folder: Path) -> Iterator[str]:
     """Address of `mlflow models serve` on a free loopback port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model_folder)]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     # The model must not lean on this repository: it runs from another folder.
-    process = subprocess.Popen(command, cwd=model_folder.parent, env=served_environment(), start_new_session=True)
-    try:
-        wait_until_up(f"http://127.0.0.1:{port}/ping", process)
+    elsewhere = {"cwd": model_folder.parent, "env": served_environment()}
+    with serving(command, f"http://127.0.0.1:{port}/ping", model_folder.with_name("serve.log"), **elsewhere):
         yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def served_environment() -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": path}
-
-
-def wait_until_up(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
-        try:
-            if httpx.get(address).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise TimeoutError(f"{address} did not answer within {START_SECONDS} s")
 
 
 def test_the_server_takes_task_and_dimensions(server: str, model: PyFuncModel) -> None:
