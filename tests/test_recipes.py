@@ -168,6 +168,7 @@ MACHINE: dict[str, Any] = {
     "threads": 1,
     "processes": 1,
     "precision": "float32",
+    "compile": False,
     "micro_batch_tokens": 4096,
     "batch_tokens": lambda tokens: tokens and 4096,
     "splits": lambda splits: {name: min(share * 1000, 0.3) if share < 1 else share for name, share in splits.items()},

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -51,6 +52,8 @@ def save_adapter(encoder: Encoder, task: str, folder: Path) -> None:
     state = get_peft_model_state_dict(encoder.backbone, adapter_name=task)
     if all(not tensor.any() for name, tensor in state.items() if "lora_B" in name):
         raise ValueError(f"adapter {task} is zero: its training changed nothing; check steps and learning rate")
+    config: Any = encoder.backbone.peft_config[task]
+    config.target_modules = sorted(config.target_modules)  # a set's order changes from process to process
     # PEFT saves a named adapter in a folder of that name, and a card of no use beside it.
     encoder.backbone.save_pretrained(str(folder.parent), selected_adapters=[task], safe_serialization=True)
     (folder.parent / "README.md").unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from stages.training.meter import gemm_peak
 
 # Assumed shares of the peak, over all that is computed (padding and second passes too).
 # CPU: a 6-layer teacher and a 2-layer student's step reach 0.80 of the product measured beside them; a stage does other
-# things, too. GPU: not measured here.
+# things, too. GPU: compiled, packed steps of nano and small reach 0.38 of the sheet's (tests/benchmarks/README.md).
 CPU_UTILISATION = 0.7
 GPU_UTILISATION = 0.35
 # Measured on 2 cores with AVX-512, float32; bfloat16 without AMX reaches half.

@@ -113,8 +113,9 @@ def test_gpu_measurements_run_without_a_gpu(few: list[tuple[str, str]], monkeypa
     def tiny() -> EuroBertModel:
         return EuroBertModel(EuroBertConfig(**TINY, vocab_size=30_522, num_hidden_layers=2, pad_token_id=0))
 
+    ways = {"step": {"compile": False, "shortest": 4}}
     figures = gpu.gpu_speed(
-        [query for query, _ in few], torch.device("cpu"), {"tiny": tiny}, rounds=1,
+        [query for query, _ in few], torch.device("cpu"), {"tiny": tiny}, ways, rounds=1,
         tokens=16, batch_size=4, steps=3, micro_batch_tokens=64,
     )  # fmt: skip
     assert figures.keys() == {

@@ -109,6 +109,7 @@ def test_what_is_saved_is_peft_as_others_read_it(load: Load, sentences: list[str
     save_adapter(encoder, "clustering", tmp_path / "clustering")
     config = json.loads((tmp_path / "clustering" / "adapter_config.json").read_text())
     assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 4, 4)
+    assert config["target_modules"] == sorted(config["target_modules"]), "the same file from every process"
     plain = load("eurobert")
     plain.backbone = PeftModel.from_pretrained(plain.backbone, str(tmp_path / "clustering"))
     np.testing.assert_allclose(plain.encode(sentences[:6], "query"), encoder.encode(sentences[:6], "query"), atol=1e-6)

@@ -408,6 +408,7 @@ def test_an_encoder_is_placed_where_its_process_computes(load: Load, monkeypatch
     assert place(encoder, precision="bfloat16", packing=True) is encoder
     assert (encoder.precision, encoder.packing) == (torch.bfloat16, True)
     moved: list[str] = []
+    encoder.to("cpu")
     monkeypatch.setattr(encoder, "to", moved.append)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "3")

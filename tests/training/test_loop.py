@@ -56,12 +56,11 @@ class ToyEncoder(nn.Module):
     """A text is its row number; its embedding a linear map, with dropout (so the random state matters)."""
 
     precision = torch.float32
-    device = torch.device("cpu")
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = self.linear = nn.Linear(4, 3)
-        self.inputs = torch.randn(ROWS, 4)
+        self.register_buffer("inputs", torch.randn(ROWS, 4))
 
     def arrange(self, precision: str, packing: bool) -> None:
         assert (precision, packing) == ("float32", False)
@@ -71,6 +70,10 @@ class ToyEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return nn.functional.dropout(self.linear(self.inputs[input_ids[:, 0]]), 0.5, self.training)
+
+    @property
+    def device(self) -> torch.device:
+        return self.linear.weight.device
 
     def training_flops(self, lengths: np.ndarray) -> float:
         return 72.0 * len(lengths)
@@ -84,7 +87,7 @@ class Toy(Objective):
         super().__init__(ToyEncoder())
         self.temperature = nn.Parameter(torch.tensor(0.5))
         self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
-        self.targets = torch.randn(ROWS, 3)
+        self.register_buffer("targets", torch.randn(ROWS, 3))
         self.stop_at, self.nan_at, self.explode_at = stop_at, nan_at, explode_at
         self.seen: list[list[int]] = []
 
@@ -138,14 +141,14 @@ def run(
 
 
 def state(objective: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in objective.named_parameters()}
+    return {name: value.detach().cpu().clone() for name, value in objective.named_parameters()}
 
 
 def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
     """Bit for bit."""
     assert left.keys() == right.keys()
     for name, value in left.items():
-        assert torch.equal(value, right[name]), name
+        assert torch.equal(value.cpu(), right[name].cpu()), name
 
 
 @pytest.fixture
@@ -229,7 +232,7 @@ def test_weight_decay_spares_vectors_and_scalars(tmp_path: Path) -> None:
     idle = Idle()
     run(idle, tmp_path / "checkpoint", snapshot_at=None)
     assert (idle.matrix < 1).all()
-    assert torch.equal(idle.vector, torch.ones(2))
+    assert torch.equal(idle.vector.cpu(), torch.ones(2))
 
 
 def stopped_rows(file: Path, toy: Toy, step: int) -> None:
@@ -305,7 +308,7 @@ def test_the_snapshot_is_the_model_at_its_step(tmp_path: Path) -> None:
     toy = Toy()
     _, snapshot = run(toy, tmp_path / "whole", schedule)
     assert_same(snapshot, at_four)
-    assert not torch.equal(snapshot["encoder.backbone.weight"], toy.encoder.linear.weight)
+    assert not torch.equal(snapshot["encoder.backbone.weight"].cpu(), toy.encoder.linear.weight.cpu())
     _, none = run(Toy(), tmp_path / "without", snapshot_at=None)
     assert none == {}
 

@@ -1,6 +1,7 @@
 """Batches in pieces: whatever the pieces, the loss and the gradients are those of the batch in one."""
 
 from collections.abc import Callable, Sequence
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from stages.objectives.distillation import Distillation
 from stages.objectives.objective import Objective
 from stages.objectives.retrieval import Retrieval
 from stages.objectives.texts import Texts, texts_of
+from stages.training.checkpoints import CheckpointFile
+from stages.training.loop import EngineSettings, train
 from stages.training.pieces import backward, cut, prepare
 from stages.training.processes import Processes
+from stages.training.state import Schedule
 
 DIMS, TEACHER, ROWS = (8, 32), 12, np.array([3, 0, 5, 9, 11, 7])
 PROMPTS = {"query": "query : ", "document": ""}
@@ -141,3 +145,27 @@ def test_every_text_is_in_one_piece_and_processes_share_them_evenly(processes: i
 def test_fewer_texts_than_processes_are_refused() -> None:
     with pytest.raises(ValueError, match="a batch of 2 texts cannot be shared by 3 processes; raise batch_size"):
         cut([5, 5], 100, 3)
+
+
+def test_compiled_layers_learn_what_they_learn_uncompiled(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed, in several pieces; for two steps, the second behind an update.
+
+    Traced as always, with PyTorch's own kernels behind it: a C++ compiler would take minutes.
+    """
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    losses: dict[bool, list[float]] = {}
+    for compiled in (False, True):
+        rows = losses[compiled] = []
+        engine = EngineSettings(
+            threads=1, processes=1, precision="float32", micro_batch_tokens=40, packing=True,
+            gradient_checkpointing=False, compile=compiled, shard=False,
+        )  # fmt: skip
+        train(
+            make("distillation"), lambda _epoch: [ROWS, np.flip(ROWS).copy()], Schedule(2, 0.01, 0.0, 0.0, 1.0, 3, 3),
+            CheckpointFile(tmp_path / str(compiled)), engine=engine, ids=[], name="compiled", evaluate=dict,
+            log=lambda row, _step, kept=rows: kept.append(row["loss"]),
+        )  # fmt: skip
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
+    assert losses[False][0] != pytest.approx(losses[False][1], rel=1e-4)
