@@ -229,6 +229,20 @@ def test_a_missing_file_or_reader_is_said_and_nothing_is_written(recipe_here: di
     assert not VALIDATED.exists()
 
 
+def test_a_label_that_only_one_train_row_has_is_not_trained_on(recipe_here: dict[str, Any]) -> None:
+    """Two rows a label: where the split parts them, the train row has no positive; the test row stays a test."""
+    articles = {str(number): article(number) | {"topic": f"topic {number // 2}"} for number in range(60)}
+    Path("data/sources/articles.json").write_text(json.dumps(articles))
+    recipe_here["curate"]["sources"][1]["max_rejected_share"] = 1.0
+    run(recipe_here)
+    labels = {split: read_table(CURATED / f"labelled/{split}.parquet")["label"].to_pylist() for split in SPLITS}
+    rejected = read_table(CURATED / "rejected.parquet").to_pylist()
+    lonely = [row for row in rejected if row["reason"] == "label: of one train row only"]
+    assert len(lonely) > 5
+    assert {labels["train"].count(label) for label in labels["train"]} == {2}
+    assert len(labels["train"]) + len(labels["dev"]) + len(labels["test"]) + len(lonely) == 60
+
+
 def test_max_rows_keeps_its_choice_when_rows_are_added(recipe_here: dict[str, Any]) -> None:
     recipe_here["curate"]["sources"][0]["max_rows"] = 20
 

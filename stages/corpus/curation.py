@@ -14,7 +14,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from stages.corpus.expectations import Validator
-from stages.corpus.intake import KEPT, OVER_MAX_ROWS, Intake, Reasons, SourceToRead, take_in
+from stages.corpus.intake import KEPT, OVER_MAX_ROWS, Intake, Reasons, SourceToRead, reject_single_labels, take_in
 from stages.corpus.languages import LanguageCheck
 from stages.corpus.overlaps import Overlaps, Similarity
 from stages.corpus.profiles import Profile
@@ -85,6 +85,9 @@ def curate_sources(
     overlaps = Overlaps(intakes, across, similar, _new(working / "overlaps"))
     given_away = overlaps.reject_given_away(reasons)
     overlaps.reject_duplicates(reasons)
+    for intake in intakes:
+        if intake.origin["kind"] == "labelled":
+            reject_single_labels(intake, reasons, "train")
     validator, suites, profiles = Validator(), [], {}
     for source, intake in zip(_progress(sources, "write"), intakes, strict=True):
         kind, language = source.origin["kind"], source.origin["language"]

@@ -109,7 +109,7 @@ def take_in(
     if source.limits.max_rows is not None:
         _sample(intake, source.limits.max_rows, source.limits.seed)
     if source.origin["kind"] == "labelled":
-        _reject_single_labels(intake, reasons)
+        reject_single_labels(intake, reasons)
     return intake
 
 
@@ -222,17 +222,20 @@ def _rank(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8])
 
 
-def _reject_single_labels(intake: Intake, reasons: Reasons) -> None:
-    """A label of one row has no positive to be drawn with it."""
+def reject_single_labels(intake: Intake, reasons: Reasons, split: str | None = None) -> None:
+    """Reject the rows whose label no other row has, of all or of a split: they have no positive to be drawn with."""
+    among = intake.fates == KEPT
+    if split is not None:
+        among &= intake.splits == SPLITS.index(split)
     counts: Counter[str] = Counter()
     for where, table in intake.batches(["label"]):
-        counts.update(table.filter(intake.fates[where] == KEPT)["label"].to_pylist())
+        counts.update(table.filter(among[where])["label"].to_pylist())
         if len(counts) > MAX_LABELS:
             return
     single = {label for label, rows in counts.items() if rows == 1}
     if not single:
         return
-    number = reasons.number("label: of one row only")
+    number = reasons.number(f"label: of one {split} row only" if split else "label: of one row only")
     for where, table in intake.batches(["label"]):
         alone = np.array([label in single for label in table["label"].to_pylist()])
-        intake.fates[where][alone & (intake.fates[where] == KEPT)] = number
+        intake.fates[where][alone & among[where]] = number
