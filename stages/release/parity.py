@@ -20,7 +20,7 @@ from stages.release.files import write_json
 from stages.release.formats import FORMATS, NEEDED, Format, Kind
 from stages.release.samples import Samples
 
-# Consumers at a time: each spends half of its seconds importing, with one thread.
+# Consumers at a time, which share the threads: each spends half of its seconds importing, with one thread.
 AT_ONCE = 2
 
 Limits = Mapping[Kind, Mapping[str, float]]
@@ -39,8 +39,10 @@ def parity(release: Path, names: Sequence[str], samples: Samples, limits: Limits
         A report a format. One that cannot be read at all is not released either.
     """
 
+    share = max(1, threads // AT_ONCE)
+
     def judged(name: str) -> dict[str, Any]:
-        return _judged(release, FORMATS[name], samples, limits[FORMATS[name].kind], threads)
+        return _judged(release, FORMATS[name], samples, limits[FORMATS[name].kind], share)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return dict(zip(names, pool.map(judged, names), strict=True))
