@@ -38,7 +38,6 @@ def parity(release: Path, names: Sequence[str], samples: Samples, limits: Limits
     Returns:
         A report a format. One that cannot be read at all is not released either.
     """
-
     share = max(1, threads // AT_ONCE)
 
     def judged(name: str) -> dict[str, Any]:
