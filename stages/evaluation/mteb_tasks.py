@@ -32,8 +32,8 @@ from stages.metrics.lexical import bm25_rank
 
 # Of a task of ours, so that none is taken for one of mteb's.
 PREFIX = "Local"
-# Documents that a reranking task gives for each query.
-CANDIDATES = 20
+# Of a reranking task: its queries, and the documents of each; texts that are paired. mteb takes a millisecond for each.
+NUM_QUERIES, CANDIDATES, NUM_PAIRED = 100, 20, 200
 Make = Callable[[Path, str], AbsTask]
 
 
@@ -68,37 +68,47 @@ def bitext_tasks(curated: Path, sources: Sequence[str]) -> dict[str, AbsTask]:
 def _retrieval(curated: Path, source: str) -> AbsTask:
     rows = read_split(curated, "pairs", "test", [source])
     task = _task(AbsTaskRetrieval, "Retrieval", source, rows, "ndcg_at_10")
-    task.dataset = _search(rows, None)
+    task.dataset = _search(rows, range(len(rows)), None)
     return task
 
 
 def _reranking(curated: Path, source: str, k1: float, b: float) -> AbsTask:
     """BM25's candidates: a model under test should not have chosen what it ranks."""
     rows = read_split(curated, "pairs", "test", [source])
-    ranked = bm25_rank(rows["query"].to_pylist(), rows["document"].to_pylist(), CANDIDATES, k1, b)
-    for row, candidates in enumerate(ranked):
-        if row not in candidates:
-            candidates[-1] = row
-    chosen = f"each with the {ranked.shape[1]} best documents of BM25 (k1 {k1}, b {b}), its own in place of the last"
-    described = f"Held-out queries of {source}, {chosen} where it is not among them"
-    task = _task(AbsTaskRetrieval, "Reranking", source, rows, "map_at_1000", description=described)
-    task.dataset = _search(rows, {str(row): [str(one) for one in few] for row, few in enumerate(ranked.tolist())})
+    asked = sorted(_drawn(len(rows))[:NUM_QUERIES])
+    queries, documents = rows["query"].take(asked).to_pylist(), rows["document"].to_pylist()
+    ranked = bm25_rank(queries, documents, CANDIDATES, k1, b).tolist()
+    candidates = {row: few if row in few else [*few[:-1], row] for row, few in zip(asked, ranked, strict=True)}
+    described = (
+        f"{len(asked)} held-out queries of {source}, each with the {len(ranked[0])} best documents of BM25 (k1 {k1}, "
+        f"b {b}), its own in place of the last where it is not among them"
+    )
+    ranks = {"k_values": (1, 10, 1000)}  # of the seven that mteb would score at, the ones that it needs
+    task = _task(AbsTaskRetrieval, "Reranking", source, rows, "map_at_1000", description=described, **ranks)
+    task.dataset = _search(rows, asked, {str(row): [str(one) for one in few] for row, few in candidates.items()})
     return task
 
 
-def _search(rows: pa.Table, candidates: dict[str, list[str]] | None) -> dict[str, dict[str, dict[str, object]]]:
-    """Queries and documents as mteb has them, document i relevant to query i."""
-    names = [str(number) for number in range(len(rows))]
+def _search(
+    rows: pa.Table, asked: Sequence[int], candidates: dict[str, list[str]] | None
+) -> dict[str, dict[str, dict[str, object]]]:
+    """All documents, and the queries that are asked, as mteb has them; document i is relevant to query i."""
+    names, of_queries = ([str(row) for row in numbers] for numbers in (range(len(rows)), asked))
     return {
         "default": {
             "test": {
                 "corpus": Dataset.from_dict({"id": names, "text": rows["document"].to_pylist()}),
-                "queries": Dataset.from_dict({"id": names, "text": rows["query"].to_pylist()}),
-                "relevant_docs": {name: {name: 1} for name in names},
+                "queries": Dataset.from_dict({"id": of_queries, "text": rows["query"].take(list(asked)).to_pylist()}),
+                "relevant_docs": {name: {name: 1} for name in of_queries},
                 "top_ranked": candidates,
             }
         }
     }
+
+
+def _drawn(count: int) -> list[int]:
+    """All of so many rows in an order that is drawn once."""
+    return np.random.default_rng(0).permutation(count).tolist()
 
 
 def _similarity(curated: Path, source: str) -> AbsTask:
@@ -119,7 +129,7 @@ def _clustering(curated: Path, source: str) -> AbsTask:
 
 def _pair_classification(curated: Path, source: str) -> AbsTask:
     rows = read_split(curated, "labelled", "test", [source])
-    described = f"Held-out texts of {source}, each with one of its label, 1, and one of another, 0"
+    described = f"Up to {NUM_PAIRED} held-out texts of {source}, each with one of its label, 1, and one of another, 0"
     task = _task(AbsTaskPairClassification, "PairClassification", source, rows, "cosine_ap", description=described)
     texts = rows["text"].to_pylist()
     left, right, same = zip(*_partners(rows["label"].to_pylist()), strict=True)
@@ -129,10 +139,9 @@ def _pair_classification(curated: Path, source: str) -> AbsTask:
 
 
 def _partners(labels: Sequence[str]) -> list[tuple[int, int, int]]:
-    """Each row with the next of its label, and with the next of another, in an order drawn once: (row, row, same)."""
-    order = np.random.default_rng(0).permutation(len(labels)).tolist()
-    found = []
-    for place, row in enumerate(order):
+    """Rows, each with the next of its label and with the next of another, in the order drawn: (row, row, same)."""
+    order, found = _drawn(len(labels)), []
+    for place, row in enumerate(order[:NUM_PAIRED]):
         for same in (1, 0):
             others = chain(order[place + 1 :], order[:place])
             partner = next((one for one in others if (labels[one] == labels[row]) == bool(same)), None)

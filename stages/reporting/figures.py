@@ -91,14 +91,14 @@ def _precision_line(
 
 
 def doubling_axis(axes: Axes, measured: Iterable[int]) -> None:
-    """Doublings of equal width, a tick at each measured dimension or length, and at least ten points of height."""
+    """Doublings of equal width, a tick at each measured dimension or length, ten points of height or more up to 100."""
     axes.set_xscale("log", base=2)
     axes.xaxis.set_minor_locator(NullLocator())
     ticks = sorted(measured)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     low, high = axes.get_ylim()
     spare = max(0.0, 10.0 - (high - low)) / 2
-    axes.set_ylim(max(0.0, low - spare), high + spare)
+    axes.set_ylim(max(0.0, low - spare), min(100.0, high + spare))
 
 
 def over_base_plot(over_base: Mapping[str, Mapping[str, float | None]]) -> str:

@@ -39,7 +39,7 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
     Returns:
         An HTML document that requests nothing from anywhere.
     """
-    gates = [verdicts.gate(one) for one in about.get("gates") or []]
+    gates = verdicts.gates(about.get("gates") or [])
     precisions, compression = tables.compression(metrics)
     return render(
         "report.html.j2",
@@ -48,6 +48,7 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         introduction=_introduction(about),
         gates=gates,
         verdict=verdicts.verdict(gates, about.get("mode")),
+        tally=verdicts.tally(gates),
         changes=verdicts.changes(about.get("gates") or []),
         others=tables.MODELS,
         against=tables.against(metrics),

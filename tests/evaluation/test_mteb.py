@@ -135,17 +135,26 @@ def test_reranking_is_of_bm25s_candidates_and_the_right_document(
     similar = queries @ documents.T
     places = [sum(similar[row, int(one)] >= similar[row, row] for one in candidates[str(row)]) for row in range(12)]
     assert table["reranking"]["base"] == pytest.approx(np.mean(1 / np.array(places)), abs=1e-5)
+    monkeypatch.setattr("stages.evaluation.mteb_tasks.NUM_QUERIES", 5)
+    fewer = local_tasks(curated, {"retrieval": ["faq"]}, *BM25)["LocalReranking.faq"].dataset["default"]["test"]
+    assert (len(fewer["queries"]), len(fewer["corpus"])) == (5, 12)
+    assert fewer["top_ranked"] == {name: candidates[name] for name in fewer["relevant_docs"]}
     other = local_tasks(curated, {"retrieval": ["faq"]}, 1.2, 0.75)["LocalReranking.faq"]
     assert other.metadata.revision != task.metadata.revision
 
 
-def test_pairs_of_one_topic_and_of_two_are_told_apart_by_cosine(curated: Path, tmp_path: Path) -> None:
+def test_pairs_of_one_topic_and_of_two_are_told_apart_by_cosine(
+    curated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = local_tasks(curated, SOURCES, *BM25)["LocalPairClassification.topics"]
     pairs = task.dataset["default"]["test"]
     topic = dict(zip(texts(20, 7), ["copper", "malt"] * 10, strict=True))
     assert len(pairs) == 40
     assert pairs["labels"] == [int(topic[one["sentence1"]] == topic[one["sentence2"]]) for one in pairs]
     assert sum(pairs["labels"]) == 20
+    monkeypatch.setattr("stages.evaluation.mteb_tasks.NUM_PAIRED", 3)
+    fewer = local_tasks(curated, SOURCES, *BM25)["LocalPairClassification.topics"].dataset["default"]["test"]
+    assert fewer.to_list() == pairs.to_list()[:6]
     contenders = Drawn()
     table = benchmark({"base": MtebModel(contenders, "base", "a")}, {"pairs": task}, tmp_path)
     left, right = (contenders.embed("base", list(pairs[side]), "document", "") for side in ("sentence1", "sentence2"))

@@ -29,6 +29,13 @@ VERDICTS = [
     Verdict("clustering_over_champion", Figure(None, note="there is no champion"), Limits(low=-0.02)),
     Verdict("index_compatibility", Figure(0.5, 0.4, 0.6, 0.01), Limits(min=0.95, otherwise="warn")),
     Verdict("validation_failures", Figure(0.0), Limits(max=0)),
+    Verdict("formats_left_out", Figure(0.0), Limits(max=0)),
+]
+GATES_IN_ORDER = [
+    ("fail", "Binary retention"),
+    ("warning", "Index compatibility"),
+    ("pass", "Retrieval retention"),
+    ("not applicable", "Clustering over champion"),
 ]
 
 
@@ -170,7 +177,7 @@ def test_same_inputs_same_bytes(html: str) -> None:
 
 def test_failing_gate_is_told_in_text_with_figure_and_limit(html: str) -> None:
     text = Page(html).text
-    assert "Refused 1 of 6 gates: Binary retention is 79.96%, limit at least 80.00%." in text
+    assert "Refused 1 of 7 gates: Binary retention is 79.96%, limit at least 80.00%." in text
     assert "Warned of: Index compatibility is 50.0% (40.0% to 60.0%), limit at least 95.0%." in text
     assert "fail Binary retention 79.96% at least 80.00%" in text
     assert "pass Retrieval retention 87.0% 86.0% to 88.0% at least 85.0%" in text
@@ -180,6 +187,16 @@ def test_failing_gate_is_told_in_text_with_figure_and_limit(html: str) -> None:
     )
     assert "not applicable Clustering over champion there is no champion interval from" in text
     assert "pass Validation failures 0 at most 0" in text
+    assert "pass Formats left out 0 at most 0" in text
+    assert "Every gate 1 fail, 1 warning, 4 pass, 1 not applicable Result" in text
+    places = [text.index(f"{word} {label}") for word, label in GATES_IN_ORDER]
+    assert places == sorted(places)
+
+
+def test_gates_are_folded_away_where_all_is_well(html: str) -> None:
+    well = _about() | {"gates": [verdict.as_dict() for verdict in VERDICTS[:1]]}
+    assert "<details open>\n<summary>Every gate" in html
+    assert "<details>\n<summary>Every gate" in render_report({}, {}, well)
 
 
 def test_what_changed_since_the_champion(html: str) -> None:
