@@ -83,8 +83,8 @@ def _reranking(curated: Path, source: str, k1: float, b: float) -> AbsTask:
         f"{len(asked)} held-out queries of {source}, each with the {len(ranked[0])} best documents of BM25 (k1 {k1}, "
         f"b {b}), its own in place of the last where it is not among them"
     )
-    ranks = {"k_values": (1, 10, 1000)}  # of the seven that mteb would score at, the ones that it needs
-    task = _task(AbsTaskRetrieval, "Reranking", source, rows, "map_at_1000", description=described, **ranks)
+    ranks = (1, 10, 1000)  # of the seven that mteb would score at, the ones that it needs
+    task = _task(AbsTaskRetrieval, "Reranking", source, rows, "map_at_1000", description=described, k_values=ranks)
     task.dataset = _search(rows, asked, {str(row): [str(one) for one in few] for row, few in candidates.items()})
     return task
 
@@ -108,7 +108,7 @@ def _search(
 
 def _drawn(count: int) -> list[int]:
     """All of so many rows in an order that is drawn once."""
-    return np.random.default_rng(0).permutation(count).tolist()
+    return list(np.random.default_rng(0).permutation(count).tolist())
 
 
 def _similarity(curated: Path, source: str) -> AbsTask:
@@ -121,8 +121,15 @@ def _similarity(curated: Path, source: str) -> AbsTask:
 
 def _clustering(curated: Path, source: str) -> AbsTask:
     rows = read_split(curated, "labelled", "test", [source])
-    whole = {"max_fraction_of_documents_to_embed": None, "max_document_to_embed": None}
-    task = _task(AbsTaskClustering, "Clustering", source, rows, "v_measure", **whole)
+    task = _task(
+        AbsTaskClustering,
+        "Clustering",
+        source,
+        rows,
+        "v_measure",
+        max_fraction_of_documents_to_embed=None,
+        max_document_to_embed=None,
+    )
     task.dataset = {"default": DatasetDict(test=_dataset(rows, {"sentences": "text", "labels": "label"}))}
     return task
 
@@ -140,7 +147,8 @@ def _pair_classification(curated: Path, source: str) -> AbsTask:
 
 def _partners(labels: Sequence[str]) -> list[tuple[int, int, int]]:
     """Rows, each with the next of its label and with the next of another, in the order drawn: (row, row, same)."""
-    order, found = _drawn(len(labels)), []
+    order = _drawn(len(labels))
+    found: list[tuple[int, int, int]] = []
     for place, row in enumerate(order[:NUM_PAIRED]):
         for same in (1, 0):
             others = chain(order[place + 1 :], order[:place])
