@@ -40,10 +40,11 @@ def compression(
 
 def _searches(queries: np.ndarray, documents: np.ndarray, dim: int, int8_limit: float) -> dict[str, np.ndarray]:
     """The best ten documents or more [Q, R] of each query, by precision."""
-    floats, codes, bits = (
-        [stored(side, dim, precision, int8_limit) for side in (queries, documents)]
-        for precision in ("float32", "int8", "binary")
-    )
+
+    def sides(precision: str) -> tuple[np.ndarray, np.ndarray]:
+        return stored(queries, dim, precision, int8_limit), stored(documents, dim, precision, int8_limit)
+
+    floats, codes, bits = sides("float32"), sides("int8"), sides("binary")
     nearest = rank(*bits, CANDIDATES)[0]
     return {
         "float32": rank(*floats, 10)[0],
