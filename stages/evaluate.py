@@ -107,10 +107,11 @@ def _score_all(params: Params, contenders: "Contenders") -> Scores:
 
 
 def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, dict[str, float]]:
-    """What mteb says of the test rows, and of the tasks that the recipe names, of which the teacher has no vectors."""
+    """What mteb says of the test rows; the teacher has no vectors of bitext, nor of the tasks that the recipe names."""
     from stages.evaluation.benchmark import benchmark
     from stages.evaluation.mteb_models import ROUTED, MtebModel
-    from stages.evaluation.mteb_tasks import local_tasks, named_tasks
+    from stages.evaluation.mteb_named import named_tasks
+    from stages.evaluation.mteb_tasks import bitext_tasks, local_tasks
     from stages.training.tracking import digest
 
     base, adapters, teacher = (digest(folder)[:12] for folder in (release / "base", release / "adapters", EMBEDDED))
@@ -119,9 +120,11 @@ def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, 
         ROUTED: MtebModel(contenders, ROUTED, f"{base}-{adapters}-{params.engine.precision}"),
     }
     everyone = {"teacher": MtebModel(contenders, "teacher", teacher), **students}
-    local = local_tasks(CURATED, params.evaluate.sources.model_dump(by_alias=True))
-    named = named_tasks(params.evaluate.mteb.tasks, params.evaluate.mteb.folder)
-    return benchmark(everyone, local, MTEB) | benchmark(students, named, MTEB)
+    sources = params.evaluate.sources
+    local = local_tasks(CURATED, sources.model_dump(by_alias=True), params.evaluate.bm25.k1, params.evaluate.bm25.b)
+    others = bitext_tasks(CURATED, [*sources.retrieval, *sources.unseen])
+    others |= named_tasks(params.evaluate.mteb.tasks, params.evaluate.mteb.folder)
+    return benchmark(everyone, local, MTEB) | benchmark(students, others, MTEB)
 
 
 def _long(params: Params, release: Path) -> "LongScores":
@@ -189,8 +192,10 @@ def _evidence(params: Params, samples: "dict[str, dict[str, dict[str, Sample]]]"
 
 
 def _about(params: Params, contenders: "Contenders") -> dict[str, Any]:
+    from stages.evaluation.queries import queries_to_read
     from stages.training.tracking import git_state
 
+    sources = params.evaluate.sources
     lineage = json.loads((QUANTIZED / params.name / "lineage.json").read_text(encoding="utf-8"))
     silent = len(set(params.embed.prompts.values())) == 1
     notes = (
@@ -207,6 +212,7 @@ def _about(params: Params, contenders: "Contenders") -> dict[str, Any]:
         "student": _student(contenders),
         "sources": [{**one, **one["rows"]} for one in lineage["sources"]],
         "notes": notes,
+        "queries": queries_to_read(contenders, CURATED, [*sources.retrieval, *sources.unseen]),
     }
 
 

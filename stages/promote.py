@@ -229,13 +229,32 @@ def write_report(params: Params, verdicts: Sequence[Verdict], champion: "ModelVe
     from stages.reporting.report import render_report
 
     contents = json.loads(REPORT.read_text(encoding="utf-8"))
+    moved = champion_queries(champion) if champion else {}
+    known = contents["about"].get("queries", {})
     about = contents["about"] | {
         "mode": params.promote.mode,
         "gates": [one.as_dict() for one in verdicts],
         "champion": str(champion.version) if champion else None,
         "index": statement(verdicts),
+        "queries": {source: found | {"champion": moved.get(source)} for source, found in known.items()},
     }
     path.write_text(render_report(contents["metrics"], contents["curves"], about), encoding="utf-8")
+
+
+def champion_queries(champion: "ModelVersion") -> dict[str, dict[str, Any]]:
+    """Queries that moved most since the champion, by retrieval source of which it was evaluated on the same rows."""
+    from stages.evaluation.evidence import load_evidence
+    from stages.evaluation.queries import moved_queries
+
+    try:
+        theirs = champion_evidence(champion)
+    except Exception:  # an older release's: the gates beside the champion say what is wrong with it
+        return {}
+    if theirs is None:
+        return {}
+    ours, known = load_evidence(EVIDENCE), theirs.tests.get("retrieval", {})
+    same = [source for source, rows in ours.tests["retrieval"].items() if known.get(source) == rows]
+    return moved_queries(CURATED, {source: ours.vectors[source] for source in same}, theirs.vectors)
 
 
 def verdict_tags(mode: gates.Mode, summary: Mapping[str, float], verdicts: Sequence[Verdict]) -> dict[str, str | None]:

@@ -1,88 +1,114 @@
-"""Tasks of mteb: made of the curated test splits, or mteb's own by name.
+"""Tasks for mteb, made of the curated test splits.
 
-A task of ours carries the digest of its rows as its revision, so that mteb's cache never answers for other rows.
+A task carries the digest of its rows as its revision, so that mteb's cache never answers for other rows.
+Scored pairs make no pair classification: where a graded similarity turns into yes or no, nobody has said.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
-from mteb import get_benchmark, get_tasks
-from mteb.abstasks import AbsTask, AbsTaskClassification, AbsTaskClustering, AbsTaskRetrieval, AbsTaskSTS
+from mteb.abstasks import (
+    AbsTask,
+    AbsTaskBitextMining,
+    AbsTaskClassification,
+    AbsTaskClustering,
+    AbsTaskPairClassification,
+    AbsTaskRetrieval,
+    AbsTaskSTS,
+)
 from mteb.abstasks.task_metadata import TaskMetadata, TaskType
 from mteb.languages.iso_mappings import _get_iso1_to_iso3, _get_iso3_to_default_script
 
-from stages.corpus.locations import files_digest
+from stages.corpus.languages import UNDETERMINED, text_languages
 from stages.corpus.tables import read_split
+from stages.metrics.lexical import bm25_rank
 
 # Of a task of ours, so that none is taken for one of mteb's.
 PREFIX = "Local"
+# Of a reranking task: its queries, and the documents of each; texts that are paired. mteb takes a millisecond for each.
+NUM_QUERIES, CANDIDATES, NUM_PAIRED = 100, 20, 200
+Make = Callable[[Path, str], AbsTask]
 
 
-def local_tasks(curated: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, AbsTask]:
-    """A task for each source, by task of ours, on its test rows; a classifier is fitted on dev, as ours are.
+def local_tasks(curated: Path, sources: Mapping[str, Sequence[str]], k1: float, b: float) -> dict[str, AbsTask]:
+    """Tasks of each source, by task of ours, on its test rows; a classifier is fitted on dev, as ours are.
+
+    Args:
+        k1, b: of BM25, which finds the candidates of reranking.
 
     Returns:
         By their names, like `LocalRetrieval.wikipedia`.
     """
-    made = [_MAKERS[task](curated, source) for task, names in sources.items() for source in names]
+    searches = (_retrieval, partial(_reranking, k1=k1, b=b))
+    makers: dict[str, tuple[Make, ...]] = {
+        "retrieval": searches,
+        "unseen": searches,
+        "text-matching": (_similarity,),
+        "clustering": (_clustering, _pair_classification),
+        "classification": (_classification,),
+    }
+    made = [make(curated, source) for task, names in sources.items() for source in names for make in makers[task]]
     return {task.metadata.name: task for task in made}
 
 
-def named_tasks(names: Sequence[str], folder: Path | None) -> dict[str, AbsTask]:
-    """Tasks that mteb knows, by their names or those of its benchmarks.
-
-    Args:
-        folder: holds a data set a folder, in the hub's format under the last part of its name there; None: the hub.
-
-    Raises:
-        ValueError: mteb knows no task or benchmark of a name.
-        FileNotFoundError: `folder` lacks a task's.
-    """
-    tasks: dict[str, AbsTask] = {}
-    for name in names:
-        try:
-            found = list(get_benchmark(name))
-        except KeyError:
-            try:
-                found = list(get_tasks([name]))
-            except KeyError as error:
-                raise ValueError(f"evaluate.mteb.tasks: mteb knows no task or benchmark {name!r}: {error}") from error
-        tasks |= {task.metadata.name: task for task in found}
-    if folder is not None:
-        for task in tasks.values():
-            _read_from(task, folder)
-    return tasks
-
-
-def _read_from(task: AbsTask, folder: Path) -> None:
-    """Have a task read its rows from a local folder, and know it by the digest of what is there."""
-    here = folder / Path(task.metadata.dataset["path"]).name
-    if not here.is_dir():
-        raise FileNotFoundError(f"evaluate.mteb.folder: {here} is missing; {task.metadata.name} reads its rows there")
-    rows = files_digest(sorted(path for path in here.rglob("*") if path.is_file()))
-    dataset = {**task.metadata.dataset, "path": str(here), "revision": rows}
-    # A copy: the objects of a task share their class's metadata.
-    task.metadata = task.metadata.model_copy(update={"dataset": dataset})
+def bitext_tasks(curated: Path, sources: Sequence[str]) -> dict[str, AbsTask]:
+    """Bitext mining on the test rows of those sources whose pairs are in two languages; a subset a pair of them."""
+    tables = {source: read_split(curated, "pairs", "test", [source]) for source in sources}
+    made = [_bitext(source, rows) for source, rows in tables.items() if any(map(_is_pair, _codes(rows)))]
+    return {task.metadata.name: task for task in made}
 
 
 def _retrieval(curated: Path, source: str) -> AbsTask:
     rows = read_split(curated, "pairs", "test", [source])
-    names = [str(number) for number in range(len(rows))]
     task = _task(AbsTaskRetrieval, "Retrieval", source, rows, "ndcg_at_10")
-    task.dataset = {
+    task.dataset = _search(rows, range(len(rows)), None)
+    return task
+
+
+def _reranking(curated: Path, source: str, k1: float, b: float) -> AbsTask:
+    """BM25's candidates: a model under test should not have chosen what it ranks."""
+    rows = read_split(curated, "pairs", "test", [source])
+    asked = sorted(_drawn(len(rows))[:NUM_QUERIES])
+    queries, documents = rows["query"].take(asked).to_pylist(), rows["document"].to_pylist()
+    ranked = bm25_rank(queries, documents, CANDIDATES, k1, b).tolist()
+    candidates = {row: few if row in few else [*few[:-1], row] for row, few in zip(asked, ranked, strict=True)}
+    described = (
+        f"{len(asked)} held-out queries of {source}, each with the {len(ranked[0])} best documents of BM25 (k1 {k1}, "
+        f"b {b}), its own in place of the last where it is not among them"
+    )
+    ranks = (1, 10, 1000)  # of the seven that mteb would score at, the ones that it needs
+    task = _task(AbsTaskRetrieval, "Reranking", source, rows, "map_at_1000", description=described, k_values=ranks)
+    task.dataset = _search(rows, asked, {str(row): [str(one) for one in few] for row, few in candidates.items()})
+    return task
+
+
+def _search(
+    rows: pa.Table, asked: Sequence[int], candidates: dict[str, list[str]] | None
+) -> dict[str, dict[str, dict[str, object]]]:
+    """All documents, and the queries that are asked, as mteb has them; document i is relevant to query i."""
+    names, of_queries = ([str(row) for row in numbers] for numbers in (range(len(rows)), asked))
+    return {
         "default": {
             "test": {
                 "corpus": Dataset.from_dict({"id": names, "text": rows["document"].to_pylist()}),
-                "queries": Dataset.from_dict({"id": names, "text": rows["query"].to_pylist()}),
-                "relevant_docs": {name: {name: 1} for name in names},
-                "top_ranked": None,
+                "queries": Dataset.from_dict({"id": of_queries, "text": rows["query"].take(list(asked)).to_pylist()}),
+                "relevant_docs": {name: {name: 1} for name in of_queries},
+                "top_ranked": candidates,
             }
         }
     }
-    return task
+
+
+def _drawn(count: int) -> list[int]:
+    """All of so many rows in an order that is drawn once."""
+    return list(np.random.default_rng(0).permutation(count).tolist())
 
 
 def _similarity(curated: Path, source: str) -> AbsTask:
@@ -95,10 +121,40 @@ def _similarity(curated: Path, source: str) -> AbsTask:
 
 def _clustering(curated: Path, source: str) -> AbsTask:
     rows = read_split(curated, "labelled", "test", [source])
-    whole = {"max_fraction_of_documents_to_embed": None, "max_document_to_embed": None}
-    task = _task(AbsTaskClustering, "Clustering", source, rows, "v_measure", **whole)
+    task = _task(
+        AbsTaskClustering,
+        "Clustering",
+        source,
+        rows,
+        "v_measure",
+        max_fraction_of_documents_to_embed=None,
+        max_document_to_embed=None,
+    )
     task.dataset = {"default": DatasetDict(test=_dataset(rows, {"sentences": "text", "labels": "label"}))}
     return task
+
+
+def _pair_classification(curated: Path, source: str) -> AbsTask:
+    rows = read_split(curated, "labelled", "test", [source])
+    described = f"Up to {NUM_PAIRED} held-out texts of {source}, each with one of its label, 1, and one of another, 0"
+    task = _task(AbsTaskPairClassification, "PairClassification", source, rows, "cosine_ap", description=described)
+    texts = rows["text"].to_pylist()
+    left, right, same = zip(*_partners(rows["label"].to_pylist()), strict=True)
+    columns = {"sentence1": [texts[row] for row in left], "sentence2": [texts[row] for row in right], "labels": same}
+    task.dataset = {"default": DatasetDict(test=Dataset.from_dict(columns))}
+    return task
+
+
+def _partners(labels: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Rows, each with the next of its label and with the next of another, in the order drawn: (row, row, same)."""
+    order = _drawn(len(labels))
+    found: list[tuple[int, int, int]] = []
+    for place, row in enumerate(order[:NUM_PAIRED]):
+        for same in (1, 0):
+            others = chain(order[place + 1 :], order[:place])
+            partner = next((one for one in others if (labels[one] == labels[row]) == bool(same)), None)
+            found += [] if partner is None else [(row, partner, same)]
+    return found
 
 
 def _classification(curated: Path, source: str) -> AbsTask:
@@ -117,30 +173,46 @@ def _classification(curated: Path, source: str) -> AbsTask:
     return task
 
 
-_MAKERS: dict[str, Callable[[Path, str], AbsTask]] = {
-    "retrieval": _retrieval,
-    "unseen": _retrieval,
-    "text-matching": _similarity,
-    "clustering": _clustering,
-    "classification": _classification,
-}
+def _bitext(source: str, rows: pa.Table) -> AbsTask:
+    pairs = [code for code in _codes(rows) if _is_pair(code)]
+    rows = rows.filter(pc.is_in(rows["language"], pa.array(pairs)))
+    languages = {code: _languages([code]) for code in pairs}
+    task = _task(AbsTaskBitextMining, "BitextMining", source, rows, "f1", languages=languages)
+    columns = {"sentence1": "query", "sentence2": "document"}
+    task.dataset = {
+        code: DatasetDict(test=_dataset(rows.filter(pc.equal(rows["language"], code)), columns)) for code in pairs
+    }
+    return task
 
 
 def _task(
-    parent: type[AbsTask], kind: TaskType, source: str, rows: pa.Table, main_score: str, **attributes: object
+    parent: type[AbsTask],
+    kind: TaskType,
+    source: str,
+    rows: pa.Table,
+    main_score: str,
+    *,
+    description: str = "",
+    languages: Mapping[str, list[str]] | None = None,
+    **attributes: object,
 ) -> AbsTask:
-    """A loaded task of mteb's class `parent`, still without its rows."""
-    digest = hashlib.sha256()
+    """A loaded task of mteb's class `parent`, still without its rows.
+
+    Args:
+        description: says what decides its figures beside its rows.
+        languages: by subset; None where all rows are one.
+    """
+    digest = hashlib.sha256(description.encode())
     for column in rows.column_names:
         for value in rows[column].to_pylist():
             digest.update(f"{value}\0".encode())
     metadata = TaskMetadata(
         name=f"{PREFIX}{kind}.{source}",
-        description=f"Held-out rows of {source}",
+        description=description or f"Held-out rows of {source}",
         type=kind,
         dataset={"path": source, "revision": digest.hexdigest()[:16]},
         eval_splits=["test"],
-        eval_langs=sorted({_language(code) for code in rows["language"].unique().to_pylist()}),
+        eval_langs=_languages(_codes(rows)) if languages is None else dict(languages),
         main_score=main_score,
     )
     task = type(metadata.name, (parent,), {"metadata": metadata, **attributes})()
@@ -152,7 +224,16 @@ def _dataset(rows: pa.Table, columns: Mapping[str, str]) -> Dataset:
     return Dataset.from_dict({name: rows[column].to_pylist() for name, column in columns.items()})
 
 
-def _language(code: str) -> str:
-    """`en` as mteb writes it: `eng-Latn`."""
-    long = _get_iso1_to_iso3().get(code, code)
-    return f"{long}-{_get_iso3_to_default_script().get(long, 'Latn')}"
+def _codes(rows: pa.Table) -> list[str]:
+    return sorted(rows["language"].unique().to_pylist())
+
+
+def _is_pair(code: str) -> bool:
+    return len(text_languages(code)) == 2
+
+
+def _languages(codes: Sequence[str]) -> list[str]:
+    """The languages of `en` or `en-de` as mteb writes them: `eng-Latn`."""
+    known = {one for code in codes for one in text_languages(code)} - {UNDETERMINED}
+    long = [_get_iso1_to_iso3().get(one, one) for one in known]
+    return sorted(f"{one}-{_get_iso3_to_default_script().get(one, 'Latn')}" for one in long)

@@ -98,13 +98,13 @@ def score(task: str, contenders: Contenders, name: str, curated: Path, source: s
 
 
 def retrieval_vectors(
-    contenders: Contenders, curated: Path, sources: Sequence[str]
+    contenders: Contenders, curated: Path, sources: Sequence[str], name: str = "retrieval"
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The retrieval adapter's vectors of test queries and documents, by source and side."""
+    """A contender's vectors of test queries and documents, the retrieval adapter's by itself, by source and side."""
     vectors = {}
     for source in sources:
         pairs = read_split(curated, "pairs", "test", [source])
         vectors[source] = {
-            side: contenders.embed("retrieval", pairs[side].to_pylist(), side, source) for side in ("query", "document")
+            side: contenders.embed(name, pairs[side].to_pylist(), side, source) for side in ("query", "document")
         }
     return vectors

@@ -19,7 +19,7 @@ from stages.reporting.svg import INK, MUTED, SERIES, STYLE, canvas, to_svg
 
 WIDTH = 440  # CSS pixels: readable on a phone without zoom, and two fit beside each other on a desktop
 PHASE_WIDTH = 320
-MARKERS = ("o", "s", "^", "D")
+MARKERS = ("o", "s", "^", "D", "v")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 FEW_POINTS = 20  # up to here each point gets a marker
 MAX_POINTS = 160  # of one line: half of the panel's pixels
@@ -60,7 +60,7 @@ def truncation_curve(compression: Mapping[str, Mapping[str, float]], teacher: fl
     """
     tips: dict[str, str] = {}
     with matplotlib.rc_context(STYLE):
-        figure = canvas(WIDTH, 310)
+        figure = canvas(WIDTH, 340)
         axes = figure.subplots()
         for number, (precision, by_dimension) in enumerate(compression.items()):
             _precision_line(axes, number, precision, by_dimension, tips)
@@ -82,22 +82,23 @@ def _precision_line(
     """Draw one precision as a line, and each measurement as a marker with its own tip."""
     colour, marker, dash = SERIES[number], MARKERS[number], DASHES[number]
     points = sorted((int(dimension), value * 100) for dimension, value in by_dimension.items())
-    axes.plot(*coordinates(points), color=colour, linestyle=dash, marker=marker, markersize=6, label=precision)
+    label = precision.replace("_", " ")
+    axes.plot(*coordinates(points), color=colour, linestyle=dash, marker=marker, markersize=6, label=label)
     for dimension, value in points:
         gid = f"{precision}-{dimension}"
         axes.plot([dimension], [value], color=colour, marker=marker, markersize=6, gid=gid, clip_on=False)
-        tips[gid] = f"{precision}, {dimension} dimensions: {formats.fixed(value)}"
+        tips[gid] = f"{label}, {dimension} dimensions: {formats.fixed(value)}"
 
 
 def doubling_axis(axes: Axes, measured: Iterable[int]) -> None:
-    """Doublings of equal width, a tick at each measured dimension or length, and at least ten points of height."""
+    """Doublings of equal width, a tick at each measured dimension or length, ten points of height or more up to 100."""
     axes.set_xscale("log", base=2)
     axes.xaxis.set_minor_locator(NullLocator())
     ticks = sorted(measured)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     low, high = axes.get_ylim()
     spare = max(0.0, 10.0 - (high - low)) / 2
-    axes.set_ylim(max(0.0, low - spare), high + spare)
+    axes.set_ylim(max(0.0, low - spare), min(100.0, high + spare))
 
 
 def over_base_plot(over_base: Mapping[str, Mapping[str, float | None]]) -> str:

@@ -16,7 +16,7 @@ COSINE_DECIMALS = 4
 
 # The last word of a figure's name tells its unit; a name without one of these is a score or a share.
 UNITS = {"bytes": "bytes", "dimensions": "dimensions", "megabytes": "MB", "seconds": "s", "speedup": TIMES}
-COUNTED = ("failures", "allowed")  # last words of names of counts
+COUNTED = ("failures", "allowed", "left_out")  # ends of names of counts
 SPELLINGS = {"bm25": "BM25", "gor": "GOR", "nce": "NCE", "ndcg": "nDCG", "cosent": "CoSENT"}
 
 

@@ -7,7 +7,7 @@ import matplotlib
 from markupsafe import Markup
 
 from stages.reporting import formats
-from stages.reporting.figures import DASHES, MARKERS, WIDTH, coordinates, doubling_axis, finish, legend
+from stages.reporting.figures import DASHES, MARKERS, PHASE_WIDTH, coordinates, doubling_axis, finish, legend
 from stages.reporting.svg import SERIES, STYLE, canvas, to_svg
 
 # Title, metric, what is asked.
@@ -66,12 +66,13 @@ def length_curve(key: str, lines: list[Line]) -> str:
     title, metric, _ = TASKS[key]
     tips: dict[str, str] = {}
     with matplotlib.rc_context(STYLE):
-        figure = canvas(WIDTH, 310)
+        figure = canvas(PHASE_WIDTH, 290)
         axes = figure.subplots()
         for number, line in enumerate(lines):
             look: dict[str, Any] = {"color": SERIES[line.model], "marker": MARKERS[line.theta % len(MARKERS)]}
+            short = line.label.replace("theta", "\u03b8")
             points = sorted((float(length), value * 100) for length, value in line.by_length.items())
-            axes.plot(*coordinates(points), **look, linestyle=DASHES[line.theta % len(DASHES)], label=line.label)
+            axes.plot(*coordinates(points), **look, linestyle=DASHES[line.theta % len(DASHES)], label=short)
             for length, value in points:
                 gid = f"{number}-{length:.0f}"
                 axes.plot([length], [value], **look, gid=gid, clip_on=False)

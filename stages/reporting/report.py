@@ -32,13 +32,14 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         metrics: Scores of 0 to 1: `summary`, an entry a task, `unseen`, `long`, `comparisons`, `compression`,
             `compression_kept`, `weights_int8`, `mteb` (by task and model).
         curves: Training phase to its logged rows, each with `step` and any of the losses and `dev*` metrics.
-        about: `name`, `created`, `git_sha`, `recipe`, `teacher`, `student`, `sources`, `notes`; of promote:
-            `gates`, their `mode`, the `champion` and what is to be said of its `index`.
+        about: `name`, `created`, `git_sha`, `recipe`, `teacher`, `student`, `sources`, `notes`, and by
+            retrieval source the `queries` to read; of promote: `gates`, their `mode`, the `champion` and what is to
+            be said of its `index`.
 
     Returns:
         An HTML document that requests nothing from anywhere.
     """
-    gates = [verdicts.gate(one) for one in about.get("gates") or []]
+    gates = verdicts.gates(about.get("gates") or [])
     precisions, compression = tables.compression(metrics)
     return render(
         "report.html.j2",
@@ -47,6 +48,7 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         introduction=_introduction(about),
         gates=gates,
         verdict=verdicts.verdict(gates, about.get("mode")),
+        tally=verdicts.tally(gates),
         changes=verdicts.changes(about.get("gates") or []),
         others=tables.MODELS,
         against=tables.against(metrics),
@@ -54,6 +56,7 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         differences=tables.differences(metrics),
         over_base_figure=_over_base_figure(metrics),
         results=tables.results(metrics),
+        queries=about.get("queries") or {},
         mteb=metrics.get("mteb") or {},
         long=lengths.long_tasks(metrics.get("long") or {}),
         precisions=precisions,

@@ -223,6 +223,6 @@ def compression(metrics: Mapping[str, Any]) -> tuple[list[str], list[tuple[int, 
 
 
 def vector_bytes(precision: str, dimension: int) -> int:
-    """Bytes of one stored embedding: 32, 8 or 1 bits a dimension."""
-    bits = {"float32": 32, "int8": 8, "binary": 1}[precision]
+    """Bytes of one stored document: 32, 8 or 1 bits a dimension, however it is searched."""
+    bits = {"float32": 32, "int8": 8, "binary": 1}[precision.partition("_")[0]]
     return -(-dimension * bits // 8)

@@ -1,5 +1,6 @@
 """The gates of a release in words: the verdict over all of them, each one, and what changed since the champion."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,7 +8,8 @@ from stages.reporting import formats
 
 Verdict = Mapping[str, Any]  # of `stages.metrics.gates`: metric, figure, low, high, min, max, least_low, note, verdict
 MARKS = {"passed": "passed", "refused": "failed", "warned": "warned", "not applicable": "none"}
-WORDS = {"passed": "pass", "refused": "fail", "warned": "warning", "not applicable": "not applicable"}
+# In the order in which they are shown.
+WORDS = {"refused": "fail", "warned": "warning", "passed": "pass", "not applicable": "not applicable"}
 BESIDE = "_over_champion"
 
 
@@ -32,6 +34,17 @@ class Change(NamedTuple):
     high: float | None
     p: float | None
     verdict: str
+
+
+def gates(verdicts: Sequence[Verdict]) -> list[Gate]:
+    """The gates in words: what was refused first, then what was warned of, what does not apply last."""
+    order = list(WORDS.values())
+    return sorted(map(gate, verdicts), key=lambda one: order.index(one.word))
+
+
+def tally(gates: Sequence[Gate]) -> str:
+    """How many gates say what: `1 fail, 4 pass`."""
+    return ", ".join(f"{number} {word}" for word, number in Counter(one.word for one in gates).items())
 
 
 def gate(one: Verdict) -> Gate:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.evaluation.compression import compression, stored
+from stages.evaluation.compression import compression, rescored, stored
 from stages.evaluation.tasks import ranking_score
 from stages.metrics.lexical import bm25_rank
 from stages.metrics.samples import Mean, figure
@@ -40,6 +40,32 @@ def test_identical_sides_are_found_at_every_precision(vectors: np.ndarray) -> No
     assert table["float32", "8"] == table["float32", "16"] == 1.0
     assert table["int8", "16"] == pytest.approx(1.0)
     assert table["binary", "8"] < table["binary", "16"] <= 1.0  # 40 texts share 8 bits more often than 16
+
+
+def test_float_queries_see_what_bits_do_not() -> None:
+    queries = np.array([[0.9, 0.1, 0.1, -0.1], [-0.9, -0.1, -0.1, 0.1]])
+    documents = np.array([[0.9, -0.2, -0.3, -0.1], [-0.9, 0.2, 0.3, -0.1]])  # bits + - - - and - + + -
+    # Query 0 has 2 bits of document 0 and 3 of document 1; weighted, .8 and -.6. Query 1 is its opposite.
+    scored = compression({"one": (queries, documents)}, [4], {"4": 1.0})
+    table = {precision: figure(by_source["one"]) for (precision, _), by_source in scored.items()}
+    assert table["binary"] == pytest.approx(1 / np.log2(3))
+    assert table["binary_float_queries"] == table["binary_rescored"] == table["float32"] == table["int8"] == 1.0
+
+
+def test_rescoring_orders_candidates_and_adds_none() -> None:
+    queries = np.array([[0.5, 0.2], [-0.5, 0.1]])
+    documents = np.array([[1, 1], [1, -1], [-1, 1], [1, 1]], dtype=np.int8)
+    # Query 0 gives .7, .3, -.3, .7 and query 1 -.4, -.6, .6, -.4; document 2 is no candidate of query 0.
+    candidates = np.array([[1, 3, 0], [0, 1, 2]])
+    assert rescored(queries, documents, candidates).tolist() == [[3, 0, 1], [2, 0, 1]]
+
+
+def test_only_the_candidates_of_bits_are_rescored(vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.evaluation.compression.CANDIDATES", 1)
+    scored = compression({"one": (vectors, vectors[:, ::-1])}, [16], {"16": 1.0})
+    table = {precision: by_source["one"] for (precision, _), by_source in scored.items()}
+    np.testing.assert_array_equal(table["binary_rescored"].arrays()["scores"], table["binary"].arrays()["scores"])
+    assert figure(table["binary_rescored"]) != figure(table["binary_float_queries"])
 
 
 def test_ranking_score_counts_document_i_for_query_i() -> None:

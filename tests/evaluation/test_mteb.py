@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from mteb.abstasks import AbsTask
 from sentence_transformers import SentenceTransformer
+from sklearn.metrics import average_precision_score, f1_score
 
 from stages.corpus.tables import SCHEMAS, write_table
 from stages.evaluation.benchmark import benchmark
 from stages.evaluation.mteb_models import ROUTED, MtebModel
-from stages.evaluation.mteb_tasks import local_tasks, named_tasks
+from stages.evaluation.mteb_named import named_tasks
+from stages.evaluation.mteb_tasks import bitext_tasks, local_tasks
 from stages.evaluation.tasks import ranking_score
+from stages.metrics.lexical import bm25_rank
 from stages.metrics.retrieval import rank
 from stages.metrics.similarity import spearman
 from tests.conftest import WORDS
@@ -26,6 +29,7 @@ SOURCES = {
     "clustering": ["topics"],
     "classification": ["topics"],
 }
+BM25 = (1.5, 0.75)
 ORIGIN = {"entity": "", "language": "en", "license": "MIT"}
 
 
@@ -49,7 +53,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(folder: Path, kind: str, split: str, source: str, columns: dict[str, list]) -> None:
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     origin = {**ORIGIN, "source": source}
-    table = [{"id": str(number), **row, **origin} for number, row in enumerate(rows)]
+    table = [{"id": str(number), **origin, **row} for number, row in enumerate(rows)]
     write_table(folder / kind / f"{split}.parquet", table, SCHEMAS[kind])
 
 
@@ -78,7 +82,7 @@ class Merged:
 
 def test_its_figures_are_ours(curated: Path, tmp_path: Path) -> None:
     contenders = Drawn()
-    table = benchmark({"base": MtebModel(contenders, "base", "a")}, local_tasks(curated, SOURCES), tmp_path)
+    table = benchmark({"base": MtebModel(contenders, "base", "a")}, local_tasks(curated, SOURCES, *BM25), tmp_path)
     queries, documents = (
         contenders.embed("base", texts(12, s), side, "") for s, side in ((1, "query"), (2, "document"))
     )
@@ -89,26 +93,95 @@ def test_its_figures_are_ours(curated: Path, tmp_path: Path) -> None:
     assert table["LocalSTS.graded"]["base"] == pytest.approx(spearman(left, right, graded), abs=1e-6)
     assert set(table) == {
         "LocalRetrieval.faq",
+        "LocalReranking.faq",
         "LocalSTS.graded",
         "LocalClustering.topics",
+        "LocalPairClassification.topics",
         "LocalClassification.topics",
     }
 
 
 def test_a_task_goes_through_its_adapter_and_a_query_is_a_query(curated: Path, tmp_path: Path) -> None:
     contenders = Drawn()
-    benchmark({ROUTED: MtebModel(contenders, ROUTED, "a")}, local_tasks(curated, SOURCES), tmp_path)
+    benchmark({ROUTED: MtebModel(contenders, ROUTED, "a")}, local_tasks(curated, SOURCES, *BM25), tmp_path)
     assert set(contenders.asked) == {
         ("retrieval", "query", "faq"),
         ("retrieval", "document", "faq"),
         ("text-matching", "document", "graded"),
+        ("text-matching", "document", "topics"),
         ("clustering", "document", "topics"),
         ("classification", "document", "topics"),
     }
 
 
+def test_reranking_is_of_bm25s_candidates_and_the_right_document(
+    curated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.evaluation.mteb_tasks.CANDIDATES", 4)
+    task = local_tasks(curated, {"retrieval": ["faq"]}, *BM25)["LocalReranking.faq"]
+    candidates = task.dataset["default"]["test"]["top_ranked"]
+    found = bm25_rank(texts(12, 1), texts(12, 2), 4, *BM25).tolist()
+    missed = [row for row in range(12) if row not in found[row]]
+    assert 0 < len(missed) < 12
+    for row, few in enumerate(found):
+        expected = [*few[:3], row] if row in missed else few
+        assert candidates[str(row)] == [str(one) for one in expected]
+    assert "4 best documents of BM25 (k1 1.5, b 0.75)" in task.metadata.description
+    contenders = Drawn()
+    table = benchmark({"base": MtebModel(contenders, "base", "a")}, {"reranking": task}, tmp_path)
+    queries, documents = (
+        contenders.embed("base", texts(12, s), side, "") for s, side in ((1, "query"), (2, "document"))
+    )
+    similar = queries @ documents.T
+    places = [sum(similar[row, int(one)] >= similar[row, row] for one in candidates[str(row)]) for row in range(12)]
+    assert table["reranking"]["base"] == pytest.approx(np.mean(1 / np.array(places)), abs=1e-5)
+    monkeypatch.setattr("stages.evaluation.mteb_tasks.NUM_QUERIES", 5)
+    fewer = local_tasks(curated, {"retrieval": ["faq"]}, *BM25)["LocalReranking.faq"].dataset["default"]["test"]
+    assert (len(fewer["queries"]), len(fewer["corpus"])) == (5, 12)
+    assert fewer["top_ranked"] == {name: candidates[name] for name in fewer["relevant_docs"]}
+    other = local_tasks(curated, {"retrieval": ["faq"]}, 1.2, 0.75)["LocalReranking.faq"]
+    assert other.metadata.revision != task.metadata.revision
+
+
+def test_pairs_of_one_topic_and_of_two_are_told_apart_by_cosine(
+    curated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = local_tasks(curated, SOURCES, *BM25)["LocalPairClassification.topics"]
+    pairs = task.dataset["default"]["test"]
+    topic = dict(zip(texts(20, 7), ["copper", "malt"] * 10, strict=True))
+    assert len(pairs) == 40
+    assert pairs["labels"] == [int(topic[one["sentence1"]] == topic[one["sentence2"]]) for one in pairs]
+    assert sum(pairs["labels"]) == 20
+    monkeypatch.setattr("stages.evaluation.mteb_tasks.NUM_PAIRED", 3)
+    fewer = local_tasks(curated, SOURCES, *BM25)["LocalPairClassification.topics"].dataset["default"]["test"]
+    assert fewer.to_list() == pairs.to_list()[:6]
+    contenders = Drawn()
+    table = benchmark({"base": MtebModel(contenders, "base", "a")}, {"pairs": task}, tmp_path)
+    left, right = (contenders.embed("base", list(pairs[side]), "document", "") for side in ("sentence1", "sentence2"))
+    ours = average_precision_score(pairs["labels"], (left * right).sum(axis=1))
+    assert table["pairs"]["base"] == pytest.approx(ours, abs=1e-5)
+
+
+def test_pairs_in_two_languages_are_mined_by_the_text_matching_adapter(curated: Path, tmp_path: Path) -> None:
+    same, others = texts(6, 8), texts(6, 9)
+    columns = {"query": [*same, *same], "document": [*same, *others], "language": ["en-de"] * 6 + ["en-pt-BR"] * 6}
+    write(tmp_path / "curated", "pairs", "test", "programs", columns)
+    assert bitext_tasks(curated, ["faq"]) == {}
+    (task,) = bitext_tasks(tmp_path / "curated", ["programs"]).values()
+    assert task.metadata.eval_langs == {"en-de": ["deu-Latn", "eng-Latn"], "en-pt-BR": ["eng-Latn", "por-Latn"]}
+    contenders = Drawn()
+    table = benchmark({ROUTED: MtebModel(contenders, ROUTED, "a")}, {"bitext": task}, tmp_path)
+    assert set(contenders.asked) == {("text-matching", "document", "programs")}
+    left, right = (contenders.embed("text-matching", side, "document", "") for side in (same, others))
+    portuguese = f1_score(np.arange(6), (left @ right.T).argmax(axis=1), average="weighted", zero_division=0)
+    assert portuguese < 1  # German is the same as English here, and all found
+    assert table["bitext"][ROUTED] == pytest.approx((1 + portuguese) / 2, abs=1e-5)
+    retrieval = local_tasks(tmp_path / "curated", {"retrieval": ["programs"]}, *BM25)["LocalRetrieval.programs"]
+    assert retrieval.metadata.eval_langs == ["deu-Latn", "eng-Latn", "por-Latn"]
+
+
 def test_a_merged_folder_scores_the_same_from_outside(curated: Path, tiny_release: Path, tmp_path: Path) -> None:
-    tasks = local_tasks(curated, SOURCES)
+    tasks = local_tasks(curated, SOURCES, *BM25)
     merged = Merged(tiny_release / "merged")
     ours = benchmark({ROUTED: MtebModel(merged, ROUTED, "a")}, tasks, tmp_path)
     for name, adapter in (("LocalRetrieval.faq", "retrieval"), ("LocalSTS.graded", "text-matching")):
@@ -128,14 +201,14 @@ def fresh(task: AbsTask) -> AbsTask:
 def test_nothing_is_scored_twice_and_nothing_stale_is_taken(curated: Path, tmp_path: Path) -> None:
     sources = {"retrieval": ["faq"]}
     first, again, other_model, other_rows = Drawn(), Drawn(), Drawn(), Drawn()
-    benchmark({"base": MtebModel(first, "base", "a")}, local_tasks(curated, sources), tmp_path / "cache")
-    benchmark({"base": MtebModel(again, "base", "a")}, local_tasks(curated, sources), tmp_path / "cache")
-    benchmark({"base": MtebModel(other_model, "base", "b")}, local_tasks(curated, sources), tmp_path / "cache")
-    assert (len(first.asked), len(again.asked), len(other_model.asked)) == (24, 0, 24)
+    benchmark({"base": MtebModel(first, "base", "a")}, local_tasks(curated, sources, *BM25), tmp_path / "cache")
+    benchmark({"base": MtebModel(again, "base", "a")}, local_tasks(curated, sources, *BM25), tmp_path / "cache")
+    benchmark({"base": MtebModel(other_model, "base", "b")}, local_tasks(curated, sources, *BM25), tmp_path / "cache")
+    assert (len(first.asked), len(again.asked), len(other_model.asked)) == (48, 0, 48)
     write(tmp_path / "curated", "pairs", "test", "faq", {"query": texts(9, 1), "document": texts(9, 2)})
-    changed = local_tasks(tmp_path / "curated", sources)
+    changed = local_tasks(tmp_path / "curated", sources, *BM25)
     benchmark({"base": MtebModel(other_rows, "base", "a")}, changed, tmp_path / "cache")
-    assert len(other_rows.asked) == 18
+    assert len(other_rows.asked) == 36
 
 
 def test_mtebs_own_tasks_are_read_from_folders_in_the_hubs_format(

@@ -21,6 +21,7 @@ MEASURES = {
 }
 
 
+ARABIC = {"query": "\u0645\u0627 \u0647\u0630\u0627", "document": "\u0642\u0628\u0639\u0629", "instead": "1 <b>"}
 VERDICTS = [
     Verdict("retrieval_retention", Figure(0.87, 0.86, 0.88, 0.01), Limits(min=0.85)),
     Verdict("binary_retention", Figure(0.7996), Limits(min=0.8)),
@@ -28,6 +29,13 @@ VERDICTS = [
     Verdict("clustering_over_champion", Figure(None, note="there is no champion"), Limits(low=-0.02)),
     Verdict("index_compatibility", Figure(0.5, 0.4, 0.6, 0.01), Limits(min=0.95, otherwise="warn")),
     Verdict("validation_failures", Figure(0.0), Limits(max=0)),
+    Verdict("formats_left_out", Figure(0.0), Limits(max=0)),
+]
+GATES_IN_ORDER = [
+    ("fail", "Binary retention"),
+    ("warning", "Index compatibility"),
+    ("pass", "Retrieval retention"),
+    ("not applicable", "Clustering over champion"),
 ]
 
 
@@ -60,6 +68,8 @@ def _metrics() -> dict[str, Any]:
             "float32": {"32": 0.30, "64": 0.40, "128": 0.48, "256": 0.50},
             "int8": {"32": 0.29, "256": 0.495},
             "binary": {"32": 0.10, "256": 0.42},
+            "binary_float_queries": {"256": 0.46},
+            "binary_rescored": {"256": 0.455},
         },
         "compression_kept": {"binary": {"256": {"figure": 0.84, "low": 0.81, "high": 0.87}}},
         "comparisons": {
@@ -102,6 +112,15 @@ def _about() -> dict[str, Any]:
         "gates": [verdict.as_dict() for verdict in VERDICTS],
         "sources": [{"name": "wikipedia", "kind": "pairs", "language": "en", "license": "CC BY-SA 4.0", "train": 1234}],
         "notes": ["The teacher takes no instructions."],
+        "queries": {
+            "wikipedia": {
+                "queries": 1200,
+                "missed": 30,
+                "worst": [{"query": "what is it", "document": "a hat", "instead": "a bat", "rank": 41}],
+                "base": {"improved": [], "fell": [{**ARABIC, "rank": 2, "before": 1}]},
+                "champion": {"improved": [{**ARABIC, "rank": 1, "before": 1204}], "fell": []},
+            }
+        },
     }
 
 
@@ -158,7 +177,7 @@ def test_same_inputs_same_bytes(html: str) -> None:
 
 def test_failing_gate_is_told_in_text_with_figure_and_limit(html: str) -> None:
     text = Page(html).text
-    assert "Refused 1 of 6 gates: Binary retention is 79.96%, limit at least 80.00%." in text
+    assert "Refused 1 of 7 gates: Binary retention is 79.96%, limit at least 80.00%." in text
     assert "Warned of: Index compatibility is 50.0% (40.0% to 60.0%), limit at least 95.0%." in text
     assert "fail Binary retention 79.96% at least 80.00%" in text
     assert "pass Retrieval retention 87.0% 86.0% to 88.0% at least 85.0%" in text
@@ -168,6 +187,16 @@ def test_failing_gate_is_told_in_text_with_figure_and_limit(html: str) -> None:
     )
     assert "not applicable Clustering over champion there is no champion interval from" in text
     assert "pass Validation failures 0 at most 0" in text
+    assert "pass Formats left out 0 at most 0" in text
+    assert "Every gate 1 fail, 1 warning, 4 pass, 1 not applicable Result" in text
+    places = [text.index(f"{word} {label}") for word, label in GATES_IN_ORDER]
+    assert places == sorted(places)
+
+
+def test_gates_are_folded_away_where_all_is_well(html: str) -> None:
+    well = _about() | {"gates": [verdict.as_dict() for verdict in VERDICTS[:1]]}
+    assert "<details open>\n<summary>Every gate" in html
+    assert "<details>\n<summary>Every gate" in render_report({}, {}, well)
 
 
 def test_what_changed_since_the_champion(html: str) -> None:
@@ -203,13 +232,25 @@ def test_headline_results_and_compression(html: str) -> None:
     assert "Clustering, V-measure not higher, no interval 45.0 50.0 \u22121.2" in text
     assert "Retrieval \u2013 +10.0 \u22121.0 to +20.0 \u2013 +5.0 +3.0 to +7.0 \u2013" in text
     assert "Base, stage 1 45.0 90.0 81.8% 79.0% to 85.0%" in text
-    assert "256 50.0 100.0% · 1,024 B 49.5 99.0% · 256 B 42.0 84.0% · 32 B 81.0% to 87.0%" in text
+    assert "256 50.0 100.0% · 1,024 B 49.5 99.0% · 256 B 42.0 84.0% · 32 B 81.0% to 87.0% 46.0 92.0% · 32 B" in text
+    assert "Dimensions float32 int8 binary binary float queries binary rescored" in text
     assert "64 40.0 80.0% · 256 B \u2013" in text
     assert "Adapter, retrieval 60.0 \u2013 75.0% 60.0" in text  # of sources that nothing was trained on
     assert "Needles, nDCG@1 512 tokens 1,024 tokens After, theta 10,000 40.0 20.0" in text
     assert "Task Teacher Base Adapters LocalRetrieval.wikipedia 61.0 51.0 56.0 SciFact \u2013 31.0 33.0" in text
     assert "adapt.retrieval.temperature 0.02" in text
     assert "Made 2026-03-01 11:34 UTC" in text
+
+
+def test_queries_to_read_are_shown_whichever_way_their_script_runs(html: str) -> None:
+    text = Page(html).text
+    assert "wikipedia 30 of 1,200 queries have their document below rank 10" in text
+    assert "Worst Rank Query Its document Ranked first instead 41 what is it a hat a bat" in text
+    assert f"Fell most against the base Rank Query Its document Ranked first now 1 \u2192 2 {ARABIC['query']}" in text
+    assert "Improved most over champion 4 Rank Query Its document Ranked first before 1,204 \u2192 1" in text
+    assert "Improved most over the base" not in text
+    assert f'<td dir="auto" data-label="Query">{ARABIC["query"]}</td>' in html
+    assert html.count('<td dir="auto"') == 9
 
 
 def test_sections_come_in_the_agreed_order(html: str) -> None:
@@ -220,6 +261,7 @@ def test_sections_come_in_the_agreed_order(html: str) -> None:
         "champion",
         "over-base",
         "results",
+        "queries",
         "mteb",
         "long",
         "compression",
@@ -288,6 +330,8 @@ def test_every_text_is_escaped() -> None:
     about["sources"] = [dict.fromkeys(("name", "kind", "language", "license"), evil)]
     about["gates"][1] |= {"metric": evil, "note": evil}
     about["index"] = about["champion"] = evil
+    row = dict.fromkeys(("query", "document", "instead"), evil) | {"rank": 3, "before": 1}
+    about["queries"][evil] = {"queries": 1, "missed": 0, "worst": [row], "base": {"fell": [row]}}
     html = render_report(metrics, {evil: [{"step": 1, evil: 2.0}]}, about)
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)" in html
@@ -307,7 +351,8 @@ def _marks(figure: str) -> dict[str, tuple[float, float]]:
 def test_truncation_curve_draws_each_measurement_at_its_place() -> None:
     figure = figures.truncation_curve(_metrics()["compression"], 0.6)
     marks = _marks(figure)
-    assert len(marks) == 8
+    assert len(marks) == 10
+    assert "binary float queries, 256 dimensions: 46.0" in marks
     x32, y32 = marks["float32, 32 dimensions: 30.0"]
     x64, y64 = marks["float32, 64 dimensions: 40.0"]
     x128, _ = marks["float32, 128 dimensions: 48.0"]
