@@ -43,7 +43,8 @@ def test_a_damaged_object_is_found_before_it_is_read_and_its_stage_runs_again(pr
     for one in damaged:
         damage(one)
     with workspace(project, "one", "HEAD") as space:
-        assert remove_damaged(space.folder) == ["data/curated.txt", "data/evaluated/metrics.json"]
+        # The adapters' copies are the same object as data/curated.txt, which is named after one of them.
+        assert remove_damaged(space.folder) == ["data/clustering.txt", "data/evaluated/metrics.json"]
         stale = {stage.name for stage in read_pipeline(space.folder, has_remote=False) if stage.reasons}
         assert stale >= {"curate", "evaluate"}
         check_out(space.folder)
@@ -57,7 +58,7 @@ def test_a_cache_that_cannot_be_written_is_refused_before_any_stage_runs(project
     cache = project / ".dvc/cache"
     cache.mkdir(exist_ok=True)
     code = (
-        "from pathlib import Path; from flows.workspace import workspace as w\nwith w(Path('.'), 'one', 'HEAD'): pass"
+        "from pathlib import Path; from flows.workspace import workspace as w\nwith w(Path.cwd(), 'one', 'HEAD'): pass"
     )
     command, environment = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(ROOT)}
 
