@@ -16,4 +16,4 @@ prefect global-concurrency-limit inspect tag:gpu > /dev/null 2>&1 ||
   prefect concurrency-limit create gpu "${GPU_SLOTS:-1}"
 prefect global-concurrency-limit inspect tag:cpu-heavy > /dev/null 2>&1 ||
   prefect concurrency-limit create cpu-heavy "${CPU_SLOTS:-1}"
-prefect --no-prompt --prefect-file deploy/prefect.yaml deploy --all
+prefect --no-prompt deploy --prefect-file deploy/prefect.yaml --all

@@ -19,6 +19,7 @@ from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from flows.cache import remove_damaged
 from flows.faults import Fault
 from flows.page import page, table
 from flows.pipeline import Stage, check_out, read_pipeline
@@ -83,6 +84,9 @@ def rebuild(
             forced = frozenset(one.name for one in stages if force or (refresh and one.needs.reads_sources))
             if forced or any(one.reasons for one in stages):
                 champion = champion or read_champion(space.home, read_recipe(space))
+                if damaged := remove_damaged(space.folder):
+                    get_run_logger().warning("DVC's cache held something else than %s", ", ".join(damaged))
+                    stages = read_pipeline(space.folder, has_remote=space.has_remote())
                 if not space.has_remote():
                     check_out(space.folder)
             outcome = run_stages(stages, order(space, forced, devices, stage_hours))

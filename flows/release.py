@@ -22,7 +22,7 @@ from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from prefect.exceptions import NotPausedError
+from prefect.exceptions import FlowPauseTimeout, NotPausedError
 from prefect.flow_runs import pause_flow_run, resume_flow_run, suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
@@ -90,14 +90,22 @@ def release(version: int, folder: str = ".") -> str:
 
 
 def ask(state: dict[str, Any], turn: int, hours: float) -> tuple[SignOff, str]:
-    """Wait for one person's decision; says too whether it came by the form or by tags."""
+    """Wait for one person's decision; says too whether it came by the form or by tags.
+
+    Raises:
+        RegistryError: nobody decided in time; the version stays as it was.
+    """
     description = f"{page(state)}\n\nRead the report of run {state['evidence_run_id']} in MLflow before."
     form = SignOff.with_initial_data(description=description)
     key, seconds = f"sign-off-{turn + 1}", int(hours * 3600)
     if deployment.id is not None and flow_run.parent_flow_run_id is None:  # else Prefect cannot suspend it
         return suspend_flow_run(wait_for_input=form, timeout=seconds, key=key), "form"
     with tags_watched(state) as filled_in:
-        answer = pause_flow_run(wait_for_input=form, timeout=seconds, key=key, poll_interval=POLL_SECONDS)
+        try:
+            answer = pause_flow_run(wait_for_input=form, timeout=seconds, key=key, poll_interval=POLL_SECONDS)
+        except FlowPauseTimeout as late:
+            said = f"nobody signed {state['name']} version {state['version']} off within {hours:g} h (signoff_hours)"
+            raise RegistryError(f"{said}: start this flow again") from late
     by_tags = answer.model_dump(include={"decision", "name", "reason"}) in filled_in
     return answer, "tags" if by_tags else "form"
 

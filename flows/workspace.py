@@ -5,6 +5,7 @@ side by side. They share what is safe to share: DVC's cache, the teacher's vecto
 of their own, and MLflow's store.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,10 +106,13 @@ def workspace(home: Path, name: str, revision: str) -> Iterator[Workspace]:
         revision: branch, tag or commit; one of a remote is fetched first.
 
     Raises:
-        ValueError: the folder is no git checkout, or has no such revision.
+        ValueError: the folder is no git checkout, or has no such revision, or its cache cannot be written.
         RuntimeError: git failed; with what it said.
     """
     commit = resolve_commit(home, revision)
+    cache = cache_folder(home)
+    if cache.exists() and not os.access(cache, os.W_OK):
+        raise ValueError(f"DVC's cache {cache} cannot be written, so no stage's work would be kept; make it writable")
     (home / WORKSPACES).mkdir(parents=True, exist_ok=True)
     lock = home / WORKSPACES / f"{name}.lock"
     with FileLock(lock, thread_local=False):
@@ -167,9 +171,14 @@ def _share_dvc(home: Path, folder: Path) -> None:
         for section, values in known.load_one("local").items():
             own[section].update(values)
         own["remote"] = known["remote"]
-        own["cache"]["dir"] = known["cache"].get("dir") or str(home / ".dvc/cache")
+        own["cache"]["dir"] = str(cache_folder(home))
         own["core"]["site_cache_dir"] = str(folder / ".dvc/tmp/site")
     (folder / ".dvc/config.local").chmod(0o600)  # remotes may carry credentials
+
+
+def cache_folder(home: Path) -> Path:
+    """Where a checkout, or a workspace of it, has DVC's cache."""
+    return Path(Config(dvc_dir=str(home / ".dvc"))["cache"].get("dir") or home / ".dvc/cache")
 
 
 def _copy_sources(home: Path, folder: Path) -> None:

@@ -45,7 +45,6 @@ def main() -> None:
     section = params.model_dump(include={"name", "seed", "engine", "distill"})
     with stage_run(stage="distill", params=section, inputs=INPUTS) as run:
         distill(params, section, OUTPUT, run)
-        run.log_artifact(OUTPUT / "curve.csv")
 
 
 def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRun | SilentRun") -> None:
@@ -113,6 +112,8 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
             encoder.save(output / "continued")
             tensors = {name: torch.from_numpy(values) for name, values in static.items()}
             save_file(tensors, output / "static.safetensors")
+        # Before the checkpoint goes: where MLflow is away, the next try has nothing to train again.
+        run.log_artifact(output / "curve.csv")
 
 
 def _objective(

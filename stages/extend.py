@@ -42,7 +42,7 @@ def main() -> None:
             extend(params, section, OUTPUT, run)
         else:
             pass_on(DISTILLED, OUTPUT)
-        run.log_artifact(OUTPUT / "curve.csv")
+            run.log_artifact(OUTPUT / "curve.csv")
 
 
 def extend(params: Params, section: dict[str, Any], output: Path, run: "StageRun | SilentRun") -> None:
@@ -89,6 +89,8 @@ def extend(params: Params, section: dict[str, Any], output: Path, run: "StageRun
             encoder.save(output / "student")
             write_projection(projection, output / "projection.safetensors")
             write_curve(output / "curve.csv", curve)
+        # Before the checkpoint goes: where MLflow is away, the next try has nothing to train again.
+        run.log_artifact(output / "curve.csv")
 
 
 def training_texts(

@@ -89,7 +89,8 @@ def adapt(
                 run.log_metrics({f"averaged_dev_{name}": value for name, value in evaluate(encoder).items()})
             if first():
                 write(encoder, task, curve)
-        run.log_artifact(ADAPTED / task / "curve.csv")
+            # Before the checkpoint goes: where MLflow is away, the next try has nothing to train again.
+            run.log_artifact(ADAPTED / task / "curve.csv")
 
 
 def write(encoder: Encoder, task: str, curve: list[dict[str, float]]) -> None:

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 ROOT = Path(".stillhouse/checkpoints")
+CHECKSUM = "xxh3_128"
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,10 @@ class CheckpointFile:
             OSError: it could not be written, for example because the disk is full; nothing is left of the attempt.
         """
         partial = self.path.with_suffix(".partial")
+        content = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
+        text = json.dumps(state)
         try:
-            save_file({name: one.contiguous() for name, one in tensors.items()}, partial, {"state": json.dumps(state)})
+            save_file(content, partial, {"state": text, CHECKSUM: _checksum(content, text)})
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
             partial.replace(self.path)
@@ -45,12 +49,31 @@ class CheckpointFile:
             raise OSError(f"checkpoint {self.path} was not written: {error}") from error
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and state of the last checkpoint, or None where there is none yet."""
+        """Tensors and state of the last checkpoint, or None where there is none, or only a damaged one.
+
+        A run from the start ends as one from a checkpoint, so a damaged one costs time alone.
+        """
         if not self.path.exists():
             return None
-        with safe_open(self.path, framework="pt") as stored:
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no iterator)
-            return tensors, json.loads(stored.metadata()["state"])
+        try:
+            with safe_open(self.path, framework="pt") as stored:
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no iterator)
+                known = stored.metadata() or {}
+        except SafetensorError:
+            known = {}
+        if CHECKSUM in known and known[CHECKSUM] == _checksum(tensors, known["state"]):
+            return tensors, json.loads(known["state"])
+        print(f"checkpoint {self.path} is damaged: training begins anew")
+        return None
+
+
+def _checksum(tensors: Mapping[str, Tensor], state: str) -> str:
+    """Of all that a checkpoint holds: a disk may give back other bits than it was given."""
+    total = xxhash.xxh3_128(state.encode())
+    for name in sorted(tensors):
+        total.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        total.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 @contextmanager

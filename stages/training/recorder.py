@@ -165,7 +165,7 @@ def connect() -> "MlflowClient":
 def build_lock() -> FileLock:
     """Held around find-or-create, because adapters may start at the same moment."""
     Path(".stillhouse").mkdir(exist_ok=True)
-    return FileLock(".stillhouse/mlflow.lock")
+    return FileLock(Path(".stillhouse/mlflow.lock").resolve())  # a rebuild's is a link, which FileLock would refuse
 
 
 def find_or_create_experiment(client: "MlflowClient", name: str) -> str:

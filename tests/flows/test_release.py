@@ -149,6 +149,19 @@ def test_decisions_by_command_and_the_way_back(
     assert "2 -> 1" in history[-2] and history[-1] == f"{MODEL}: champion is 1"
 
 
+def test_a_sign_off_that_nobody_gives_in_time_changes_nothing_and_may_be_given_later(client: Any) -> None:
+    recipe = Path("params.yaml").read_text(encoding="utf-8").replace("approvals: 2", "approvals: 1")
+    Path("params.yaml").write_text(recipe.replace("signoff_hours: 168", "signoff_hours: 0.001"))  # 3.6 s
+    process = start("sign-off")
+    output = finish(process)
+    assert process.returncode == 1
+    assert f"error: nobody signed {MODEL} version 1 off within 0.001 h (signoff_hours)" in output
+    assert store.champion_of(client, MODEL) is None
+    assert Ledger(client, MODEL).entries == []
+    process = start("sign-off", "--approve", "--name", "Ada", "--reason", "late, and good")
+    assert finish(process).splitlines()[-1] == "champion"
+
+
 def test_nobody_is_asked_about_what_cannot_be_signed_off(client: Any) -> None:
     Path("dvc.lock").write_text("stages: {evaluate: {cmd: another}}")
     process = start("sign-off")

@@ -41,6 +41,17 @@ def test_a_remote_folder_beside_the_checkout_stays_the_same_folder(project: Path
         assert Path(own["remote"]["store"]["url"]) == project.parent / "store"
 
 
+def test_stages_of_all_workspaces_record_under_one_lock(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from filelock import FileLock, Timeout
+
+    from stages.training.recorder import build_lock
+
+    with workspace(project, "one", "HEAD") as space:
+        monkeypatch.chdir(space.folder)
+        with build_lock(), pytest.raises(Timeout), FileLock(project / ".stillhouse/mlflow.lock", timeout=0):
+            raise AssertionError("the checkout's own stage would write at the same time")
+
+
 def test_only_the_newest_workspaces_of_ended_rebuilds_are_kept(project: Path) -> None:
     for number in range(7):
         with pytest.raises(KeyError), workspace(project, f"failed-{number}", "HEAD"):
