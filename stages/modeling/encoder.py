@@ -214,6 +214,8 @@ class Encoder(nn.Module):
     def save(self, folder: Path) -> None:
         """Write backbone and tokenizer in the transformers format (safetensors), and the settings beside them."""
         self.backbone.save_pretrained(folder)
+        # It would keep the cut of its last call, so that a run and one that was resumed would leave other files.
+        self.tokenizer.backend_tokenizer.no_truncation()
         self.tokenizer.save_pretrained(folder)
         (folder / SETTINGS).write_text(json.dumps(asdict(self.settings), indent=2) + "\n", encoding="utf-8")
 

@@ -227,6 +227,4 @@ def test_a_server_that_goes_at_the_end_of_training_costs_no_training(retrain: Re
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Weights, settings and curves; tokenizer.json is left out: it keeps the cut of the last call, if any."""
-    found = [file for file in folder.rglob("*") if file.is_file() and file.name != "tokenizer.json"]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in found}
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

@@ -345,6 +345,15 @@ def test_rope_theta_is_refused_where_frequencies_are_scaled(load: Load) -> None:
         Encoder(encoder.backbone, encoder.tokenizer, EncoderSettings("last", PROMPTS, 32, 10.0))
 
 
+def test_what_is_saved_does_not_depend_on_what_was_read_last(load: Load, tmp_path: Path) -> None:
+    encoder = load("eurobert")
+    for name, max_tokens in (("one", 5), ("other", 7)):
+        encoder.tokenize(["query : a still house"], "query", max_tokens)
+        encoder.save(tmp_path / name)
+    one, other = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "other"))
+    assert one == other
+
+
 def test_settings_are_saved_and_loaded(load: Load, tmp_path: Path) -> None:
     encoder = load("eurobert", "mean", max_tokens=7, rope_theta=500.0)
     encoder.save(tmp_path)
