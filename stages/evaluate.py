@@ -128,18 +128,21 @@ def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, 
 
 
 def _long(params: Params, release: Path) -> "LongScores":
-    """Long documents by task, model, RoPE theta and length; empty where the recipe names none."""
+    """Long documents by task, model, RoPE theta and length; empty where the recipe names none.
+
+    What is released is read at every theta of the recipe; what it was before, at its own and the release's alone.
+    """
     from stages.evaluation.long import long_scores, long_tasks
 
     settings = params.evaluate.long
     if settings.haystacks is None and settings.articles is None:
         return {}
-    sources = (settings.haystacks, settings.articles, settings.num_documents)
+    sources, theta = (settings.haystacks, settings.articles, settings.num_documents), _release_theta(release)
     return long_scores(
         {"before": DISTILLED / "student", "after": EXTENDED / "student"},
         lambda encoder, length: long_tasks(encoder, CURATED, *sources, length),
         lengths=settings.lengths,
-        thetas=(*settings.rope_thetas, _release_theta(release)),
+        thetas={"before": [theta], "after": [*settings.rope_thetas, theta]},
         precision=params.engine.precision,
     )
 

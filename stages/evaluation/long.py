@@ -47,14 +47,15 @@ def long_scores(
     tasks: Callable[[Encoder, int], Mapping[str, LongTask]],
     *,
     lengths: Sequence[int],
-    thetas: Sequence[float],
+    thetas: Mapping[str, Sequence[float]],
     precision: str,
 ) -> Scores:
-    """Score every student at its own RoPE theta and at the given ones, for each length.
+    """Score every student at its own RoPE theta and at others, for each length.
 
     Args:
         students: folders by name; one tokenizer among them.
         tasks: by name, of an encoder's tokens and a length.
+        thetas: the others, by the students' names.
     """
     found: Scores = {}
     of_length: dict[int, Mapping[str, LongTask]] = {}
@@ -63,7 +64,7 @@ def long_scores(
         encoder = place(saved_encoder(folder, None, 2 * max(lengths)), precision=precision, packing=False)
         own = encoder.settings.rope_theta
         of_length = of_length or {length: tasks(encoder, length) for length in lengths}
-        for theta in dict.fromkeys(one for one in (own, *thetas) if one is not None):
+        for theta in dict.fromkeys(one for one in (own, *thetas[model]) if one is not None):
             set_rope_theta(encoder.backbone, theta)
             for length, by_name in of_length.items():
                 for name, rows in scores(encoder, by_name).items():

@@ -51,8 +51,15 @@ def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def layers_of(backbone: nn.Module) -> nn.ModuleList:
-    """A backbone's transformer layers: its longest list of modules."""
-    return max((module for module in backbone.modules() if isinstance(module, nn.ModuleList)), key=len)
+    """A backbone's transformer layers: its longest list of modules.
+
+    Raises:
+        ValueError: there is no list of modules.
+    """
+    lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise ValueError(f"{type(backbone).__name__} has no list of layers; take another backbone")
+    return max(lists, key=len)
 
 
 def keep_layers(backbone: PreTrainedModel, numbers: Sequence[int]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from stages.modeling.backbones import layers_of
 from stages.modeling.encoder import Encoder
 
 
@@ -69,16 +70,13 @@ class Processes:
         """Spread the backbone's weights over the processes, layer by layer (FSDP); gradients are sums, as elsewhere.
 
         Raises:
-            ValueError: there is one process, or the backbone's layers are not found.
+            ValueError: there is one process, or the backbone has no list of layers.
         """
         if self.count == 1:
             raise ValueError(
                 "engine.shard spreads weights over processes, got 1; raise engine.processes or set it false"
             )
-        lists = [module for module in encoder.backbone.modules() if isinstance(module, nn.ModuleList)]
-        if not lists:
-            raise ValueError("engine.shard: the backbone has no list of layers to spread; set it to false")
-        for module in (*max(lists, key=len), encoder.backbone):
+        for module in (*layers_of(encoder.backbone), encoder.backbone):
             spread = fully_shard(module)
             spread.set_gradient_divide_factor(1.0)
             spread.set_force_sum_reduction_for_comms(True)  # gloo knows sums alone

@@ -47,8 +47,8 @@ def measured(rows: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="stillhouse-curation-") as folder:
         write_rows(Path(folder) / "rows.jsonl", rows)
         command = [sys.executable, "-m", "tests.benchmarks.curation", str(rows), folder]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            most = _most_own_memory(psutil.Process(process.pid), process)
+        with psutil.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            most = _most_own_memory(process)
             output, _ = process.communicate()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
@@ -56,12 +56,12 @@ def measured(rows: int) -> dict[str, float]:
     return found | {"peak_bytes": most}
 
 
-def _most_own_memory(watched: psutil.Process, process: "subprocess.Popen[str]") -> int:
+def _most_own_memory(process: psutil.Popen) -> int:
     """Bytes while it runs, without pages of mapped files: those are the page cache, which the system takes back."""
     most = 0
     while process.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            memory = watched.memory_info()
+            memory = process.memory_info()
             most = max(most, memory.rss - memory.shared)
         time.sleep(0.05)
     return most
