@@ -7,11 +7,14 @@ from flows.pipeline import Stage
 from flows.registry import Champion, links
 from flows.stage import StageResult
 
+COLUMNS = ("stage", "outcome", "seconds", "planned device-hours", "devices")
+
 
 def page(
     title: str,
     stages: Sequence[Stage],
     results: Sequence[StageResult],
+    planned: Mapping[str, float],
     promoted: Mapping[str, Any] | None = None,
     figures: Mapping[str, float] | None = None,
     champion: Champion | None = None,
@@ -20,17 +23,15 @@ def page(
 
     Args:
         title: what came of it, in a sentence.
+        planned: device-hours that the plan expected of stages.
         promoted: data/promoted/version.json of this rebuild, where it made or found a version.
         figures: its evaluation's figures.
         champion: what was served when the rebuild began.
     """
-    lines = [title, "", "## Stages", "", "| stage | outcome | seconds | devices | why |"]
-    lines += ["| --- | --- | ---: | --- | --- |"]
+    lines = [title, "", "## Stages", "", f"| {' | '.join(COLUMNS)} | why |"]
+    lines += ["| --- | --- | ---: | ---: | --- | --- |"]
     reasons = {stage.name: _reasons(stage, results) for stage in stages}
-    lines += [
-        f"| {one.stage} | {one.outcome} | {one.seconds:.1f} | {', '.join(one.devices)} | {reasons[one.stage]} |"
-        for one in results
-    ]
+    lines += [f"| {' | '.join(map(str, row.values()))} | {reasons[row['stage']]} |" for row in table(results, planned)]
     if promoted is not None:
         lines += ["", *_gates(promoted)]
         lines += ["", " · ".join(links(promoted))] if links(promoted) else []
@@ -66,14 +67,16 @@ def _comparison(figures: Mapping[str, float], champion: Champion | None) -> list
     return lines
 
 
-def table(results: Sequence[StageResult]) -> list[dict[str, Any]]:
+def table(results: Sequence[StageResult], planned: Mapping[str, float]) -> list[dict[str, Any]]:
     """The stages as rows of Prefect's table artifact."""
-    return [
-        {
-            "stage": one.stage,
-            "outcome": one.outcome,
-            "seconds": round(one.seconds, 1),
-            "devices": ", ".join(one.devices),
-        }
+    rows = [
+        (
+            one.stage,
+            one.outcome,
+            round(one.seconds, 1),
+            f"{planned[one.stage]:.3g}" if one.stage in planned else "",
+            ", ".join(one.devices),
+        )
         for one in results
     ]
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows]

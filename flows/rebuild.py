@@ -20,6 +20,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.cache import remove_damaged
+from flows.estimate import planned_hours
 from flows.faults import Fault
 from flows.page import page, table
 from flows.pipeline import Stage, check_out, read_pipeline
@@ -150,9 +151,12 @@ def publish(space: Workspace, title: str, stages: list[Stage], outcome: Outcome,
         for file in (PROMOTED, METRICS)
         if not outcome.failures and (space.folder / file).is_file()
     }
-    text = page(title, stages, outcome.results, found.get(PROMOTED), found.get(METRICS, {}).get("summary"), champion)
+    ran = any(one.outcome == "run" for one in outcome.results)
+    planned = planned_hours(space.folder) if ran and not outcome.failures else {}
+    figures = found.get(METRICS, {}).get("summary")
+    text = page(title, stages, outcome.results, planned, found.get(PROMOTED), figures, champion)
     create_markdown_artifact(text, key="rebuild", description="Stages, gates and figures of this rebuild")
-    create_table_artifact(table(outcome.results), key="rebuild-stages", description="Stages of this rebuild")
+    create_table_artifact(table(outcome.results, planned), key="rebuild-stages", description="Stages of this rebuild")
 
 
 def main() -> None:

@@ -27,16 +27,18 @@ VERSION = {
 def test_the_page_of_a_finished_rebuild(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:password@mlflow:5000/")
     champion = Champion("2", {"retention": 0.7, "gone": 1.0})
-    text = page("2 of 2 stages ran", STAGES, RESULTS, VERSION, {"retention": 0.5, "new": 0.1}, champion)
+    text = page(
+        "2 of 2 stages ran", STAGES, RESULTS, {"embed": 0.0175}, VERSION, {"retention": 0.5, "new": 0.1}, champion
+    )
     assert text.splitlines() == [
         "2 of 2 stages ran",
         "",
         "## Stages",
         "",
-        "| stage | outcome | seconds | devices | why |",
-        "| --- | --- | ---: | --- | --- |",
-        "| curate | run | 0.5 |  | params.yaml: seed modified; changed command |",
-        "| embed | run | 61.0 | 0, 1 | curate ran |",
+        "| stage | outcome | seconds | planned device-hours | devices | why |",
+        "| --- | --- | ---: | ---: | --- | --- |",
+        "| curate | run | 0.5 |  |  | params.yaml: seed modified; changed command |",
+        "| embed | run | 61.0 | 0.0175 | 0, 1 | curate ran |",
         "",
         "## tiny version 3: refused (challenger)",
         "",
@@ -61,11 +63,19 @@ def test_without_a_server_there_are_no_links(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_without_a_champion_the_page_says_so() -> None:
-    assert page("done", STAGES, RESULTS, None, {"retention": 0.5}).endswith("There was no champion to compare with.")
+    assert page("done", STAGES, RESULTS, {}, None, {"retention": 0.5}).endswith(
+        "There was no champion to compare with."
+    )
 
 
 def test_the_table_has_a_row_a_stage() -> None:
-    assert table(RESULTS)[1] == {"stage": "embed", "outcome": "run", "seconds": 61.0, "devices": "0, 1"}
+    assert table(RESULTS, {"embed": 0.0175})[1] == {
+        "stage": "embed",
+        "outcome": "run",
+        "seconds": 61.0,
+        "planned device-hours": "0.0175",
+        "devices": "0, 1",
+    }
 
 
 def test_secrets_are_stars() -> None:
