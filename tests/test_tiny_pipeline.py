@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,16 +11,16 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.checkouts import ROOT, TINY, environment
+
 TASKS = ("retrieval", "text-matching", "clustering", "classification")
 DVC = (sys.executable, "-m", "dvc")
 
 
 def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "STILLHOUSE_"))}
-    # A stage's `python` is this one, whether or not its environment is activated.
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}", "DO_NOT_TRACK": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        command, cwd=folder, env=environment(DO_NOT_TRACK="1"), capture_output=True, text=True, timeout=900
+    )
     assert not check or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
 
@@ -41,7 +40,7 @@ def checkout(folder: Path, changes: dict[str, object]) -> Path:
         shutil.copy(ROOT / name, folder)
     (folder / ".dvc").mkdir()
     (folder / ".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = true\n", encoding="utf-8")
-    shutil.copy(ROOT / "tests/recipes/tiny.yaml", folder / "params.yaml")
+    shutil.copy(TINY, folder / "params.yaml")
     set_params(folder, changes)
     return folder
 

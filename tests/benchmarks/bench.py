@@ -16,10 +16,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmarks.build import ROOT, checkout, whole_build
+from tests.benchmarks.build import whole_build
 from tests.benchmarks.curation import curation_figures
 from tests.benchmarks.flow import flow_overhead
 from tests.benchmarks.measure import Figure, use_all_cores
+from tests.checkouts import ROOT, checkout
 
 OUTPUT = ROOT / "bench.json"
 # Pairs of embedding and distillation, rows of the contrastive step, and pairs that keep a GPU busy for a second.

@@ -1,8 +1,6 @@
 """A whole build of the default recipe in a fresh checkout, then one that has nothing to do."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -11,35 +9,9 @@ from pathlib import Path
 import psutil
 
 from tests.benchmarks.measure import Figure, most_resident
+from tests.checkouts import environment
 
-ROOT = Path(__file__).resolve().parents[2]
 DVC = (sys.executable, "-m", "dvc", "repro")
-COPIED = (
-    *("stages", "flows", "dvc.yaml", "params.yaml"),
-    *(".dvcignore", ".gitignore", ".dvc/.gitignore", ".dvc/config", "data/sources/README.md"),
-)
-
-
-def checkout(folder: Path) -> Path:
-    """A fresh checkout, under git, of the project as it stands here; without dvc.lock, so everything is stale."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in COPIED:
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target, ignore=ignored)
-        else:
-            shutil.copy(ROOT / name, target)
-    git = ["git", "-c", "user.name=bench", "-c", "user.email=bench@localhost"]
-    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "bench"]):
-        subprocess.run([*git, *command], cwd=folder, check=True)
-    return folder
-
-
-def environment(**more: str) -> dict[str, str]:
-    """This process's, with this interpreter first in the path, without settings of MLflow's and the stages'."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "STILLHOUSE_"))}
-    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", **more}
 
 
 def whole_build(folder: Path) -> dict[str, Figure]:

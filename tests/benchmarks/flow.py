@@ -9,12 +9,11 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from tests.benchmarks.build import environment
 from tests.benchmarks.measure import Figure, seconds
+from tests.checkouts import environment, locks_of_rebuilds
 from tests.servers import prefect_server
 
 REBUILD = (sys.executable, "-m", "flows.rebuild")
-BRANCHES = ("git", "for-each-ref", "--format=%(refname)", "refs/heads/retrain/")
 
 
 def flow_overhead(checkout: Path, by_dvc: float, plain: Path) -> dict[str, Figure]:
@@ -32,7 +31,8 @@ def flow_overhead(checkout: Path, by_dvc: float, plain: Path) -> dict[str, Figur
 
         by_flow = seconds(rebuild)
         cached = min(seconds(rebuild) for _ in range(3))
-    same, other = _compared((plain / "dvc.lock").read_text(encoding="utf-8"), _lock_of_branch(checkout))
+    (lock,) = locks_of_rebuilds(checkout)
+    same, other = _compared((plain / "dvc.lock").read_text(encoding="utf-8"), lock)
     print("outputs that differ between the two builds:", ", ".join(other) or "none")
     return {
         "flow_overhead_ratio": Figure(by_flow / by_dvc, "", target="<= 1.10"),
@@ -40,16 +40,6 @@ def flow_overhead(checkout: Path, by_dvc: float, plain: Path) -> dict[str, Figur
         "flow_cached_seconds": Figure(cached, "s", target="<= 15"),
         "same_outputs": Figure(len(same), f"of {len(same) + len(other)}"),
     }
-
-
-def _lock_of_branch(checkout: Path) -> str:
-    """The dvc.lock that the rebuild committed."""
-    (branch,) = _output(checkout, BRANCHES).split()
-    return _output(checkout, ("git", "show", f"{branch}:dvc.lock"))
-
-
-def _output(folder: Path, command: tuple[str, ...]) -> str:
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 def _compared(one: str, other: str) -> tuple[list[str], list[str]]:

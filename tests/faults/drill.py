@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.test_tiny_pipeline import checkout
+from tests.checkouts import TINY, checkout, environment
 
 RELEASE = Path("data/quantized/stillhouse-tiny/SHA256SUMS")
 REPRO = (sys.executable, "-m", "dvc", "repro", "quantize")
@@ -30,7 +30,7 @@ def drill(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) -> N
     Raises:
         RuntimeError: a build failed by itself, or made another release.
     """
-    whole = checkout(folder / "undisturbed", {})
+    whole = checkout(folder / "undisturbed", TINY)
     started = time.monotonic()
     build(whole, None)
     seconds = time.monotonic() - started
@@ -40,7 +40,7 @@ def drill(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) -> N
     done = builds = 0
     while done < kills:
         builds += 1
-        killed = checkout(folder / f"killed-{builds}", {})
+        killed = checkout(folder / f"killed-{builds}", TINY)
         while done < kills and (stage := build(killed, moments.uniform(0, seconds / 4))) is not None:
             done += 1
             tell(f"kill {done}, in build {builds}, during {stage}")
@@ -55,12 +55,10 @@ def build(folder: Path, kill_after: float | None) -> str | None:
     Raises:
         RuntimeError: it failed by itself; with the end of its log.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "STILLHOUSE_"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    log = folder / "build.log"
+    log = folder.with_suffix(".log")
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            REPRO, cwd=folder, env=environment, stdout=stream, stderr=stream, start_new_session=True
+            REPRO, cwd=folder, env=environment(), stdout=stream, stderr=stream, start_new_session=True
         )
         try:
             code = process.wait(kill_after)

@@ -1,0 +1,47 @@
+"""Fresh checkouts of the project as it stands here, to build in."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ROOT / "tests/recipes/tiny.yaml"
+COPIED = (
+    *("stages", "flows", "dvc.yaml", "params.yaml"),
+    *(".dvcignore", ".gitignore", ".dvc/.gitignore", ".dvc/config", "data/sources/README.md"),
+)
+
+
+def checkout(folder: Path, recipe: Path = ROOT / "params.yaml") -> Path:
+    """A checkout under git with a recipe as its params.yaml; without dvc.lock, so everything is stale."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in COPIED:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, target)
+    shutil.copy(recipe, folder / "params.yaml")
+    git = ["git", "-c", "user.name=checkout", "-c", "user.email=checkout@localhost"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "checkout"]):
+        subprocess.run([*git, *command], cwd=folder, check=True)
+    return folder
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, with this interpreter first in the path, without settings of MLflow's and the stages'."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "STILLHOUSE_"))}
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", **more}
+
+
+def locks_of_rebuilds(folder: Path) -> list[str]:
+    """The dvc.lock of every branch that rebuilds of a checkout left."""
+    branches = ["for-each-ref", "--format=%(refname)", "refs/heads/retrain/"]
+    return [_git(folder, "show", f"{one}:dvc.lock") for one in _git(folder, *branches).split()]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,46 @@
+"""The machine's clock jumps back a day while a stage runs: nothing but the times on record is wrong."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from stages.planning.measured import measured_stages
+
+ROOT = Path(__file__).resolve().parents[2]
+# Python imports it before anything else, in the stage and in the process that records it.
+JUMPING = """
+import os, time
+real = time.time
+time.time = lambda: real() - 86400 * os.path.exists("jumped")
+"""
+STAGE = """
+from pathlib import Path
+from stages.training.tracking import stage_run
+with stage_run("distill", {"name": "tiny"}, []) as run:
+    assert run.run_id
+    run.log_metrics({"loss": 2.0}, step=1)
+    Path("jumped").touch()
+    run.log_metrics({"loss": 1.0}, step=2)
+"""
+
+
+def test_a_stage_is_recorded_whole_and_told_as_finished(tmp_path: Path, empty_store: Path) -> None:
+    from mlflow import MlflowClient
+
+    (tmp_path / "sitecustomize.py").write_text(JUMPING)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "STILLHOUSE_"))}
+    environment = kept | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    subprocess.run([sys.executable, "-c", STAGE], cwd=tmp_path, env=environment, check=True)
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    lineage = tmp_path / "data/lineage"
+    run_id = json.loads((lineage / "distill.json").read_text())["run_id"]
+    run = MlflowClient(store).get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time < run.info.start_time, "the clock did jump"
+    history = MlflowClient(store).get_metric_history(run_id, "loss")
+    assert [(one.step, one.value) for one in sorted(history, key=lambda one: one.step)] == [(1, 2.0), (2, 1.0)]
+    assert measured_stages(lineage, store)["distill"].metrics["loss"] == 1.0
