@@ -23,6 +23,7 @@ def flow_overhead(checkout: Path, by_dvc: float, plain: Path) -> dict[str, Figur
         by_dvc: seconds that `dvc repro` took for the same in the checkout `plain`.
     """
     server = checkout.with_name("prefect")
+    server.mkdir()
     with prefect_server(server) as address:
         of_server = environment(PREFECT_API_URL=address, PREFECT_HOME=str(server / "client"))
 
