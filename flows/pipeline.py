@@ -65,8 +65,11 @@ def read_pipeline(folder: Path, *, has_remote: bool) -> list[Stage]:
 
 
 def check_out(folder: Path) -> None:
-    """Put what the cache has of the outputs into a workspace, for stages that will read them."""
-    output([*DVC, "checkout", "--quiet", "--allow-missing"], folder)
+    """Put what the cache has of the outputs into a workspace, for stages that will read them.
+
+    What dvc.lock does not know goes: checking the recipe left an output where nothing was ever built.
+    """
+    output([*DVC, "checkout", "--quiet", "--allow-missing", "--force"], folder)
 
 
 def parse_dag(dot: str) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.pipeline import Needs, Stage, in_order, needs_of, parse_dag, parse_status
+from flows.pipeline import Needs, Stage, check_out, in_order, needs_of, parse_dag, parse_status
 from flows.schedule import possibly_running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,3 +73,10 @@ def test_what_follows_from_a_stale_stage_may_run() -> None:
     ]
     assert possibly_running(stages, frozenset()) == {"b", "c"}
     assert possibly_running(stages, frozenset({"d"})) == {"b", "c", "d"}
+
+
+def test_a_workspace_of_what_was_never_built_can_be_checked_out(project: Path) -> None:
+    (project / "dvc.lock").unlink(missing_ok=True)
+    (project / "data/curated.txt").write_text("left by checking the recipe")
+    check_out(project)
+    assert not (project / "data/curated.txt").exists()
