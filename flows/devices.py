@@ -1,9 +1,11 @@
 """Devices of this machine, shared between rebuilds: a stage holds as many as its processes, and no two hold the same.
 
 A Prefect limit says how many stages may run at once on all machines; which device of this one a stage gets is decided
-here, by file locks, which the kernel lets go when their holder dies.
+here, by file locks, which the kernel lets go when their holder dies. Where a stage works without a GPU its devices are
+cores, one for each of its threads: stages that share cores stall each other.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,16 +15,22 @@ from filelock import FileLock, Timeout
 from flows.processes import STOP, Stopped
 
 LOOK_SECONDS = 1.0
+CORE = "cpu-"  # begins a core's name; GPUs have other ones
+
+
+def cores() -> tuple[str, ...]:
+    """The cores of this machine."""
+    return tuple(f"{CORE}{number}" for number in range(os.cpu_count() or 1))
 
 
 @contextmanager
 def held_devices(
     devices: Sequence[str], number: int, locks: Path, waiting: Callable[[], None]
 ) -> Iterator[tuple[str, ...]]:
-    """Hold `number` of the devices, waiting until so many are free; none where the rebuild was given none.
+    """Hold `number` of the devices, waiting until so many are free; none where there are none to hold.
 
     Args:
-        devices: as CUDA_VISIBLE_DEVICES names them.
+        devices: GPUs as CUDA_VISIBLE_DEVICES names them, or cores.
         locks: folder that every rebuild on this machine uses.
         waiting: called once when it has to wait.
 

@@ -15,7 +15,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Cancelled, State
 
-from flows.devices import held_devices
+from flows.devices import CORE, cores, held_devices
 from flows.faults import BUSY_PAUSE, PAUSES, Fault, classify
 from flows.pipeline import DVC, Stage
 from flows.processes import STOP, Stopped, guarded, release
@@ -92,8 +92,7 @@ def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> St
         return StageResult(stage.name, "cached")
     logger.info("why: %s", ", ".join([*stage.reasons, *(f"{one} ran" for one in changed)]) or "forced")
     started = time.monotonic()
-    number = number_of_devices(stage, order.recipe)
-    wanted = order.devices if stage.needs.slot == "gpu" else ()
+    wanted, number = wanted_devices(stage, order)
 
     def waiting() -> None:
         logger.info("waiting for %d of the devices %s", number, ", ".join(wanted))
@@ -106,10 +105,21 @@ def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> St
     return StageResult(stage.name, "run" if ran else "cached", time.monotonic() - started, devices)
 
 
-def number_of_devices(stage: Stage, recipe: Mapping[str, Any]) -> int:
-    """How many devices a stage uses: what the recipe has at its key, else one."""
+def wanted_devices(stage: Stage, order: Order) -> tuple[tuple[str, ...], int]:
+    """The devices that a stage may use, and how many of them it uses: GPUs, else cores; a light stage uses none."""
+    if stage.needs.slot is None:
+        return (), 0
+    processes = _number(order.recipe, stage.needs.devices)
+    if stage.needs.slot == "gpu" and order.devices:
+        return order.devices, processes
+    here = cores()
+    return here, min(len(here), processes * _number(order.recipe, "engine.threads"))
+
+
+def _number(recipe: Mapping[str, Any], key: str | None) -> int:
+    """What the recipe has at a dotted key, 1 where that is no number."""
     value: Any = recipe
-    for part in (stage.needs.devices or "").split("."):
+    for part in (key or "").split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value if isinstance(value, int) else 1
 
@@ -185,8 +195,8 @@ def stage_environment(build: str, devices: Sequence[str]) -> dict[str, str]:
     """Environment of a stage: this interpreter first in the path, its devices, progress bars that flood no log."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     own = {"PATH": path, "STILLHOUSE_BUILD": build, "PYTHONUNBUFFERED": "1"}
-    if devices:
-        own["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    if gpus := [one for one in devices if not one.startswith(CORE)]:
+        own["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     return {"TQDM_MININTERVAL": "10", **os.environ, **own}
 
 

@@ -14,7 +14,7 @@ from flows import stage as stage_module
 from flows.faults import Fault
 from flows.pipeline import Needs, Stage
 from flows.processes import Stopped
-from flows.stage import Order, StageFailed, number_of_devices, run_once, run_until_it_lasts, stage_environment
+from flows.stage import Order, StageFailed, run_once, run_until_it_lasts, stage_environment, wanted_devices
 
 CURATE = Stage("curate", (), Needs("cpu-heavy", None, reads_sources=True), ("data/sources new",))
 RETRIEVAL = Stage("adapt@retrieval", ("curate",), Needs("gpu", "engine.processes", reads_sources=False), ())
@@ -93,12 +93,21 @@ def test_a_stage_that_waits_for_another_process_gives_up_at_its_limit(
     assert len(tries) == 5
 
 
-def test_the_recipe_says_how_many_devices_a_stage_needs() -> None:
-    assert number_of_devices(RETRIEVAL, {"engine": {"processes": 8}}) == 8
+def test_a_stage_uses_gpus_by_processes_and_cores_by_threads(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_module, "cores", lambda: ("cpu-0", "cpu-1", "cpu-2", "cpu-3"))
+
+    def wanted(stage: Stage, devices: tuple[str, ...], **recipe: object) -> tuple[tuple[str, ...], int]:
+        return wanted_devices(stage, replace(order, devices=devices, recipe=recipe))
+
+    gpus = ("0", "1", "2", "3", "4", "5", "6", "7")
+    assert wanted(RETRIEVAL, gpus, engine={"processes": 8}) == (gpus, 8)
+    assert wanted(RETRIEVAL, (), engine={"processes": 1, "threads": 3}) == (stage_module.cores(), 3)
+    assert wanted(RETRIEVAL, (), engine={"processes": 2, "threads": 3}) == (stage_module.cores(), 4)
     embed = Stage("embed", (), Needs("gpu", "embed.ray.workers", reads_sources=False), ())
-    assert number_of_devices(embed, {"embed": {"ray": {"workers": 4}}}) == 4
-    assert number_of_devices(embed, {"embed": {"ray": None}}) == 1
-    assert number_of_devices(CURATE, {}) == 1
+    assert wanted(embed, gpus, embed={"ray": {"workers": 4}}) == (gpus, 4)
+    assert wanted(embed, gpus, embed={"ray": None}) == (gpus, 1)
+    assert wanted(CURATE, gpus, engine={"threads": 2}) == (stage_module.cores(), 2)
+    assert wanted(Stage("params", (), Needs(None, None, reads_sources=False), ()), gpus) == ((), 0)
 
 
 def test_a_stage_finds_this_interpreter_first_and_its_devices() -> None:
@@ -106,3 +115,4 @@ def test_a_stage_finds_this_interpreter_first_and_its_devices() -> None:
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
     assert environment["STILLHOUSE_BUILD"] == "one"
     assert environment["CUDA_VISIBLE_DEVICES"] == "1,3"
+    assert stage_environment("one", ("cpu-0",)).get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
