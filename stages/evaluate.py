@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from stages.evaluation.contenders import Contenders
     from stages.evaluation.evidence import Evidence
+    from stages.evaluation.kept import KeptVectors
     from stages.evaluation.long import Scores as LongScores
     from stages.evaluation.tasks import Score
     from stages.metrics.samples import Sample
@@ -27,8 +28,9 @@ EXTENDED = Path("data/extended")
 ADAPTED = Path("data/adapted")
 QUANTIZED = Path("data/quantized")
 OUTPUT = Path("data/evaluated")
-# Where mteb keeps results: beside the vectors and checkpoints, so that they outlive a build.
+# Where mteb keeps results, and what embedded texts gave: beside checkpoints, so that they outlive a build.
 MTEB = Path(".stillhouse/mteb")
+KEPT = Path(".stillhouse/evaluated")
 INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED)
 Scores = dict[str, dict[str, dict[str, "Score"]]]  # task -> contender -> source -> score
 
@@ -56,6 +58,7 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     from stages.corpus.readings import TeacherVectors
     from stages.evaluation import comparison, summary
     from stages.evaluation.contenders import Contenders
+    from stages.evaluation.kept import KeptVectors
     from stages.evaluation.long import figures as long_figures
     from stages.evaluation.long import summary as long_summary
     from stages.evaluation.tasks import retrieval_vectors
@@ -63,7 +66,8 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     torch.set_num_threads(params.engine.threads)
     release = QUANTIZED / params.name
     teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
-    contenders = Contenders(DISTILLED, release, teacher, params.engine.precision)
+    kept = KeptVectors(KEPT)
+    contenders = Contenders(DISTILLED, release, teacher, params.engine.precision, kept)
     scores = _score_all(params, contenders)
     resampling = (params.seed, params.evaluate.num_resamples)
     samples = {task: comparison.samples(by_contender) for task, by_contender in scores.items()}
@@ -77,13 +81,14 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     metrics |= summary.compressed(comparison.draws(_compression(params, release, vectors), *resampling), dims)
     metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
     metrics["mteb"] = _mteb(params, contenders, release)
-    long = _long(params, release)
+    long = _long(params, release, kept)
     metrics["long"] = long_figures(long)
     flat = summary.of_tasks(draws) | summary.of_size(metrics["compression_kept"], metrics["weights_int8"], dims)
     flat |= long_summary(long, _release_theta(release), *resampling) if long else {}
     metrics |= summary.split(flat)
     _write(params, contenders, metrics, output)
     _evidence(params, samples, vectors).save(output / "evidence")
+    kept.forget_unused()
     return metrics
 
 
@@ -127,7 +132,7 @@ def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, 
     return benchmark(everyone, local, MTEB) | benchmark(students, others, MTEB)
 
 
-def _long(params: Params, release: Path) -> "LongScores":
+def _long(params: Params, release: Path, kept: "KeptVectors") -> "LongScores":
     """Long documents by task, model, RoPE theta and length; empty where the recipe names none.
 
     What is released is read at every theta of the recipe; what it was before, at its own and the release's alone.
@@ -144,6 +149,7 @@ def _long(params: Params, release: Path) -> "LongScores":
         lengths=settings.lengths,
         thetas={"before": [theta], "after": [*settings.rope_thetas, theta]},
         precision=params.engine.precision,
+        kept=kept,
     )
 
 

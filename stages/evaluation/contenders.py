@@ -3,19 +3,20 @@
 Shapes: N texts, D embedding dimension (the teacher has its own).
 """
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from stages.corpus.readings import TeacherVectors
+from stages.evaluation.kept import Embed, KeptVectors
 from stages.modeling.adapters import load_adapter
 from stages.modeling.encoder import Encoder, place, saved_encoder
 from stages.modeling.warm_start import StaticEmbedder
-
-Embed = Callable[[Sequence[str], str], np.ndarray]
+from stages.training.tracking import digest
 
 
 class Remembering(ABC):
@@ -50,9 +51,12 @@ class Remembering(ABC):
 class Contenders(Remembering):
     """Those of a build: teacher, static, base, continued, and the adapters by task."""
 
-    def __init__(self, distilled: Path, release: Path, teacher: TeacherVectors, precision: str) -> None:
+    def __init__(
+        self, distilled: Path, release: Path, teacher: TeacherVectors, precision: str, kept: KeptVectors
+    ) -> None:
         super().__init__()
         self._distilled, self._release, self._teacher, self._precision = distilled, release, teacher, precision
+        self._kept = kept
 
     def embed(self, name: str, texts: Sequence[str], side: str, source: str) -> np.ndarray:
         """As `Remembering.embed`; the teacher has its vectors already."""
@@ -70,6 +74,13 @@ class Contenders(Remembering):
         return encoder
 
     def _load(self, name: str) -> Embed:
+        own = {"base": [], "continued": ["continued"], "static": ["static.safetensors"]}
+        files = [self._distilled / one for one in own[name]] if name in own else [self._release / "adapters" / name]
+        model = functools.cache(lambda: self._model(name))  # not loaded where all its vectors are kept
+        identity = [digest(one) for one in (self._release / "base", *files)]
+        return self._kept.by(lambda texts, side: model()(texts, side), name, self._precision, *identity)
+
+    def _model(self, name: str) -> Embed:
         if name == "static":
             static = load_file(self._distilled / "static.safetensors")
             return StaticEmbedder(static["table"], static["weights"], self.encoder("base")).encode

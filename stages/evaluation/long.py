@@ -3,6 +3,7 @@
 Document i is the one relevant to query i.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from stages.corpus.needles import Needle
 from stages.corpus.sentences import sentences
 from stages.corpus.tables import read_split, read_table
 from stages.evaluation.comparison import draws, overall
+from stages.evaluation.kept import Embed, KeptVectors
 from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Estimate
 from stages.metrics.retrieval import ndcg_at_10, rank
@@ -22,6 +24,7 @@ from stages.metrics.samples import Mean
 from stages.modeling.backbones import set_rope_theta
 from stages.modeling.encoder import Encoder, place, saved_encoder
 from stages.modeling.truncation import prefix, token_counts
+from stages.training.tracking import digest
 
 # How many ranks count: nDCG@1 where one text alone holds the answer.
 RANKS = {"needle": 1, "passkey": 1, "articles": 10}
@@ -49,6 +52,7 @@ def long_scores(
     lengths: Sequence[int],
     thetas: Mapping[str, Sequence[float]],
     precision: str,
+    kept: KeptVectors,
 ) -> Scores:
     """Score every student at its own RoPE theta and at others, for each length.
 
@@ -62,12 +66,13 @@ def long_scores(
     for model, folder in students.items():
         # Every document is made to its length, so nothing is cut here.
         encoder = place(saved_encoder(folder, None, 2 * max(lengths)), precision=precision, packing=False)
-        own = encoder.settings.rope_theta
+        own, identity = encoder.settings.rope_theta, ("long", precision, digest(folder))
         of_length = of_length or {length: tasks(encoder, length) for length in lengths}
         for theta in dict.fromkeys(one for one in (own, *thetas[model]) if one is not None):
             set_rope_theta(encoder.backbone, theta)
+            embed = kept.by(functools.partial(encoder.encode, progress="long documents"), *identity, theta_name(theta))
             for length, by_name in of_length.items():
-                for name, rows in scores(encoder, by_name).items():
+                for name, rows in scores(embed, by_name).items():
                     of_theta = found.setdefault(name, {}).setdefault(model, {}).setdefault(theta_name(theta), {})
                     of_theta[str(length)] = rows
     return found
@@ -148,15 +153,12 @@ def cut_articles(encoder: Encoder, curated: Path, source: str, length: int) -> d
     return {"articles": LongTask([row["query"] for row in rows], documents, RANKS["articles"])}
 
 
-def scores(encoder: Encoder, tasks: Mapping[str, LongTask]) -> dict[str, np.ndarray]:
+def scores(embed: Embed, tasks: Mapping[str, LongTask]) -> dict[str, np.ndarray]:
     """NDCG of each task's queries over the ranks that count; documents that tasks share are read once."""
-    known = {
-        documents: encoder.encode(documents, "document", progress="long documents")
-        for documents in {task.documents: None for task in tasks.values()}
-    }
+    known = {documents: embed(documents, "document") for documents in {task.documents: None for task in tasks.values()}}
     found = {}
     for name, task in tasks.items():
-        ranked, _ = rank(encoder.encode(task.queries, "query"), known[task.documents], task.ranks)
+        ranked, _ = rank(embed(task.queries, "query"), known[task.documents], task.ranks)
         found[name] = ndcg_at_10(ranked, [{row} for row in range(len(task.queries))])
     return found
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stages.corpus.tables import SCHEMAS, write_table
+from stages.evaluation.kept import KeptVectors
 from stages.evaluation.long import (
     LongTask,
     Scores,
@@ -116,7 +117,7 @@ def test_a_score_is_the_share_of_queries_that_find_their_document(
     same = load_encoder(str(backbones["eurobert"]), EncoderSettings("mean", {"query": "", "document": ""}, 100, 1e4))
     texts = ["ba be bi", "co co cu", "du fa fe fi"]
     task = LongTask(texts, tuple(texts[place] for place in places), ranks)
-    found = scores(same, {"one": task, "again": task})
+    found = scores(same.encode, {"one": task, "again": task})
     assert {name: rows.mean() for name, rows in found.items()} == pytest.approx({"one": expected, "again": expected})
 
 
@@ -133,7 +134,8 @@ def test_figures_of_every_student_theta_and_length(encoder: Encoder, tmp_path: P
         return long_tasks(one, curated, "speeches", "speeches", 4, length)
 
     thetas = {"before": [10_000.0], "after": [40.0, 10_000.0]}
-    found = long_scores(students, tasks, lengths=(100, 180), thetas=thetas, precision="float32")
+    kept = KeptVectors(tmp_path / "kept")
+    found = long_scores(students, tasks, lengths=(100, 180), thetas=thetas, precision="float32", kept=kept)
     assert set(found) == {"needle", "passkey", "articles"}
     for by_model in found.values():
         assert {name: list(by_theta) for name, by_theta in by_model.items()} == {
@@ -142,7 +144,7 @@ def test_figures_of_every_student_theta_and_length(encoder: Encoder, tmp_path: P
         }
         assert all(set(one) == {"100", "180"} for by_theta in by_model.values() for one in by_theta.values())
     alone = saved_encoder(students["after"], 40.0, 360)
-    expected = scores(alone, tasks(alone, 180))
+    expected = scores(alone.encode, tasks(alone, 180))
     for name, by_model in found.items():
         np.testing.assert_allclose(by_model["after"]["40"]["180"], expected[name])
         assert figures(found)[name]["after"]["40"]["180"] == pytest.approx(expected[name].mean())
