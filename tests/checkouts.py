@@ -4,7 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests/recipes/tiny.yaml"
@@ -12,9 +16,21 @@ COPIED = (
     *("stages", "flows", "dvc.yaml", "params.yaml"),
     *(".dvcignore", ".gitignore", ".dvc/.gitignore", ".dvc/config", "data/sources/README.md"),
 )
+LONG_SOURCES = {"needles", "speeches-whole", "encyclopedia", "cwe"}
 
 
-def checkout(folder: Path, recipe: Path = ROOT / "params.yaml") -> Path:
+def short_recipe() -> dict[str, Any]:
+    """The tiny recipe without its long texts, their phase, and sources that are evaluated alone."""
+    recipe: dict[str, Any] = YAML(typ="safe").load(TINY)
+    recipe["curate"]["sources"] = [one for one in recipe["curate"]["sources"] if one["name"] not in LONG_SOURCES]
+    recipe["embed"]["long"]["sources"] = []
+    recipe["extend"]["mixture"], recipe["extend"]["training"]["steps"] = [], 0
+    recipe["evaluate"]["long"] |= {"haystacks": None, "articles": None}
+    recipe["evaluate"]["sources"]["unseen"] = []
+    return recipe
+
+
+def checkout(folder: Path, recipe: Path | Mapping[str, Any] = ROOT / "params.yaml") -> Path:
     """A checkout under git with a recipe as its params.yaml; without dvc.lock, so everything is stale."""
     ignored = shutil.ignore_patterns("__pycache__")
     for name in COPIED:
@@ -24,7 +40,12 @@ def checkout(folder: Path, recipe: Path = ROOT / "params.yaml") -> Path:
             shutil.copytree(ROOT / name, target, ignore=ignored)
         else:
             shutil.copy(ROOT / name, target)
-    shutil.copy(recipe, folder / "params.yaml")
+    if isinstance(recipe, Path):
+        shutil.copy(recipe, folder / "params.yaml")
+    else:
+        yaml = YAML(typ="safe")
+        yaml.default_flow_style = False  # DVC's overrides would write `{path: package:...}` without its quotes
+        yaml.dump(dict(recipe), folder / "params.yaml")
     git = ["git", "-c", "user.name=checkout", "-c", "user.email=checkout@localhost"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "checkout"]):
         subprocess.run([*git, *command], cwd=folder, check=True)
@@ -35,6 +56,18 @@ def environment(**more: str) -> dict[str, str]:
     """This process's, with this interpreter first in the path, without settings of MLflow's and the stages'."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "STILLHOUSE_"))}
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", **more}
+
+
+def run(folder: Path, *command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    """A command of the project there, with what it said.
+
+    Raises:
+        AssertionError: it failed, and `check`.
+    """
+    here = environment(DO_NOT_TRACK="1")
+    done = subprocess.run(command, cwd=folder, env=here, capture_output=True, text=True, timeout=900)
+    assert not check or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
 
 
 def locks_of_rebuilds(folder: Path) -> list[str]:

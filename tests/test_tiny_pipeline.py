@@ -11,18 +11,10 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from tests.checkouts import ROOT, TINY, environment
+from tests.checkouts import ROOT, TINY, run
 
 TASKS = ("retrieval", "text-matching", "clustering", "classification")
 DVC = (sys.executable, "-m", "dvc")
-
-
-def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command, cwd=folder, env=environment(DO_NOT_TRACK="1"), capture_output=True, text=True, timeout=900
-    )
-    assert not check or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done
 
 
 def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -245,6 +237,7 @@ def test_a_pretrained_bert_with_mean_pooling_runs_the_same_way(tmp_path: Path) -
             "evaluate.long.haystacks": None,
             "evaluate.long.articles": None,
             "quantize.rope_theta": None,
+            "quantize.formats": ["onnx"],
         },
     )
     run(folder, *DVC, "repro", "quantize")

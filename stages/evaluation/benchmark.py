@@ -10,6 +10,8 @@ from mteb.cache import ResultCache
 
 from stages.evaluation.mteb_models import MtebModel
 
+# Of a result that mteb's cache gives back; one that was just computed has more.
+DIGITS = 6
 # task -> contender -> main score
 Table = dict[str, dict[str, float]]
 
@@ -31,4 +33,4 @@ def _score(model: MtebModel, task: AbsTask, cache: Path) -> float:
     # A cache for each revision of the rows: mteb's own takes a complete result of another revision for this one's.
     of_rows = ResultCache(cache / task.metadata.dataset["revision"])
     found = mteb.evaluate(model, task, cache=of_rows, co2_tracker=False, show_progress_bar=False)
-    return float(found.task_results[0].get_score())
+    return round(float(found.task_results[0].get_score()), DIGITS)

@@ -1,6 +1,5 @@
 """Ablations as they are run: two variants of one claim in a project of its own, and the plan and report of many."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -12,8 +11,8 @@ from ruamel.yaml import YAML
 
 from tests.ablations import ablate, claims
 from tests.ablations.comparison import Difference
+from tests.checkouts import ROOT, checkout, run, short_recipe
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = """
 num_resamples: 100
 seconds: {distill: 10, adapter: 20, joint: 40, score: 5, start: 1}
@@ -34,14 +33,6 @@ claims:
 """
 
 
-def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "STILLHOUSE_"))}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}", "DO_NOT_TRACK": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-    assert not check or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done
-
-
 def run_ablate(project: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     files = ("--claims", "tiny.yaml", "--output", "table.md")
     return run(project, sys.executable, "-m", "tests.ablations.ablate", *files, *arguments, check=check)
@@ -53,30 +44,16 @@ def stages_run(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A git repository with this code and a still smaller tiny recipe, nothing built."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("stages", "tests/ablations"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "test_*"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "data/sources/README.md"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    yaml = YAML(typ="safe")
-    yaml.default_flow_style = False  # DVC's overrides would write `{path: package:...}` without the quotes it needs
-    recipe = yaml.load(ROOT / "tests/recipes/tiny.yaml")
-    unused = ("needles", "speeches-whole", "encyclopedia", "cwe")
-    sources = [source for source in recipe["curate"]["sources"] if source["name"] not in unused]
-    recipe["curate"]["sources"] = [source | {"max_rows": 80} for source in sources]
-    for section, key in ((recipe["embed"]["long"], "sources"), (recipe["evaluate"]["sources"], "unseen")):
-        section[key] = []
-    recipe["extend"]["mixture"] = []
-    recipe["evaluate"]["long"] |= {"haystacks": None, "articles": None}
+    """A checkout with a still smaller recipe than the tiny one, nothing built."""
+    recipe = short_recipe()
+    recipe["curate"]["sources"] = [source | {"max_rows": 80} for source in recipe["curate"]["sources"]]
     recipe["distill"]["training"] |= {"steps": 3, "evaluate_every": 3, "checkpoint_every": 3}
-    recipe["distill"]["continued_steps"], recipe["extend"]["training"]["steps"] = 1, 0
-    yaml.dump(recipe, folder / "params.yaml")
+    recipe["distill"]["continued_steps"] = 1
+    folder = checkout(tmp_path_factory.mktemp("project"), recipe)
+    shutil.copytree(ROOT / "tests/ablations", folder / "tests/ablations", ignore=shutil.ignore_patterns("test_*"))
     (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", "--all")
-    run(folder, "git", "-c", "user.name=a", "-c", "user.email=a@localhost", "commit", "--quiet", "-m", "a project")
+    run(folder, "git", "-c", "user.name=a", "-c", "user.email=a@localhost", "commit", "--quiet", "-m", "ablations")
     return folder
 
 
