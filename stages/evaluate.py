@@ -5,6 +5,7 @@ report.json, to which promote adds its verdicts, and evidence/, every row's outc
 """
 
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,7 +219,7 @@ def _about(params: Params, contenders: "Contenders") -> dict[str, Any]:
         "git_sha": git_state()[0] or "",
         "recipe": params.model_dump(mode="json", by_alias=True),
         "teacher": _teacher(params),
-        "student": _student(contenders),
+        "student": _student(contenders, QUANTIZED / params.name),
         "sources": [{**one, **one["rows"]} for one in lineage["sources"]],
         "notes": notes,
         "queries": queries_to_read(contenders, CURATED, [*sources.retrieval, *sources.unseen]),
@@ -236,12 +237,15 @@ def _teacher(params: Params) -> dict[str, Any]:
     return {"name": teacher.name, "dimensions": VectorStore(EMBEDDED).dimensions, "parameters": parameters}
 
 
-def _student(contenders: "Contenders") -> dict[str, Any]:
-    base, adapted = contenders.encoder("base"), contenders.encoder("retrieval")
-    sizes = [sum(parameter.numel() for parameter in encoder.parameters()) for encoder in (base, adapted)]
+def _student(contenders: "Contenders", release: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    base = contenders.encoder("base")
+    with safe_open(release / "adapters/retrieval/adapter_model.safetensors", "np") as adapter:
+        shapes = [adapter.get_slice(name).get_shape() for name in adapter.keys()]  # noqa: SIM118 (no mapping)
     return {
-        "parameters": sizes[0],
-        "adapter_parameters": sizes[1] - sizes[0],
+        "parameters": sum(parameter.numel() for parameter in base.parameters()),
+        "adapter_parameters": sum(map(math.prod, shapes)),
         "dimensions": base.dimensions,
         "layers": base.backbone.config.num_hidden_layers,
         "architecture": base.backbone.config.model_type,

@@ -237,7 +237,7 @@ def test_a_pretrained_bert_with_mean_pooling_runs_the_same_way(tmp_path: Path) -
             "evaluate.long.haystacks": None,
             "evaluate.long.articles": None,
             "quantize.rope_theta": None,
-            "quantize.formats": ["onnx"],
+            "quantize.formats": ["onnx-int8"],
         },
     )
     run(folder, *DVC, "repro", "quantize")

@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 
 from stages.corpus.readings import TeacherVectors
 from stages.evaluation.kept import Embed, KeptVectors
-from stages.modeling.adapters import load_adapter
 from stages.modeling.encoder import Encoder, place, saved_encoder
 from stages.modeling.warm_start import StaticEmbedder
 from stages.training.tracking import digest
@@ -66,6 +65,8 @@ class Contenders(Remembering):
 
     def encoder(self, name: str) -> Encoder:
         """The student called `name`, its adapter on where it is a task."""
+        from stages.modeling.adapters import load_adapter  # PEFT takes seconds, and what is kept needs no model
+
         encoder = saved_encoder(self._release / "base", rope_theta=None)
         if name == "continued":  # reads as much of a text as the others
             return saved_encoder(self._distilled / "continued", None, encoder.settings.max_tokens)

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 
 from stages.corpus.tables import SCHEMAS, SPLITS, write_table
 from stages.corpus.vectors import VectorStore
-from tests.benchmarks.build import ROOT
 from tests.benchmarks.measure import Figure
+from tests.checkouts import ROOT
 
 STAGE = """
 from pathlib import Path

@@ -18,3 +18,10 @@ def test_exporting_reports_nothing_to_anyone() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "True", "None"]
+
+
+def test_whoever_loads_it_gets_float_activations(built: Path) -> None:
+    import openvino
+
+    model = openvino.Core().compile_model(built / "openvino-int8/retrieval/model.xml", "CPU")
+    assert model.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 0
