@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import ray
 
 from stages.corpus.shards import KEY
 from stages.corpus.vectors import Reading
@@ -39,5 +40,6 @@ def _rate(texts: Sequence[str], teacher: str, workers: int) -> float:
     done = [
         (time.perf_counter(), len(found)) for found, _ in embed_on_ray(model, works, workers=workers, threads=1, gpus=0)
     ]
+    ray.shutdown()  # else the next workers would share its processors, which are as many as these workers'
     started, ended = done[workers - 1][0], done[-1][0]
     return sum(rows for _, rows in done[workers:]) / (ended - started)
