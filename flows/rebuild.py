@@ -43,7 +43,7 @@ Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]
 def run_name() -> str:
     """Of a rebuild in lists: its recipe and where it is from."""
     parameters = flow_run.parameters
-    return f"{Path(parameters.get('recipe') or RECIPE).stem} at {parameters.get('git_ref', 'HEAD')}"
+    return f"{Path(parameters.get('recipe') or RECIPE).name} at {parameters.get('git_ref', 'HEAD')}"
 
 
 @flow(name="rebuild", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))  # type: ignore[arg-type]

@@ -24,6 +24,8 @@ from flows.redaction import redacted
 LAST_LINES = 20
 # What DVC says to a person at a terminal, and about a remote that nobody has set up.
 _NOISE = (
+    "Generating lock file",
+    "Updating lock file",
     "To track the changes with git, run:",
     "git add ",
     "To enable auto staging, run:",
@@ -46,7 +48,7 @@ class StageFailed(RuntimeError):
 class StageResult:
     """One stage of this rebuild.
 
-    `outcome` is cached, run, failed, stopped or not reached; `devices` are those that it held.
+    `outcome` is cached, run, failed, stopped or not reached; `devices` are those that it held, for `seconds`.
     """
 
     stage: str
@@ -91,7 +93,6 @@ def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> St
         logger.info("up to date")
         return StageResult(stage.name, "cached")
     logger.info("why: %s", ", ".join([*stage.reasons, *(f"{one} ran" for one in changed)]) or "forced")
-    started = time.monotonic()
     wanted, number = wanted_devices(stage, order)
 
     def waiting() -> None:
@@ -99,6 +100,7 @@ def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> St
 
     try:
         with held_devices(wanted, number, order.locks, waiting) as devices:
+            started = time.monotonic()
             ran = run_until_it_lasts(stage, order, devices)
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
