@@ -55,11 +55,12 @@ def test_a_stage_that_fails_for_good_is_not_tried_again(order: Order, project: P
 
 def test_a_stage_over_its_limit_is_stopped(order: Order, project: Path) -> None:
     (project / "retrieval.sh").write_text("sleep 600\n")
+    before = set(psutil.Process().children(recursive=True))  # other tests' server
     with pytest.raises(
         StageFailed, match=r"'adapt@retrieval' took longer than 0\.001 h \(stage_hours\) and was stopped"
     ):
         run_once(RETRIEVAL, replace(order, limit=3.6), ())
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_a_stage_is_not_tried_again_once_the_rebuild_has_to_end(
