@@ -31,7 +31,10 @@ def short_recipe() -> dict[str, Any]:
 
 
 def checkout(folder: Path, recipe: Path | Mapping[str, Any] = ROOT / "params.yaml") -> Path:
-    """A checkout under git with a recipe as its params.yaml; without dvc.lock, so everything is stale."""
+    """A checkout under git with a recipe as its params.yaml; without dvc.lock, so everything is stale.
+
+    Its commit has a fixed date: the same files give the same commit.
+    """
     ignored = shutil.ignore_patterns("__pycache__")
     for name in COPIED:
         target = folder / name
@@ -46,9 +49,10 @@ def checkout(folder: Path, recipe: Path | Mapping[str, Any] = ROOT / "params.yam
         yaml = YAML(typ="safe")
         yaml.default_flow_style = False  # DVC's overrides would write `{path: package:...}` without its quotes
         yaml.dump(dict(recipe), folder / "params.yaml")
+    dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), "2026-01-01T00:00:00Z")
     git = ["git", "-c", "user.name=checkout", "-c", "user.email=checkout@localhost"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "checkout"]):
-        subprocess.run([*git, *command], cwd=folder, check=True)
+        subprocess.run([*git, *command], cwd=folder, env=environment(**dates), check=True)
     return folder
 
 

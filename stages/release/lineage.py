@@ -12,6 +12,7 @@ from stages.training.tracking import LINEAGE, git_state
 
 # The last three are null where git or DVC are not used.
 FIELDS = ("name", "license", "teacher", "sources", "recipe_sha256", "git_sha", "git_dirty", "dvc_lock_sha256")
+RECORDS = (f"{LINEAGE.as_posix()}/", "data/validated")
 
 
 def lineage(facts: Mapping[str, Any], recipe: Any, lock: Path, stages: Sequence[str]) -> dict[str, Any]:
@@ -34,12 +35,15 @@ def lineage(facts: Mapping[str, Any], recipe: Any, lock: Path, stages: Sequence[
 
 
 def lock_digest(lock: Path, stages: Sequence[str]) -> str | None:
-    """SHA-256 of the stages' entries in dvc.lock, without the outputs that name a run; None where there is no lock."""
+    """SHA-256 of the stages' entries in dvc.lock, without the outputs that name a run or a time.
+
+    None where there is no lock.
+    """
     if not lock.is_file():
         return None
     entries = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]
     content = {
-        name: entry | {"outs": [out for out in entry["outs"] if not out["path"].startswith(f"{LINEAGE.as_posix()}/")]}
+        name: entry | {"outs": [out for out in entry["outs"] if not out["path"].startswith(RECORDS)]}
         for name, entry in entries.items()
         if name.partition("@")[0] in stages
     }

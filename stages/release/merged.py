@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Normalize, Pooling, Transformer
 
@@ -19,6 +20,10 @@ def save_sentence_transformer(encoder: Encoder, prompts: Mapping[str, str], fold
     folder.mkdir(parents=True, exist_ok=True)
     encoder.save(folder)
     transformer = Transformer(str(folder), max_seq_length=encoder.settings.max_tokens)
+    if (unused := getattr(transformer.auto_model, "pooler", None)) is not None:
+        # Nothing trained it, so it was loaded at random: zeros are the same bytes in every build.
+        for parameter in unused.parameters():
+            torch.nn.init.zeros_(parameter)
     pooling = Pooling(encoder.dimensions, pooling_mode=_POOLING_NAMES[encoder.settings.pooling])
     model = SentenceTransformer(
         modules=[transformer, pooling, Normalize()], prompts=dict(prompts), default_prompt_name="document", device="cpu"

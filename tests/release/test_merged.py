@@ -56,3 +56,11 @@ def test_a_table_of_positions_is_as_long_as_it_is(backbones: dict[str, Path]) ->
     assert encoder.backbone.config.max_position_embeddings == 65
     take_length(encoder.backbone, 30)
     assert encoder.backbone.config.max_position_embeddings == 65
+
+
+def test_a_pooler_that_nothing_uses_is_the_same_in_every_build(backbones: dict[str, Path], tmp_path: Path) -> None:
+    encoder = load_encoder(str(backbones["bert"]), EncoderSettings("mean", PROMPTS, 24))
+    for build in ("one", "two"):
+        save_sentence_transformer(encoder, PROMPTS, tmp_path / build)
+    one, two = ((tmp_path / build / "model.safetensors").read_bytes() for build in ("one", "two"))
+    assert b"pooler.dense.weight" in one and one == two
