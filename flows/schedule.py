@@ -9,10 +9,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.futures import PrefectFuture, as_completed
 
 from flows.pipeline import Stage
-from flows.stage import Order, StageResult, run_stage
-
-CPU_SLOT = "cpu-heavy"
-GPU_SLOT = "gpu"
+from flows.stage import Order, StageResult, run_stage, slot_of
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,6 @@ def possibly_running(stages: Sequence[Stage], forced: frozenset[str]) -> set[str
         if stage.reasons or stage.name in forced or found & set(stage.upstream):
             found.add(stage.name)
     return found
-
-
-def slot_of(stage: Stage, order: Order) -> str | None:
-    """The limit that a stage counts for; where the rebuild has no devices, a GPU's stage works on the CPU."""
-    return CPU_SLOT if stage.needs.slot == GPU_SLOT and not order.devices else stage.needs.slot
 
 
 def show_progress(futures: Iterable[PrefectFuture[Any]]) -> None:

@@ -22,6 +22,8 @@ from flows.processes import STOP, Stopped, guarded, release
 from flows.redaction import redacted
 
 LAST_LINES = 20
+CPU_SLOT = "cpu-heavy"
+GPU_SLOT = "gpu"
 # What DVC says to a person at a terminal, and about a remote that nobody has set up.
 _NOISE = (
     "Generating lock file",
@@ -107,12 +109,18 @@ def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> St
     return StageResult(stage.name, "run" if ran else "cached", time.monotonic() - started, devices)
 
 
+def slot_of(stage: Stage, order: Order) -> str | None:
+    """The limit that a stage counts for; where the rebuild has no devices, a GPU's stage works on the CPU."""
+    return CPU_SLOT if stage.needs.slot == GPU_SLOT and not order.devices else stage.needs.slot
+
+
 def wanted_devices(stage: Stage, order: Order) -> tuple[tuple[str, ...], int]:
     """The devices that a stage may use, and how many of them it uses: GPUs, else cores; a light stage uses none."""
-    if stage.needs.slot is None:
+    slot = slot_of(stage, order)
+    if slot is None:
         return (), 0
     processes = _number(order.recipe, stage.needs.devices)
-    if stage.needs.slot == "gpu" and order.devices:
+    if slot == GPU_SLOT:
         return order.devices, processes
     here = cores()
     return here, min(len(here), processes * _number(order.recipe, "engine.threads"))

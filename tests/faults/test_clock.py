@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from stages.planning.measured import measured_stages
+from tests.checkouts import ROOT, environment
 
-ROOT = Path(__file__).resolve().parents[2]
 # Python imports it before anything else, in the stage and in the process that records it.
 JUMPING = """
 import os, time
@@ -32,9 +32,8 @@ def test_a_stage_is_recorded_whole_and_told_as_finished(tmp_path: Path, empty_st
 
     (tmp_path / "sitecustomize.py").write_text(JUMPING)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "STILLHOUSE_"))}
-    environment = kept | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    subprocess.run([sys.executable, "-c", STAGE], cwd=tmp_path, env=environment, check=True)
+    jumping = environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    subprocess.run([sys.executable, "-c", STAGE], cwd=tmp_path, env=jumping, check=True)
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     lineage = tmp_path / "data/lineage"
     run_id = json.loads((lineage / "distill.json").read_text())["run_id"]
