@@ -132,8 +132,7 @@ def conclude(space: Workspace, outcome: Outcome, number: str | None, lock_from: 
     failed = [one.stage for one in outcome.results if one.outcome == "failed"]
     if failed:
         return f"Failed: {', '.join(failed)}. No branch was made; what the other stages did is in the cache."
-    ran = sum(one.outcome == "run" for one in outcome.results)
-    done = f"{ran} of {len(outcome.results)} stages ran" if ran else "Nothing was stale"
+    done = f"{outcome.num_run} of {len(outcome.results)} stages ran" if outcome.num_run else "Nothing was stale"
     if number is None:
         return f"{done}: all is as in dvc.lock of {lock_from}."
     branch = f"{BRANCHES}/{datetime.now(UTC):%Y-%m-%d}-{number}"
@@ -151,8 +150,7 @@ def publish(space: Workspace, title: str, stages: list[Stage], outcome: Outcome,
         for file in (PROMOTED, METRICS)
         if not outcome.failures and (space.folder / file).is_file()
     }
-    ran = any(one.outcome == "run" for one in outcome.results)
-    planned = planned_hours(space.folder) if ran and not outcome.failures else {}
+    planned = planned_hours(space.folder) if outcome.num_run and not outcome.failures else {}
     figures = found.get(METRICS, {}).get("summary")
     text = page(title, stages, outcome.results, planned, found.get(PROMOTED), figures, champion)
     create_markdown_artifact(text, key="rebuild", description="Stages, gates and figures of this rebuild")

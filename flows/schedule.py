@@ -19,6 +19,11 @@ class Outcome:
     results: list[StageResult]
     failures: list[BaseException]
 
+    @property
+    def num_run(self) -> int:
+        """Stages that ran and ended well."""
+        return sum(one.outcome == "run" for one in self.results)
+
 
 def run_stages(stages: Sequence[Stage], order: Order) -> Outcome:
     """Run what is stale, adapters side by side; a stage that needs a failed one is not reached, the others end.

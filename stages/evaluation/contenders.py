@@ -17,6 +17,9 @@ from stages.modeling.encoder import Encoder, place, saved_encoder
 from stages.modeling.warm_start import StaticEmbedder
 from stages.training.tracking import digest
 
+# Those that are no adapter, with what they have in data/distilled beside the release's base.
+DISTILLED = {"base": (), "continued": ("continued",), "static": ("static.safetensors",)}
+
 
 class Remembering(ABC):
     """Embeds each text once per name and side, however many tasks read it."""
@@ -75,8 +78,8 @@ class Contenders(Remembering):
         return encoder
 
     def _load(self, name: str) -> Embed:
-        own = {"base": [], "continued": ["continued"], "static": ["static.safetensors"]}
-        files = [self._distilled / one for one in own[name]] if name in own else [self._release / "adapters" / name]
+        adapter = [self._release / "adapters" / name]
+        files = [self._distilled / one for one in DISTILLED[name]] if name in DISTILLED else adapter
         model = functools.cache(lambda: self._model(name))  # not loaded where all its vectors are kept
         identity = [digest(one) for one in (self._release / "base", *files)]
         return self._kept.by(lambda texts, side: model()(texts, side), name, self._precision, *identity)

@@ -59,10 +59,11 @@ class KeptVectors:
 
 def _read(file: Path) -> np.ndarray | None:
     """What is kept there; None where nothing is, or something else than was written."""
-    if not file.is_file():
+    try:
+        content = file.read_bytes()
+        os.utime(file)
+    except FileNotFoundError:
         return None
-    os.utime(file)
-    content = file.read_bytes()
     checksum, array = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
     if hashlib.sha256(array).digest() != checksum:
         return None

@@ -12,7 +12,8 @@ from stages.training.tracking import LINEAGE, git_state
 
 # The last three are null where git or DVC are not used.
 FIELDS = ("name", "license", "teacher", "sources", "recipe_sha256", "git_sha", "git_dirty", "dvc_lock_sha256")
-RECORDS = (f"{LINEAGE.as_posix()}/", "data/validated")
+# Outputs under data/ whose files name a run or a time: two builds of one commit differ in them.
+RECORDS = (LINEAGE.name, "validated")
 
 
 def lineage(facts: Mapping[str, Any], recipe: Any, lock: Path, stages: Sequence[str]) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def lock_digest(lock: Path, stages: Sequence[str]) -> str | None:
         return None
     entries = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]
     content = {
-        name: entry | {"outs": [out for out in entry["outs"] if not out["path"].startswith(RECORDS)]}
+        name: entry | {"outs": [out for out in entry["outs"] if Path(out["path"]).parts[1] not in RECORDS]}
         for name, entry in entries.items()
         if name.partition("@")[0] in stages
     }

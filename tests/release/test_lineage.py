@@ -8,6 +8,9 @@ from stages.release.lineage import lineage, lineage_faults, lock_digest, run_ids
 LOCK = """
 schema: '2.0'
 stages:
+  curate:
+    cmd: c
+    outs: [{path: data/curated, md5: a}, {path: data/validated, md5: %s}]
   distill:
     cmd: d
     outs: [{path: data/distilled, md5: a}, {path: data/lineage/distill.json, md5: %s}]
@@ -26,11 +29,11 @@ def test_the_lock_counts_as_far_as_it_made_the_weights(tmp_path: Path) -> None:
 
     def digest(*values: str) -> str | None:
         lock.write_text(LOCK % values)
-        return lock_digest(lock, ["distill", "adapt"])
+        return lock_digest(lock, ["curate", "distill", "adapt"])
 
-    first = digest("run1", "b", "e")
-    assert digest("run2", "b", "other") == first, "neither runs nor later stages count"
-    assert digest("run1", "c", "e") != first
+    first = digest("today", "run1", "b", "e")
+    assert digest("tomorrow", "run2", "b", "other") == first, "neither times and runs nor later stages count"
+    assert digest("today", "run1", "c", "e") != first
 
 
 def test_runs_of_later_stages_are_of_another_build(tmp_path: Path) -> None:
