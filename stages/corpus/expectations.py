@@ -77,7 +77,6 @@ class Validator:
     def __init__(self) -> None:
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        self._source = self._context.data_sources.add_pandas("curated")
 
     def validate(
         self,
@@ -119,13 +118,13 @@ class Validator:
     def _judge(
         self, name: str, frame: pd.DataFrame, expected: Sequence[Expectation], whole: bool = False
     ) -> list[dict[str, Any]]:
-        asset = self._source.add_dataframe_asset(name)
+        asset = self._context.data_sources.add_pandas(name).add_dataframe_asset(name)
         batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
         suite = gx.ExpectationSuite(name=name, expectations=list(expected))
         result = batch.validate(
             suite, result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_EXAMPLES}
         )
-        self._source.delete_asset(name)
+        self._context.data_sources.delete(name)  # with it goes its engine, which keeps every table it was given
         return [_outcome(one, frame if whole else None) for one in result.to_json_dict()["results"]]
 
 

@@ -1,11 +1,13 @@
 """The suite of each kind: good rows pass, and each fault is found by the expectation that is there for it."""
 
+import gc
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -211,6 +213,16 @@ def test_sources_do_not_disturb_each_other(check: Check) -> None:
     check("pairs", [row | {"language": "de"} for row in good("pairs")])
     again = check("pairs", good("pairs"))
     assert again | {"source": first["source"]} == first
+
+
+def test_no_table_outlives_its_judgement(validator: Validator) -> None:
+    """A data source of Great Expectations keeps every table that it was given, and memory would grow with the rows."""
+    tables = (pa.Table.from_pylist(good("documents", 1009)) for _ in range(3))
+    origin = {"source": "held", "kind": "documents", "language": "en"}
+    found = validator.validate(tables, origin, limits("documents"), lambda: {"rows": 3027.0})
+    gc.collect()
+    assert found["rows"] == 3027
+    assert not [one for one in gc.get_objects() if isinstance(one, pd.DataFrame) and len(one) == 1009]
 
 
 # Drift

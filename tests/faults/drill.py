@@ -21,7 +21,7 @@ import psutil
 from tests.checkouts import TINY, checkout, environment
 
 RELEASE = Path("data/quantized/stillhouse-tiny/SHA256SUMS")
-REPRO = (sys.executable, "-m", "dvc", "repro", "quantize")
+REPRO = (sys.executable, "-m", "dvc", "repro")
 
 
 def drill(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) -> None:
