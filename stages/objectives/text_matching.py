@@ -46,7 +46,7 @@ class TextMatching(Objective):
         self.projection = projection.requires_grad_(False)
         self.dims = tuple(dims)
         self.left, self.right = left, right
-        self.register_buffer("scores", torch.from_numpy(scores).float(), persistent=False)
+        self.register_buffer("scores", torch.tensor(scores, dtype=torch.float32), persistent=False)
         self.temperature, self.cosent_temperature = temperature, cosent_temperature
         self.weights = {"cosent": cosent, "info_nce": info_nce, "distillation": distillation}
 

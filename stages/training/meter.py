@@ -10,7 +10,8 @@ from stages.training.pieces import Batch
 # Large enough to reach the peak, small enough for a fraction of a second on a CPU.
 GEMM_SIZE = {"cpu": 1024, "cuda": 8192}
 GEMM_REPEATS = 5
-# Steps after which the peak is measured again: other processes may have had the machine the first time.
+# Steps after which the peak is measured again: other processes may have had the machine the first time. A share above 1
+# shows that they had.
 PEAK_EVERY = 25
 
 
@@ -46,13 +47,15 @@ class Meter:
     def start(self) -> None:
         """Begin to measure a step."""
         if self._steps % PEAK_EVERY == 0:
-            self.peak = max(self.peak, gemm_peak(self.device, self.precision))
+            self._measure_peak()
         self._steps += 1
         self._started = _now(self.device)
 
     def stop(self, batch: Batch, flops: float) -> dict[str, float]:
         """Figures of a step since `start`; `flops` are those of the whole batch, over all processes."""
         seconds = _now(self.device) - self._started
+        if flops / seconds > self.peak * self.processes:
+            self._measure_peak()
         carried = sum(piece.batch["input_ids"].numel() for piece in batch.pieces)
         own = int(sum(batch.lengths[piece.places].sum() for piece in batch.pieces))
         return {
@@ -60,6 +63,9 @@ class Meter:
             "mfu": flops / seconds / (self.peak * self.processes),
             "padding_share": 1 - own / carried,
         }
+
+    def _measure_peak(self) -> None:
+        self.peak = max(self.peak, gemm_peak(self.device, self.precision))
 
 
 def _now(device: torch.device) -> float:

@@ -42,6 +42,19 @@ def test_the_peak_is_the_best_seen_and_draws_no_random_number(monkeypatch: pytes
     assert found == [10.0, 50.0, 50.0]
 
 
-def test_the_peak_is_that_that_of_a_matrix_product() -> None:
+def test_a_share_above_one_has_the_peak_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine was busy when the peak was measured, and not any more while the step ran."""
+    clock = iter([10.0, 12.0])
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: next(clock))
+    peaks = iter([20.0, 40.0])
+    monkeypatch.setattr(meter, "gemm_peak", lambda *_: next(peaks))
+    measured = Meter(torch.device("cpu"), torch.float32, processes=1)
+    measured.start()
+    piece = Piece(np.array([0]), {"input_ids": torch.zeros(1, 3, dtype=torch.long)})
+    figures = measured.stop(Batch(np.array([7]), np.array([3]), [piece], [np.array([0])]), flops=60.0)
+    assert figures["mfu"] == pytest.approx(60 / 2 / 40)
+
+
+def test_the_peak_is_that_of_a_matrix_product() -> None:
     """Within what a CPU of any kind reaches: over 0.1 GFLOP/s and under 100 TFLOP/s."""
     assert 1e8 < gemm_peak(torch.device("cpu"), torch.float32) < 1e14
