@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from flows.workspace import MLFLOW, MLFLOW_LOCK
+
 METRIC = "metric."  # tags that stages.promote gives a version
 
 
@@ -20,15 +24,17 @@ class Champion:
 def read_champion(home: Path, recipe: Mapping[str, Any]) -> Champion | None:
     """The champion of a recipe's registered model; None where there is none yet."""
     name = recipe["promote"]["registered_model"]
-    store = home / "mlflow.db"
+    store = home / MLFLOW
     address = os.environ.get("MLFLOW_TRACKING_URI")
     if not address and not store.is_file():
         return None
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    with FileLock(home / MLFLOW_LOCK):  # a new file's first client makes the schema, and two would fail
+        client = MlflowClient(address or f"sqlite:///{store}")
     try:
-        version = MlflowClient(address or f"sqlite:///{store}").get_model_version_by_alias(name, "champion")
+        version = client.get_model_version_by_alias(name, "champion")
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None

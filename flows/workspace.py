@@ -24,7 +24,8 @@ RECIPE = Path("params.yaml")
 LOCK = Path("dvc.lock")
 # Folders and files of the checkout that a workspace uses as its own.
 SHARED_FOLDERS = (STATE / "vectors", STATE / "checkpoints", STATE / "profiles", Path("mlruns"))
-SHARED_FILES = (STATE / "mlflow.lock", Path("mlflow.db"))
+MLFLOW, MLFLOW_LOCK = Path("mlflow.db"), STATE / "mlflow.lock"
+SHARED_FILES = (MLFLOW_LOCK, MLFLOW)
 BRANCHES = "retrain"
 KEPT = 5  # workspaces of rebuilds that did not end well, or wait for a sign-off
 _AUTHOR = ("-c", "user.name=stillhouse rebuild", "-c", "user.email=rebuild@stillhouse.invalid")
