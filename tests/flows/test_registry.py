@@ -11,7 +11,7 @@ from flows.workspace import MLFLOW, MLFLOW_LOCK
 
 
 def test_a_new_store_is_opened_by_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first client makes the schema; rebuilds that start together with a stage would else fail in the middle of it."""
+    """Its first client makes the schema; a rebuild beside a stage that does would else fail in the middle of it."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     recipe = {"promote": {"registered_model": "toy"}}
     assert read_champion(tmp_path, recipe) is None, "no store is made to find nothing in it"
