@@ -11,7 +11,7 @@ for name in {'mlflow'} - known:
 "
 fi
 prefect work-pool create machines --type process --overwrite
-prefect work-pool create cluster --type kubernetes --base-job-template deploy/kubernetes/job-template.json --overwrite
+prefect work-pool create cluster --type kubernetes --base-job-template deploy/job-template.json --overwrite
 prefect global-concurrency-limit inspect tag:gpu > /dev/null 2>&1 ||
   prefect concurrency-limit create gpu "${GPU_SLOTS:-1}"
 prefect global-concurrency-limit inspect tag:cpu-heavy > /dev/null 2>&1 ||

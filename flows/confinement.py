@@ -12,7 +12,7 @@ from typing import Any
 
 MOUNTS = "STILLHOUSE_MOUNTS"
 # Keys of a recipe whose values are places, wherever they stand in it.
-PLACES = {"files", "path", "student"}
+PLACES = {"files", "folder", "path", "student"}
 _REMOTE = re.compile(r"^(https?|s3|gs|az)://")
 
 

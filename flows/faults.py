@@ -33,9 +33,15 @@ BUSY_PAUSE = 10.0
 
 # Of stages.embed and stages.training.checkpoints.
 _BUSY = re.compile(r"another process (writes to|is training) ")
+# Of a training stage of several processes, torch's launcher says how the first of them ended.
+_RANK_EXIT = re.compile(r"^\s*exitcode\s*: -\d+ ", re.MULTILINE)
 # DVC's last line; a shell says 128 + n where signal n ended its command.
 _EXIT = re.compile(r"failed to run: .* exited with (-?\d+)")
-_EXCEPTION = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Timeout|Disconnected)|IncompleteRead|gaierror): ")
+_EXCEPTION = re.compile(
+    r"^(?:\[rank\d+\]: )?(?:\w+\.)*(\w*(?:Error|Exception|Timeout|Disconnected)|IncompleteRead|gaierror): "
+)
+# They only say that a process failed, whose own exception stands above.
+_LAUNCHERS = {"ChildFailedError", "CalledProcessError"}
 _MEMORY = {"OutOfMemoryError"}
 _NETWORK = {
     "APIConnectionError",
@@ -73,12 +79,11 @@ def classify(lines: Sequence[str]) -> Fault:
     text = "\n".join(lines)
     if _BUSY.search(text):
         return Fault.BUSY
-    names = [found[1] for line in lines if (found := _EXCEPTION.match(line))]
+    names = [found[1] for line in lines if (found := _EXCEPTION.match(line)) and found[1] not in _LAUNCHERS]
     if _MEMORY & set(names):
         return Fault.MEMORY
     if (names and names[-1] in _NETWORK) or _UNRECORDED.search(text):
         return Fault.NETWORK
     exits = _EXIT.findall(text)
-    if exits and (int(exits[-1]) < 0 or int(exits[-1]) > 128) and int(exits[-1]) != 255:
-        return Fault.LOST
-    return Fault.FINAL
+    by_signal = exits and (int(exits[-1]) < 0 or int(exits[-1]) > 128) and int(exits[-1]) != 255
+    return Fault.LOST if by_signal or _RANK_EXIT.search(text) else Fault.FINAL

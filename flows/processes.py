@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows import guard
+from flows.redaction import redacted
 
 GUARD = (sys.executable, "-P", guard.__file__)
 END_SECONDS = guard.TERM_SECONDS + guard.KILL_SECONDS + 2.0
@@ -83,7 +84,7 @@ def output(command: Sequence[str], folder: Path) -> str:
     """
     done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = f"{done.stdout}\n{done.stderr}".strip()
+        said = redacted(f"{done.stdout}\n{done.stderr}".strip())
         raise RuntimeError(f"`{' '.join(command)}` failed with exit code {done.returncode} in {folder}:\n{said}")
     return done.stdout.rstrip("\n")
 

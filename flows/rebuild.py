@@ -25,7 +25,7 @@ from flows.faults import Fault
 from flows.page import page, table
 from flows.pipeline import Stage, check_out, read_pipeline
 from flows.processes import stopping_all
-from flows.pushing import push_branch, push_outputs
+from flows.pushing import check_remotes, push_branch, push_outputs
 from flows.recipe import choose_recipe, halve_micro_batch, read_recipe
 from flows.registry import Champion, read_champion
 from flows.schedule import Outcome, run_stages
@@ -77,6 +77,8 @@ def rebuild(
     number = f"{str(flow_run.id)[:8]}-{flow_run.run_count}"
     with stopping_all(), workspace(Path.cwd(), number, git_ref) as space:
         choose_recipe(space, recipe)
+        if push:
+            check_remotes(space)
         lock_from, lock = space.use_latest_lock(), space.lock()
         get_run_logger().info("%s at %s, dvc.lock of %s", space.folder, space.commit, lock_from)
         champion: Champion | None = None
@@ -93,14 +95,18 @@ def rebuild(
             outcome = run_stages(stages, order(space, forced, devices, stage_hours))
             if not (_out_of_memory(outcome) and halve_micro_batch(space)):
                 break
-        if push and not outcome.failures:
-            push_outputs(space)
-        title = conclude(space, outcome, None if space.lock() == lock else number, lock_from, push=push)
+        branch = None
+        if not outcome.failures and space.lock() != lock:
+            branch = space.commit_lock(f"{BRANCHES}/{datetime.now(UTC):%Y-%m-%d}-{number}")
+        title = conclusion(outcome, branch, lock_from)
         publish(space, title, stages, outcome, champion)
         if outcome.failures:
             raise outcome.failures[0]
-        if release and space.lock() != lock and (space.folder / PROMOTED).is_file():
+        if release and branch and (space.folder / PROMOTED).is_file():
             start_release(space)
+        if push:
+            push_outputs(space)
+            push_branch(space, branch)
         return Completed(message=title)
 
 
@@ -122,23 +128,19 @@ def _out_of_memory(outcome: Outcome) -> bool:
     return any(isinstance(one, StageFailed) and one.fault is Fault.MEMORY for one in outcome.failures)
 
 
-def conclude(space: Workspace, outcome: Outcome, number: str | None, lock_from: str, *, push: bool) -> str:
-    """Commit dvc.lock to a branch where it changed and nothing failed; say in a sentence what came of the rebuild.
+def conclusion(outcome: Outcome, branch: str | None, lock_from: str) -> str:
+    """What came of the rebuild, in a sentence.
 
     Args:
-        number: of this rebuild, for the branch's name; None where dvc.lock is as it was.
+        branch: with the new dvc.lock; None where it is as it was.
         lock_from: branch or commit whose dvc.lock the rebuild started from.
     """
     failed = [one.stage for one in outcome.results if one.outcome == "failed"]
     if failed:
         return f"Failed: {', '.join(failed)}. No branch was made; what the other stages did is in the cache."
     done = f"{outcome.num_run} of {len(outcome.results)} stages ran" if outcome.num_run else "Nothing was stale"
-    if number is None:
+    if branch is None:
         return f"{done}: all is as in dvc.lock of {lock_from}."
-    branch = f"{BRANCHES}/{datetime.now(UTC):%Y-%m-%d}-{number}"
-    space.commit_lock(branch, f"Retrain of {space.commit[:12]}")
-    if push:
-        push_branch(space, branch)
     return f"{done}. To have it in a checkout: git merge {branch} && dvc checkout"
 
 

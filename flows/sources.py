@@ -35,17 +35,20 @@ def watch_sources(deployment: str = "rebuild/retrain", recipe: str = "params.yam
     file = Path.cwd() / recipe
     now = source_digest(Path.cwd(), YAML(typ="safe").load(file))
     name = f"sources_{hashlib.sha256(f'{deployment} {recipe}'.encode()).hexdigest()[:12]}"
-    before = Variable.get(name)
-    if before == now:
+    before: Any = Variable.get(name)
+    if before and before["digest"] == now:
         return Completed(message="No new data")
+    number = before["number"] + 1 if before else 0
     message = "First look: the sources as they are now are what later looks compare with"
-    if before is not None:
+    if before:
+        # The number, as the sources may come back to what they were; a look that ended here starts no second rebuild.
+        key = f"{name}-{number}-{now}"
         started = run_deployment(
-            deployment, parameters={"refresh": True}, timeout=0, as_subflow=False, idempotency_key=f"{name}-{now}"
+            deployment, parameters={"refresh": True}, timeout=0, as_subflow=False, idempotency_key=key
         )
         assert isinstance(started, FlowRun)  # this flow is no coroutine
         message = f"New data: started {deployment} as {started.name}"
-    Variable.set(name, now, overwrite=True)
+    Variable.set(name, {"number": number, "digest": now}, overwrite=True)
     return Completed(message=message)
 
 

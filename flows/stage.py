@@ -21,7 +21,9 @@ from flows.pipeline import DVC, Stage
 from flows.processes import STOP, Stopped, guarded, release
 from flows.redaction import redacted
 
-LAST_LINES = 20
+# Lines of a failed stage's log that tell its fault: several processes and their launcher have a traceback each.
+TOLD_BY = 200
+LAST_LINES = 20  # and those that a message shows
 CPU_SLOT = "cpu-heavy"
 GPU_SLOT = "gpu"
 # What DVC says to a person at a terminal, and about a remote that nobody has set up.
@@ -168,7 +170,7 @@ def run_once(stage: Stage, order: Order, devices: Sequence[str]) -> tuple[bool, 
     # What is not here comes from the remote when it is needed; without a remote `--pull` fails where it finds nothing.
     options += ["--pull", "--allow-missing"] if order.has_remote else []
     command = [*DVC, "repro", "--single-item", *options, stage.name]
-    ran, tail, expired = False, deque[str](maxlen=LAST_LINES), threading.Event()
+    ran, tail, expired = False, deque[str](maxlen=TOLD_BY), threading.Event()
     with guarded(command, order.folder, stage_environment(order.build, devices)) as process:
 
         def expire() -> None:
@@ -198,7 +200,7 @@ def failure_message(stage: str, code: int, tail: Sequence[str], folder: Path) ->
     lines = [f"stage '{stage}' failed with exit code {code}. The checkout is untouched; this rebuild's files: {folder}"]
     if (folder / ".stillhouse/refused").is_dir():
         lines.append(f"Refused rows, if this stage refused any: {folder}/.stillhouse/refused/")
-    return "\n".join([*lines, f"Last lines of its log (all of them are in the task '{stage}'):", *tail])
+    return "\n".join([*lines, f"Last lines of its log (all of them are in the task '{stage}'):", *tail[-LAST_LINES:]])
 
 
 def stage_environment(build: str, devices: Sequence[str]) -> dict[str, str]:

@@ -7,8 +7,9 @@ of their own, and MLflow's store.
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,9 @@ SHARED_FOLDERS = (STATE / "vectors", STATE / "checkpoints", STATE / "profiles", 
 MLFLOW, MLFLOW_LOCK = Path("mlflow.db"), STATE / "mlflow.lock"
 SHARED_FILES = (MLFLOW_LOCK, MLFLOW)
 BRANCHES = "retrain"
-KEPT = 5  # workspaces of rebuilds that did not end well, or wait for a sign-off
+KEPT = 5  # workspaces of rebuilds that did not end well
+KEEP = STATE / "kept"  # marks one that waits for a sign-off
+KEPT_DAYS = 60  # and is left so long
 _AUTHOR = ("-c", "user.name=stillhouse rebuild", "-c", "user.email=rebuild@stillhouse.invalid")
 
 
@@ -82,19 +85,16 @@ class Workspace:
         """Whether DVC has a default remote, from which outputs that are not in the cache may come."""
         return "remote" in Config(dvc_dir=str(self.folder / ".dvc"))["core"]
 
-    def commit_lock(self, branch: str, title: str) -> None:
-        """Commit dvc.lock to a new branch, which then has recipe and lock of this rebuild."""
+    def commit_lock(self, branch: str) -> str:
+        """Commit dvc.lock to a new branch, which then has recipe and lock of this rebuild; returns its name."""
         self.git("add", str(LOCK))
-        self.git(*_AUTHOR, "commit", "--quiet", "--no-verify", "--allow-empty", "-m", title)
+        self.git(*_AUTHOR, "commit", "--quiet", "--no-verify", "--allow-empty", "-m", f"Retrain of {self.commit[:12]}")
         self.git("branch", branch, "HEAD")
+        return branch
 
     def keep(self) -> None:
         """Leave the folder when the rebuild ends: a sign-off looks at what lies in it."""
-        (self.folder / STATE / "kept").touch()
-
-    def remove(self) -> None:
-        """Delete the folder; what it shares stays."""
-        output(["git", "worktree", "remove", "--force", str(self.folder)], self.home)
+        (self.folder / KEEP).touch()
 
 
 @contextmanager
@@ -117,28 +117,47 @@ def workspace(home: Path, name: str, revision: str) -> Iterator[Workspace]:
     (home / WORKSPACES).mkdir(parents=True, exist_ok=True)
     lock = home / WORKSPACES / f"{name}.lock"
     with FileLock(lock, thread_local=False):
-        remove_old(home)
+        with cleaning(home):
+            remove_old(home)
         made = Workspace(home, home / WORKSPACES / name, commit)
         output(["git", "worktree", "add", "--quiet", "--detach", str(made.folder), commit], home)
         _share(home, made.folder)
         _copy_sources(home, made.folder)
         yield made
-        if not (made.folder / STATE / "kept").exists():
-            made.remove()
+        if not (made.folder / KEEP).exists():
+            with cleaning(home):
+                remove(home, made.folder)
             lock.unlink()
 
 
+def cleaning(home: Path) -> FileLock:
+    """Held while folders are removed: two rebuilds may end, or look at the same old one, at once."""
+    return FileLock(home / STATE / "cleaning.lock", thread_local=False)
+
+
 def remove_old(home: Path) -> None:
-    """Remove what ended rebuilds left, except for the newest few."""
-    output(["git", "worktree", "prune"], home)
-    folders = [one for one in (home / WORKSPACES).iterdir() if one.is_dir()]
+    """Remove what ended rebuilds left, except for the newest few and those that a sign-off may still look at."""
+    folders = [one for one in (home / WORKSPACES).iterdir() if one.is_dir() and not _awaits_signoff(one)]
     for folder in sorted(folders, key=lambda one: one.stat().st_mtime)[: -KEPT or None]:
         try:
             with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
-                output(["git", "worktree", "remove", "--force", str(folder)], home)
-                folder.with_name(f"{folder.name}.lock").unlink()
+                remove(home, folder)
+                folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
         except Timeout:
             continue  # its rebuild still runs
+
+
+def remove(home: Path, folder: Path) -> None:
+    """Delete a workspace, also one that a killed rebuild had half made or half removed; what it shares stays."""
+    with suppress(RuntimeError):
+        output(["git", "worktree", "remove", "--force", "--force", str(folder)], home)
+    shutil.rmtree(folder, ignore_errors=True)
+    output(["git", "worktree", "prune"], home)
+
+
+def _awaits_signoff(folder: Path) -> bool:
+    mark = folder / KEEP
+    return mark.exists() and time.time() < mark.stat().st_mtime + KEPT_DAYS * 86400
 
 
 def resolve_commit(home: Path, revision: str) -> str:
@@ -172,6 +191,8 @@ def _share_dvc(home: Path, folder: Path) -> None:
         for section, values in known.load_one("local").items():
             own[section].update(values)
         own["remote"] = known["remote"]
+        if "remote" in known["core"]:
+            own["core"]["remote"] = known["core"]["remote"]
         own["cache"]["dir"] = str(cache_folder(home))
         own["core"]["site_cache_dir"] = str(folder / ".dvc/tmp/site")
     (folder / ".dvc/config.local").chmod(0o600)  # remotes may carry credentials
@@ -187,4 +208,7 @@ def _copy_sources(home: Path, folder: Path) -> None:
     listed = output(["git", "ls-files", "--others", "-z", "--", SOURCES], home)
     for name in filter(None, listed.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(home / name, folder / name)
+        if (home / name).is_dir():  # a link to one, or a repository of its own: git lists no files of it
+            shutil.copytree(home / name, folder / name, ignore=shutil.ignore_patterns(".git"))
+        else:
+            shutil.copy2(home / name, folder / name)

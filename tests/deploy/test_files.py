@@ -145,6 +145,8 @@ def test_every_manifest_is_what_kubernetes_expects(path: Path) -> None:
 def check_pod(pod: dict[str, Any]) -> None:
     """No root, no rights, images by digest, passwords from secrets."""
     assert pod["securityContext"]["runAsNonRoot"]
+    # A service `mlflow` would put MLFLOW_PORT=tcp://... into every pod, which MLflow takes for its port.
+    assert pod["enableServiceLinks"] is False
     for container in pod["containers"]:
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert not container["securityContext"]["allowPrivilegeEscalation"]
@@ -159,7 +161,7 @@ def test_the_job_template_is_one_that_the_worker_takes() -> None:
     from prefect.utilities.templating import apply_values
     from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
-    template = json.loads((DEPLOY / "kubernetes/job-template.json").read_text(encoding="utf-8"))
+    template = json.loads((DEPLOY / "job-template.json").read_text(encoding="utf-8"))
     known = set(KubernetesWorkerJobConfiguration.model_fields)
     assert set(template["job_configuration"]) <= known
     variables = {name: one.get("default", "retrain") for name, one in template["variables"]["properties"].items()}

@@ -1,12 +1,13 @@
 """Places that a recipe may name, and those that it may not."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from flows.confinement import check_places, places
+from flows.confinement import PLACES, check_places, places
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,6 +76,15 @@ def test_a_mounted_folder_is_taken_where_the_worker_allows_it(folder: Path) -> N
     check_places(recipe, folder, [models])
     with pytest.raises(ValueError, match=r"embed\.teacher\.path"):
         check_places(recipe, folder, [folder.parent / "other"])
+
+
+def test_every_path_of_a_recipe_is_a_place() -> None:
+    """A key of the schema that holds a path, or places by what they are called."""
+    text = (ROOT / "stages/params.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"^    (\w+): Path\b", text, re.MULTILINE)) <= PLACES
+    spy = {"evaluate": {"mteb": {"folder": "/home/other/private"}}}
+    with pytest.raises(ValueError, match=r"^evaluate\.mteb\.folder: "):
+        check_places(spy, ROOT, [])
 
 
 @pytest.mark.parametrize(

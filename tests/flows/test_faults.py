@@ -8,6 +8,7 @@ from flows.faults import Fault, classify
 
 ROOT = Path(__file__).resolve().parents[2]
 UNRECORDED = "stages.training.tracking.TrackingError: distill: MLflow could not record it: MlflowException:"
+LAUNCHER = ("torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ", "stages/distill.py FAILED")
 FAILED = "ERROR: failed to reproduce 'distill': failed to run: python -m stages.distill, exited with {}"
 
 
@@ -41,6 +42,11 @@ FAILED = "ERROR: failed to reproduce 'distill': failed to run: python -m stages.
                 FAILED.format(1),
             ],
         ),
+        # Of several processes, torch puts the rank before each line, and its launcher's own error comes last.
+        (Fault.MEMORY, ["[rank0]: torch.OutOfMemoryError: CUDA out of memory.", *LAUNCHER, FAILED.format(1)]),
+        (Fault.NETWORK, ["[rank1]: requests.exceptions.ConnectionError: refused", *LAUNCHER, FAILED.format(1)]),
+        (Fault.LOST, [*LAUNCHER, "  exitcode  : -9 (pid: 17)", FAILED.format(1)]),
+        (Fault.FINAL, ["[rank0]: ValueError: NaN", *LAUNCHER, "  exitcode  : 1 (pid: 17)", FAILED.format(1)]),
         (Fault.BUSY, ["RuntimeError: another process writes to .stillhouse/vectors; wait", FAILED.format(1)]),
         (Fault.BUSY, ["RuntimeError: another process is training distill in x; wait", FAILED.format(1)]),
     ],

@@ -124,6 +124,23 @@ def test_bad_data_ends_what_needs_it_and_is_not_tried_again(prefect: str) -> Non
     assert "| evaluate | not reached |" in artifact(prefect, "rebuild")
 
 
+def test_what_cannot_be_pushed_is_refused_before_any_stage_runs(prefect: str, project: Path) -> None:
+    with pytest.raises(ValueError, match="push: DVC has no default remote"):
+        rebuild(push=True)
+    assert tasks_of(prefect, latest_run(prefect)) == {}
+    remote = f"['remote \"store\"']\n    url = {project.parent}/store\n[core]\n    remote = store\n"
+    Path(".dvc/config").write_text(remote)
+    git("remote", "add", "origin", str(project.parent / "nowhere"))
+    with pytest.raises(ValueError, match="push: git's `origin` takes no branch from here"):
+        rebuild(push=True)
+    assert tasks_of(prefect, latest_run(prefect)) == {}
+    git("init", "--quiet", "--bare", str(project.parent / "nowhere"))
+    assert "stages ran" in rebuild(push=True, return_state=True).message
+    (branch,) = git("branch", "--list", "retrain/*", "--format=%(refname:short)").splitlines()
+    assert git("ls-remote", "--heads", "origin").split()[1:] == [f"refs/heads/{branch}"]
+    assert list((project.parent / "store").rglob("*.dir"))
+
+
 def test_a_device_whose_memory_is_full_gets_smaller_pieces_of_a_recipe_that_says_so(
     prefect: str, project: Path
 ) -> None:

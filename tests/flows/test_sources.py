@@ -86,5 +86,9 @@ def test_a_changed_source_starts_one_rebuild(api: str, tmp_path: Path, monkeypat
         Path("data/sources/new.csv").write_text("a,b\n")
         assert look().startswith("New data: started rebuild/watched as ")
         assert look() == "No new data"
-    (run,) = started()
-    assert run["parameters"] == {"refresh": True}
+        (run,) = started()
+        assert run["parameters"] == {"refresh": True}
+        for number, text in enumerate(("c,d\n", "a,b\n"), 2):  # and back to what it was
+            Path("data/sources/new.csv").write_text(text)
+            assert look().startswith("New data: started rebuild/watched as ")
+            assert len(started()) == number

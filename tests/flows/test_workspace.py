@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows import recipe as recipe_module
+from flows import workspace as workspace_module
 from flows.recipe import choose_recipe, halve_micro_batch, read_recipe
 from flows.workspace import WORKSPACES, remove_old, workspace
 from tests.flows.conftest import commit, git
@@ -63,13 +64,55 @@ def test_only_the_newest_workspaces_of_ended_rebuilds_are_kept(project: Path) ->
     assert "running" in kept
 
 
+def test_what_a_killed_rebuild_left_of_its_folder_is_removed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while git made it, so that git has it locked, and killed while git removed it."""
+    for name in ("half-made", "half-removed"):
+        with pytest.raises(KeyError), workspace(project, name, "HEAD"):
+            raise KeyError
+    monkeypatch.setattr(workspace_module, "KEPT", 0)
+    (project / ".git/worktrees/half-made/locked").write_text("initializing")
+    (project / WORKSPACES / "half-removed/.git").unlink()
+    with workspace(project, "next", "HEAD"):
+        assert [one.name for one in (project / WORKSPACES).iterdir() if one.is_dir()] == ["next"]
+    assert git("worktree", "list").count("\n") == 0
+
+
+def test_a_folder_that_a_sign_off_looks_at_is_left(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace_module, "KEPT", 0)
+    with workspace(project, "asked", "HEAD") as space:
+        space.keep()
+    remove_old(project)
+    assert space.folder.is_dir()
+    monkeypatch.setattr(workspace_module, "KEPT_DAYS", 0)
+    remove_old(project)
+    assert not space.folder.is_dir()
+
+
+def test_a_remote_that_is_not_committed_yet_is_the_workspaces_too(project: Path) -> None:
+    Path(".dvc/config").write_text("['remote \"store\"']\n    url = ../../store\n[core]\n    remote = store\n")
+    with workspace(project, "one", "HEAD") as space:
+        assert space.has_remote()
+
+
+def test_folders_among_the_sources_that_are_links_or_repositories_are_copied(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/rows.csv").write_text("a\n")
+    Path("data/sources/linked").symlink_to(tmp_path / "disk")
+    git("init", "--quiet", "data/sources/cloned")
+    Path("data/sources/cloned/rows.csv").write_text("b\n")
+    with workspace(project, "one", "HEAD") as space:
+        assert (space.folder / "data/sources/linked/rows.csv").read_text() == "a\n"
+        assert (space.folder / "data/sources/cloned/rows.csv").read_text() == "b\n"
+        assert not (space.folder / "data/sources/cloned/.git").exists()
+
+
 def test_the_newest_lock_of_the_same_recipe_is_taken(project: Path) -> None:
     with workspace(project, "one", "HEAD") as space:
         assert space.use_latest_lock() == space.commit
         assert space.lock() == ""
         assert not space.has_remote()
         (space.folder / "dvc.lock").write_text("first\n")
-        space.commit_lock("retrain/one", "first")
+        space.commit_lock("retrain/one")
     with workspace(project, "two", "HEAD") as space:
         assert space.use_latest_lock() == "retrain/one"
         assert space.lock() == "first\n"
