@@ -138,10 +138,10 @@ def conclusion(outcome: Outcome, branch: str | None, lock_from: str) -> str:
     failed = [one.stage for one in outcome.results if one.outcome == "failed"]
     if failed:
         return f"Failed: {', '.join(failed)}. No branch was made; what the other stages did is in the cache."
-    done = f"{outcome.num_run} of {len(outcome.results)} stages ran" if outcome.num_run else "Nothing was stale"
+    ran = f"{outcome.num_run} of {len(outcome.results)} stages ran"
     if branch is None:
-        return f"{done}: all is as in dvc.lock of {lock_from}."
-    return f"{done}. To have it in a checkout: git merge {branch} && dvc checkout"
+        return f"{ran if outcome.num_run else 'Nothing was stale'}: all is as in dvc.lock of {lock_from}."
+    return f"{ran}. To have it in a checkout: git merge {branch} && dvc checkout"
 
 
 def publish(space: Workspace, title: str, stages: list[Stage], outcome: Outcome, champion: Champion | None) -> None:

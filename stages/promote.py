@@ -232,6 +232,7 @@ def write_report(params: Params, verdicts: Sequence[Verdict], champion: "ModelVe
     moved = champion_queries(champion) if champion else {}
     known = contents["about"].get("queries", {})
     about = contents["about"] | {
+        "recipe": params.model_dump(mode="json", by_alias=True),  # gates may be others than when it was evaluated
         "mode": params.promote.mode,
         "gates": [one.as_dict() for one in verdicts],
         "champion": str(champion.version) if champion else None,

@@ -256,6 +256,8 @@ def register_version(client: Any, model: str, weights: str) -> str:
     (release / "merged/retrieval").mkdir(parents=True, exist_ok=True)
     (release / "merged/retrieval/weights").write_text(weights)
     shutil.copytree(release / "merged", f"served/{weights}/artifacts/merged")
+    Path(f"served/{weights}/artifacts/calibration.json").write_text("{}")
+    Path(f"served/{weights}/serving.py").write_text("# serves")
     run = client.create_run("0")
     client.log_text(run.info.run_id, weights, "evidence/rows")
     judged_by = digest(Path(client.download_artifacts(run.info.run_id, "evidence")))
@@ -264,4 +266,6 @@ def register_version(client: Any, model: str, weights: str) -> str:
     known |= {"judged_against": champion.version if champion else "none", "validation_status": "passed"}
     known |= {"git_sha": "abc", "git_dirty": False}
     source, tags = Path(f"served/{weights}").resolve().as_uri(), store.as_tags(known)
-    return str(client.create_model_version(model, source, tags=tags, description="| gate |").version)
+    version = client.create_model_version(model, source, tags=tags, description="| gate |")
+    client.set_model_version_tag(model, version.version, "served_digest", store.served_digest(client, version))
+    return str(version.version)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from stages.evaluation.comparison import overall
 from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Draws, Estimate
@@ -69,7 +71,7 @@ def of_size(
     cells = {"binary": ("binary", full), "int8": ("int8", full), "half_dimensions": ("float32", half)}
     return {
         **{f"{name}_retention": Estimate(**kept[precision][dim]) for name, (precision, dim) in cells.items()},
-        "int8_weights_cosine_min": min(one["cosine_min"] for one in weights.values()),
+        "int8_weights_cosine_min": float(np.min([one["cosine_min"] for one in weights.values()])),
         "model_megabytes": max(one["float_megabytes"] for one in weights.values()),
     }
 

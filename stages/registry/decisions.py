@@ -75,12 +75,14 @@ def _enter(
         ledger.append(entry("refused", version, said, champion, champion))
         client.set_model_version_tag(name, number, "signoff_status", "refused")
         return "refused"
-    before = approvers(ledger, version)
-    if said["who"].casefold() in before:
+    again = said["who"].casefold() in approvers(ledger, version)
+    if not again:
+        ledger.append(entry("approved", version, said, champion, champion))
+    known = len(approvers(ledger, version))
+    if known < approvals and again:
         raise NotAllowedError(f"{said['who']} has approved of {name} version {number} already; it takes another person")
-    ledger.append(entry("approved", version, said, champion, champion))
-    if len(before) + 1 < approvals:
-        client.set_model_version_tag(name, number, "signoff_status", f"{len(before) + 1} of {approvals} approvals")
+    if known < approvals:
+        client.set_model_version_tag(name, number, "signoff_status", f"{known} of {approvals} approvals")
         return "waiting"
     ledger.append(entry("promoted", version, said, champion, number))
     client.set_registered_model_alias(name, store.CHAMPION, number)
@@ -141,11 +143,16 @@ def objections(
     now = provenance(release)
     faults = []
     if by_person and tags.get("git_dirty") == "True":
-        faults.append("it was built from files that git does not have; commit them, then dvc repro --force promote")
+        faults.append(
+            "it was built from files that git does not have; commit them, then "
+            "dvc repro --force --single-item quantize && dvc repro"
+        )
     if tags.get("validation_status") == "refused":
         faults.append(f"its gates refuse it ({tags.get('refused_because')})")
-    if any(one.action == "refused" and _same(one, version) for one in ledger.entries):
+    if any(one.action == "refused" and one.version == str(version.version) for one in ledger.entries):
         faults.append("somebody refused it (see history); build another")
+    if not by_person and any(_left(one, version) for one in ledger.entries):
+        faults.append("it was champion and was rolled back (see history); a person has to sign it off again")
     if tags.get("dvc_lock") != now["dvc_lock"]:
         faults.append("dvc.lock here is not that of its build; check out its commit")
     if tags.get("release_digest") != now["release_digest"]:
@@ -163,8 +170,11 @@ def objections(
 
 
 def approvers(ledger: Ledger, version: "ModelVersion") -> set[str]:
-    """Who has approved of the version as it is, each name once whatever its capitals."""
-    return {one.who.casefold() for one in ledger.entries if one.action == "approved" and _same(one, version)}
+    """Who has approved of the version as it is, each name once whatever its capitals; since it was last champion."""
+    number = str(version.version)
+    ends = [n for n, one in enumerate(ledger.entries, 1) if _left(one, version) or one.champion_to == number]
+    since = ledger.entries[max(ends, default=0) :]
+    return {one.who.casefold() for one in since if one.action == "approved" and _same(one, version)}
 
 
 def notice_moves(ledger: Ledger, champion: str | None) -> None:
@@ -208,8 +218,13 @@ def _same(one: Entry, version: "ModelVersion") -> bool:
     return one.version == str(version.version) and one.evidence_digest == evidence
 
 
+def _left(one: Entry, version: "ModelVersion") -> bool:
+    """Whether by this entry the version was champion no more, and not because a better one came."""
+    return one.action == "rolled back" and one.champion_from == str(version.version)
+
+
 def _served_fault(client: "MlflowClient", version: "ModelVersion") -> str:
-    found = digest(store.served_models(client, version))
+    found = store.served_digest(client, version)
     return (
         "" if found == version.tags.get("served_digest") else "its served models no longer hash to what was registered"
     )

@@ -8,17 +8,19 @@ from typing import Any
 from stages.training.tracking import digest, git_state
 
 LOCK = Path("dvc.lock")
+LINEAGE = "lineage.json"
 
 
 def provenance(release: Path) -> dict[str, Any]:
-    """Commit, whether files differ from it, digests of dvc.lock, a release and its served models; None: unknown."""
-    commit, dirty = git_state()
+    """Commit of a release, whether files differed from it or do now, digests of dvc.lock and release; None: unknown."""
+    lineage = release / LINEAGE
+    built = json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else {}
+    _, dirty = git_state()
     return {
-        "git_sha": commit,
-        "git_dirty": dirty,
+        "git_sha": built.get("git_sha"),
+        "git_dirty": built.get("git_dirty") or dirty,
         "dvc_lock": lock_digest(),
         "release_digest": digest(release) if release.is_dir() else None,
-        "served_digest": digest(release / "merged") if release.is_dir() else None,
     }
 
 

@@ -5,6 +5,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.registry import store
 from stages.training.tracking import digest
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ def register(client: "MlflowClient", name: str, release: Path, run_id: str) -> "
         )
     check_served(model.model_uri, example, sorted(path.name for path in (release / "merged").iterdir()))
     registered = mlflow.register_model(model.model_uri, name, tags={"release_digest": digest(release)})
-    return client.get_model_version(name, str(registered.version))
+    number = str(registered.version)
+    served = store.served_digest(client, client.get_model_version(name, number))
+    client.set_model_version_tag(name, number, "served_digest", served)
+    return client.get_model_version(name, number)
 
 
 def requirement(package: str) -> str:
@@ -92,8 +96,8 @@ def served_cosine(
     import numpy as np
 
     model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
-    least = 1.0
+    cosines = [1.0]
     for side, of_side in texts.items():
         served = np.asarray(model.predict(list(of_side), params={"task": "retrieval", "prompt": side}))
-        least = min(least, float((served * vectors[side][: len(of_side)]).sum(axis=1).min()))
-    return least
+        cosines.extend((served * vectors[side][: len(of_side)]).sum(axis=1))
+    return float(np.min(cosines))  # a NaN stays one, as it would not by `min`

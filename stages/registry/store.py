@@ -1,16 +1,17 @@
 """Model versions in MLflow's registry: found by the release that they hold, described by tags, pointed at by aliases.
 
-Tags that other commands read: `release` (name of its folder), `release_digest`, `served_digest` (of the models that are
+Tags that other commands read: `release` (name of its folder), `release_digest`, `served_digest` (of what is
 served), `dvc_lock`, `git_sha`, `git_dirty`, `evidence_run_id` and `evidence_digest` (what it was judged by),
 `judged_against` (the champion then), `validation_status`.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.training.tracking import tracking_uri
+from stages.training.tracking import digest, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,10 +62,21 @@ def set_tags(client: "MlflowClient", version: "ModelVersion", tags: Mapping[str,
 
 def served_models(client: "MlflowClient", version: "ModelVersion") -> Path:
     """Folder of the version's models as they are served: `<task>/` in Sentence Transformers format."""
+    return _logged(client, version) / "artifacts" / "merged"
+
+
+def served_digest(client: "MlflowClient", version: "ModelVersion") -> str:
+    """Digest of what the version is served from: models, limits of quantised vectors, code."""
+    folder = _logged(client, version)
+    parts = [digest(folder / "artifacts"), *(digest(code) for code in sorted(folder.glob("*.py")))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _logged(client: "MlflowClient", version: "ModelVersion") -> Path:
     import mlflow
 
     uri = client.get_model_version_download_uri(version.name, str(version.version))
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri)) / "artifacts" / "merged"
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
 
 
 def evidence_of(version: "ModelVersion") -> Path | None:

@@ -36,7 +36,7 @@ def figures(reference: np.ndarray, reading: Reading, batch: Sequence[int]) -> di
         "cosine_mean": float(cosines.mean()),
         "top1": top1_agreement(reference, reading.alone),
         "spearman": similarity_ranks(reference, reading.alone),
-        "padding_cosine_min": float(min(padded)) if padded else 1.0,
+        "padding_cosine_min": float(np.min([1.0, *padded])),  # a NaN of one side stays, as `min` would not have it
     }
 
 

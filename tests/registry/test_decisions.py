@@ -1,5 +1,6 @@
 """Decisions on versions in a real MLflow registry: what stands against one, two people, the way back, two at once."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -80,6 +81,42 @@ def test_a_refusal_is_final(client: Any) -> None:
         decide(client, MODEL, "1", BOB, approvals=1)
     assert champion(client) is None
     assert client.get_model_version(MODEL, "1").tags["signoff_status"] == "refused"
+    # Judged again, by other gates.
+    judge_again(client, "1")
+    for again in (BOB, AUTOMATIC):
+        with pytest.raises(NotAllowedError, match="somebody refused it"):
+            decide(client, MODEL, "1", again, approvals=1)
+
+
+def judge_again(client: Any, number: str) -> None:
+    """Other evidence, against the champion of now."""
+    from stages.training.tracking import digest
+
+    run_id = client.get_model_version(MODEL, number).tags["evidence_run_id"]
+    client.log_text(run_id, "other", "evidence/verdicts.json")
+    evidence = digest(Path(client.download_artifacts(run_id, "evidence")))
+    tags = {"evidence_digest": evidence, "judged_against": champion(client) or "none"}
+    tags |= {"release_digest": str(provenance(RELEASE)["release_digest"])}
+    for name, value in tags.items():
+        client.set_model_version_tag(MODEL, number, name, value)
+
+
+def test_a_sign_off_that_a_dead_process_left_half_done_is_finished(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the alias moved; the same names may say so again."""
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for who in (ADA, AUTOMATIC):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(client), "set_registered_model_alias", killed)
+            with pytest.raises(KeyboardInterrupt):
+                decide(client, MODEL, "1", who, approvals=1)
+        assert champion(client) is None
+    assert decide(client, MODEL, "1", ADA, approvals=1) == "champion"
+    assert champion(client) == "1"
 
 
 @pytest.mark.parametrize("said", [("", "why"), ("who", " ")])
@@ -101,6 +138,10 @@ def spoil(what: str, client: Any) -> None:
         (RELEASE / "merged/retrieval/weights").write_text("onf")
     elif what == "served":
         Path("served/one/artifacts/merged/retrieval/weights").write_text("onf")
+    elif what == "serving code":
+        Path("served/one/serving.py").write_text("# serves others")
+    elif what == "calibration":
+        Path("served/one/artifacts/calibration.json").write_text("[]")
     elif what == "evidence":
         client.log_text(tags["evidence_run_id"], "onf", "evidence/rows")
     else:
@@ -114,6 +155,8 @@ def spoil(what: str, client: Any) -> None:
         ("dirty", "built from files that git does not have"),
         ("lock", "dvc.lock here is not that of its build"),
         ("release", "does not hash to what was registered"),
+        ("serving code", "its served models no longer hash to what was registered"),
+        ("calibration", "its served models no longer hash to what was registered"),
         ("served", "its served models no longer hash to what was registered"),
         ("evidence", "what it was judged by is no longer what was recorded"),
         ("champion", "judged against champion 7, and champion is none now"),
@@ -195,6 +238,24 @@ def test_the_way_back_is_on_record_too(client: Any) -> None:
     assert champion(client) == "3"
 
 
+def test_every_rollback_goes_a_step_further_back_and_keeps_out_what_it_left(client: Any) -> None:
+    for number, weights in enumerate(("one", "two", "three"), 1):
+        if number > 1:
+            register_version(client, MODEL, weights)
+        decide(client, MODEL, str(number), ADA, approvals=1)
+    assert roll_back(client, MODEL, "Bob", "complaints") == ("3", "2")
+    assert roll_back(client, MODEL, "Bob", "more complaints") == ("2", "1")
+    with pytest.raises(NotAllowedError, match="champion is 1, and the ledger knows of none before it"):
+        roll_back(client, MODEL, "Bob", "even more")
+    # What was left comes back by a person alone, also one who had approved of it before.
+    judge_again(client, "3")
+    with pytest.raises(NotAllowedError, match=r"was rolled back .*; a person has to sign it off again"):
+        decide(client, MODEL, "3", AUTOMATIC, approvals=1)
+    assert decide(client, MODEL, "3", ADA, approvals=2) == "waiting"
+    assert decide(client, MODEL, "3", BOB, approvals=2) == "champion"
+    assert roll_back(client, MODEL, "Bob", "no") == ("3", "1")
+
+
 def test_an_alias_that_was_moved_by_hand_is_noticed(client: Any) -> None:
     register_version(client, MODEL, "two")
     client.set_registered_model_alias(MODEL, "champion", "1")
@@ -208,13 +269,18 @@ def test_an_alias_that_was_moved_by_hand_is_noticed(client: Any) -> None:
     assert roll_back(client, MODEL, "Ada", "back") == ("2", "1")
 
 
-@pytest.mark.parametrize("change", ["first", "last", "shorter"])
+@pytest.mark.parametrize("change", ["first", "last", "shorter", "added", "no JSON"])
 def test_a_changed_ledger_is_refused(client: Any, change: str) -> None:
     decide(client, MODEL, "1", ADA, approvals=1)
     run_id = client.get_registered_model(MODEL).tags["ledger_run_id"]
     lines = Path(client.download_artifacts(run_id, FILE)).read_text().splitlines()
     if change == "shorter":
         lines.pop()
+    elif change == "added":
+        forged = json.loads(lines[-1]) | {"who": "Eve", "previous": hashlib.sha256(lines[-1].encode()).hexdigest()}
+        lines.append(json.dumps(forged, sort_keys=True))
+    elif change == "no JSON":
+        lines[-1] = "approved"
     else:
         place = 0 if change == "first" else -1
         lines[place] = lines[place].replace("Ada", "Eve")
