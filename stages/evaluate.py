@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stages.evaluation.contenders import Contenders
-    from stages.evaluation.evidence import Evidence
     from stages.evaluation.kept import KeptVectors
     from stages.evaluation.long import Scores as LongScores
     from stages.evaluation.tasks import Score
@@ -59,6 +58,7 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     from stages.corpus.readings import TeacherVectors
     from stages.evaluation import comparison, summary
     from stages.evaluation.contenders import Contenders
+    from stages.evaluation.evidence import Evidence, digests_of_tests, units_of_tests
     from stages.evaluation.kept import KeptVectors
     from stages.evaluation.long import figures as long_figures
     from stages.evaluation.long import summary as long_summary
@@ -72,14 +72,16 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     scores = _score_all(params, contenders)
     resampling = (params.seed, params.evaluate.num_resamples)
     samples = {task: comparison.samples(by_contender) for task, by_contender in scores.items()}
-    draws = {task: comparison.draws(by_contender, *resampling) for task, by_contender in samples.items()}
+    units = units_of_tests(CURATED, {task: list(by_contender["base"]) for task, by_contender in samples.items()})
+    draws = {task: comparison.draws(by_contender, *resampling, units[task]) for task, by_contender in samples.items()}
     metrics: dict[str, Any] = {task: comparison.figures(by_contender) for task, by_contender in scores.items()}
     metrics["comparisons"] = {
         task: comparison.comparisons(of_contender, summary.adapter_of(task)) for task, of_contender in draws.items()
     }
     vectors = retrieval_vectors(contenders, CURATED, params.evaluate.sources.retrieval)
     dims = params.evaluate.truncate_dims
-    metrics |= summary.compressed(comparison.draws(_compression(params, release, vectors), *resampling), dims)
+    compressed = comparison.draws(_compression(params, release, vectors), *resampling, units["retrieval"])
+    metrics |= summary.compressed(compressed, dims)
     metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
     metrics["mteb"] = _mteb(params, contenders, release)
     long = _long(params, release, kept)
@@ -88,7 +90,8 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     flat |= long_summary(long, _release_theta(release), *resampling) if long else {}
     metrics |= summary.split(flat)
     _write(params, contenders, metrics, output)
-    _evidence(params, samples, vectors).save(output / "evidence")
+    tests = digests_of_tests(CURATED, {task: list(by_source) for task, by_source in units.items()}, params.seed)
+    Evidence(samples, vectors, tests, units).save(output / "evidence")
     kept.forget_unused()
     return metrics
 
@@ -114,18 +117,19 @@ def _score_all(params: Params, contenders: "Contenders") -> Scores:
 
 def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, dict[str, float]]:
     """What mteb says of the test rows; the teacher has no vectors of bitext, nor of the tasks that the recipe names."""
-    from stages.evaluation.benchmark import benchmark
+    from stages.evaluation.benchmark import benchmark, scored_by
     from stages.evaluation.mteb_models import ROUTED, MtebModel
     from stages.evaluation.mteb_named import named_tasks
     from stages.evaluation.mteb_tasks import bitext_tasks, local_tasks
     from stages.training.tracking import digest
 
     base, adapters, teacher = (digest(folder)[:12] for folder in (release / "base", release / "adapters", EMBEDDED))
+    here = f"{params.engine.precision}-{scored_by()}"
     students = {
-        "base": MtebModel(contenders, "base", f"{base}-{params.engine.precision}"),
-        ROUTED: MtebModel(contenders, ROUTED, f"{base}-{adapters}-{params.engine.precision}"),
+        "base": MtebModel(contenders, "base", f"{base}-{here}"),
+        ROUTED: MtebModel(contenders, ROUTED, f"{base}-{adapters}-{here}"),
     }
-    everyone = {"teacher": MtebModel(contenders, "teacher", teacher), **students}
+    everyone = {"teacher": MtebModel(contenders, "teacher", f"{teacher}-{here}"), **students}
     sources = params.evaluate.sources
     local = local_tasks(CURATED, sources.model_dump(by_alias=True), params.evaluate.bm25.k1, params.evaluate.bm25.b)
     others = bitext_tasks(CURATED, [*sources.retrieval, *sources.unseen])
@@ -191,14 +195,6 @@ def _write(params: Params, contenders: "Contenders", metrics: dict[str, Any], ou
     contents = {"metrics": metrics, "curves": curves, "about": _about(params, contenders)}
     (output / "report.json").write_text(json.dumps(contents) + "\n", encoding="utf-8")
     (output / "report.html").write_text(render_report(metrics, curves, contents["about"]), encoding="utf-8")
-
-
-def _evidence(params: Params, samples: "dict[str, dict[str, dict[str, Sample]]]", vectors: Any) -> "Evidence":
-    from stages.evaluation.evidence import Evidence, digests_of_tests
-
-    sources = params.evaluate.sources.model_dump(by_alias=True)
-    named = {task: sources[task] for task in samples}
-    return Evidence(samples, vectors, digests_of_tests(CURATED, named, params.seed))
 
 
 def _about(params: Params, contenders: "Contenders") -> dict[str, Any]:

@@ -15,6 +15,8 @@ from ruamel.yaml import YAML, YAMLError
 
 FILE = Path("params.yaml")
 CHECKED = Path("data/params/checked.txt")
+# How keys of what trains begin.
+_PHASES = ("distill.", "extend.", "adapt.")
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -609,6 +611,10 @@ class Params(Section):
             "evaluate.sources.classification": ("labelled", self.evaluate.sources.classification),
         }
 
+    def trained_on(self) -> set[str]:
+        """Names of the sources that a phase trains on."""
+        return {name for key, (_, names) in self._uses().items() if key.startswith(_PHASES) for name in names}
+
     @model_validator(mode="after")
     def _use_declared_sources(self) -> Self:
         kinds, uses = {source.name: source.kind for source in self.curate.sources}, self._uses()
@@ -630,7 +636,7 @@ class Params(Section):
     def _train_on_nothing_unseen(self) -> Self:
         for key, (_, names) in self._uses().items():
             trained_on = sorted(set(names) & set(self.evaluate.sources.unseen))
-            if trained_on and key.startswith(("distill.", "extend.", "adapt.")):
+            if trained_on and key.startswith(_PHASES):
                 raise ValueError(
                     f"evaluate.sources.unseen: {trained_on} are trained on in {key}; take them from one of the two"
                 )

@@ -228,12 +228,13 @@ def write_report(params: Params, verdicts: Sequence[Verdict], champion: "ModelVe
     from stages.evaluation.champion import statement
     from stages.reporting.report import render_report
 
-    contents = json.loads(REPORT.read_text(encoding="utf-8"))
+    contents, recipe = json.loads(REPORT.read_text(encoding="utf-8")), params.promote
     moved = champion_queries(champion) if champion else {}
     known = contents["about"].get("queries", {})
     about = contents["about"] | {
-        "recipe": params.model_dump(mode="json", by_alias=True),  # gates may be others than when it was evaluated
-        "mode": params.promote.mode,
+        # Its gates may be others than when it was evaluated.
+        "recipe": contents["about"].get("recipe", {}) | {"promote": recipe.model_dump(mode="json", by_alias=True)},
+        "mode": recipe.mode,
         "gates": [one.as_dict() for one in verdicts],
         "champion": str(champion.version) if champion else None,
         "index": statement(verdicts),

@@ -191,6 +191,7 @@ def _lineage(params: Params) -> dict[str, Any]:
             "license": source.license,
             "packages": source.packages,
             "rows": counts[source.name],
+            "trained_on": source.name in params.trained_on(),
         }
         for source in params.curate.sources
     ]
@@ -214,7 +215,7 @@ def _write_cards(params: Params, release: Path, report: Mapping[str, Any]) -> No
         "teacher": params.embed.teacher.name,
         "dims": params.evaluate.truncate_dims,
         # The card says what the weights were trained on: not what is only tested on.
-        "sources": [one.model_dump() for one in params.curate.sources if one.splits.dev + one.splits.test < 1],
+        "sources": [one.model_dump() for one in params.curate.sources if one.name in params.trained_on()],
         "pooling": json.loads((release / "base/encoder.json").read_text(encoding="utf-8"))["pooling"],
         "formats": report,
     }

@@ -1,14 +1,18 @@
 """mteb's own figures of the contenders, kept by the digests of model and rows so that nothing is scored twice."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import mteb
 from mteb.abstasks import AbsTask
 from mteb.cache import ResultCache
 
+from stages import evaluation, modeling
 from stages.evaluation.mteb_models import MtebModel
+from stages.training.tracking import digest
 
 # Of a result that mteb's cache gives back; one that was just computed has more.
 DIGITS = 6
@@ -27,6 +31,13 @@ def benchmark(models: Mapping[str, MtebModel], tasks: Mapping[str, AbsTask], cac
         name: {contender: _score(model, task, cache) for contender, model in models.items()}
         for name, task in tasks.items()
     }
+
+
+def scored_by() -> str:
+    """Twelve digits that tell this code, mteb and what it computes with from others, which might score otherwise."""
+    parts = [digest(Path(package.__path__[0])) for package in (evaluation, modeling)]
+    parts += [version(name) for name in ("mteb", "scikit-learn", "torch", "transformers")]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _score(model: MtebModel, task: AbsTask, cache: Path) -> float:

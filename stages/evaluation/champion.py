@@ -51,15 +51,17 @@ def beside(ours: Evidence, champion: Evidence, seed: int, num_resamples: int) ->
     for task, by_contender in ours.samples.items():
         name = adapter_of(task)
         both = {"ours": by_contender[name], "champion": champion.samples[task][name]}
-        of_both = draws(both, seed, num_resamples)
+        of_both = draws(both, seed, num_resamples, ours.units.get(task))
         found = bootstrap.difference(overall(of_both["ours"]), overall(of_both["champion"]))
         figures[f"{task.replace('-', '_')}_over_champion"] = Figure(found.figure, found.low, found.high, found.p)
-    return figures | {INDEX: _index_compatibility(ours.vectors, champion.vectors, seed, num_resamples)}
+    units = ours.units.get("retrieval")
+    return figures | {INDEX: _index_compatibility(ours.vectors, champion.vectors, units, seed, num_resamples)}
 
 
 def _index_compatibility(
     ours: Mapping[str, Mapping[str, np.ndarray]],
     champion: Mapping[str, Mapping[str, np.ndarray]],
+    units: Mapping[str, np.ndarray] | None,
     seed: int,
     num_resamples: int,
 ) -> Figure:
@@ -72,7 +74,7 @@ def _index_compatibility(
         name: {source: Mean(_ndcg(of_model[source]["query"], champion[source]["document"])) for source in ours}
         for name, of_model in queries.items()
     }
-    of_both = draws(samples, seed, num_resamples)
+    of_both = draws(samples, seed, num_resamples, units)
     mixed, own = overall(of_both["ours"]), overall(of_both["champion"])
     found = bootstrap.ratio(mixed, own)
     note = f"nDCG@10 {100 * mixed.figure:.1f}, its own queries {100 * own.figure:.1f}"

@@ -33,16 +33,23 @@ def samples(by_contender: Mapping[str, BySource]) -> dict[str, dict[str, Sample]
 
 
 def draws(
-    by_contender: Mapping[str, Mapping[str, Sample]], seed: int, num_resamples: int
+    by_contender: Mapping[str, Mapping[str, Sample]],
+    seed: int,
+    num_resamples: int,
+    units: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, dict[str, Draws]]:
-    """Figures of all contenders on the same resamples of each source, by contender and source."""
+    """Figures of all contenders on the same resamples of each source, by contender and source.
+
+    Args:
+        units: by source, what its rows are drawn by (see `bootstrap.resample`); each row by itself where it has none.
+    """
     found: dict[str, dict[str, Draws]] = {name: {} for name in by_contender}
     sources = dict.fromkeys(source for by_source in by_contender.values() for source in by_source)
     for source in sources:
         known = {name: by_source[source] for name, by_source in by_contender.items() if source in by_source}
-        num_rows = len(next(iter(known.values())))
+        of_rows = (units or {}).get(source, np.arange(len(next(iter(known.values())))))
         resamples = bootstrap.resample(
-            [one.on for one in known.values()], num_rows, [seed, zlib.crc32(source.encode())], num_resamples
+            [one.on for one in known.values()], of_rows, [seed, zlib.crc32(source.encode())], num_resamples
         )
         for (name, sample), of_sample in zip(known.items(), resamples, strict=True):
             found[name][source] = Draws(figure(sample), of_sample)

@@ -98,11 +98,14 @@ def theta_name(theta: float) -> str:
 
 
 def summary(scored: Scores, theta: float, seed: int, num_resamples: int) -> dict[str, float | Estimate]:
-    """Mean over lengths after the long-context phase, and its gain over before, both at one RoPE theta."""
+    """Mean over lengths after the long-context phase, and its gain over before, both at one RoPE theta.
+
+    A query and what answers it stand at every length, so they are drawn together.
+    """
     flat: dict[str, float | Estimate] = {}
     for task, by_model in scored.items():
         samples = {
-            model: {length: Mean(rows) for length, rows in by_model[model][theta_name(theta)].items()}
+            model: {task: Mean(np.mean(list(by_model[model][theta_name(theta)].values()), axis=0))}
             for model in ("after", "before")
         }
         after, before = (overall(by_length) for by_length in draws(samples, seed, num_resamples).values())

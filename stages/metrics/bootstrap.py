@@ -1,10 +1,11 @@
 """Paired bootstrap: what a figure would have been on other test sets like this one.
 
-Rows (queries, pairs, documents) are resampled, and every model is scored on the same resamples: whatever makes a test
-set hard for all of them cancels out of a difference. A resample is a count for each row, so that any figure which can
-weigh its rows is computed on many resamples at once.
+Units of rows are resampled, as rows of one entity or document say less than as many of different ones; a row of two
+units is there as often as both are. Every model is scored on the same resamples: whatever makes a test set hard for all
+of them cancels out of a difference. A resample is a count for each row, so that any figure which can weigh its rows is
+computed on many resamples at once.
 
-Shapes: n rows, R resamples, B of them in a block.
+Shapes: n rows, U units of a row, G units in all, R resamples, B of them in a block.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,21 +44,25 @@ class Estimate:
 
 
 def resample(
-    statistics: Sequence[Statistic], num_rows: int, seed: int | Sequence[int], num_resamples: int
+    statistics: Sequence[Statistic], units: NDArray[np.int64], seed: int | Sequence[int], num_resamples: int
 ) -> NDArray[np.float64]:
     """Each statistic on the same resamples of n rows: [len(statistics), R].
 
     Args:
+        units: each row's, numbered from 0: [n], or [n, U] where a row has several.
         seed: equal seeds draw equal resamples, also in another run.
         num_resamples: R.
     """
     generator = np.random.default_rng(seed)
     found = np.empty((len(statistics), num_resamples))
-    block = max(1, BLOCK_SIZE // num_rows)
+    units = units.reshape(len(units), -1)
+    num_units = int(units.max()) + 1
+    block = max(1, BLOCK_SIZE // max(len(units), num_units))
     for start in range(0, num_resamples, block):
         size = min(block, num_resamples - start)
-        drawn = generator.integers(num_rows, size=(size, num_rows)) + np.arange(size)[:, None] * num_rows
-        counts = np.bincount(drawn.ravel(), minlength=size * num_rows).reshape(size, num_rows).astype(np.float64)
+        drawn = generator.integers(num_units, size=(size, num_units)) + np.arange(size)[:, None] * num_units
+        of_units = np.bincount(drawn.ravel(), minlength=size * num_units).reshape(size, num_units)
+        counts = np.prod([of_units[:, column] for column in units.T], axis=0, dtype=np.float64)
         for number, statistic in enumerate(statistics):
             found[number, start : start + size] = statistic(counts)
     return found

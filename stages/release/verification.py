@@ -73,7 +73,7 @@ def _card_faults(release: Path, lineage: dict[str, Any]) -> list[str]:
     expected = f"license: {lineage['license'].lower()}"
     texts = {path.relative_to(release).as_posix(): path.read_text(encoding="utf-8") for path in cards}
     found = [f"{name} does not say {expected!r}" for name, text in texts.items() if expected not in text.splitlines()]
-    trained_on = [one["name"] for one in lineage["sources"] if one["rows"]["train"]]
+    trained_on = [one["name"] for one in lineage["sources"] if one["trained_on"]]
     missing = [name for name in trained_on if f"| {name} |" not in texts["README.md"]]
     return found + [f"README.md does not name the source {name}" for name in missing]
 

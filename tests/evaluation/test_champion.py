@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from stages.corpus.tables import SCHEMAS, write_table
 from stages.evaluation import champion
-from stages.evaluation.evidence import Evidence, digests_of_tests, load_evidence
+from stages.evaluation.evidence import Evidence, digests_of_tests, load_evidence, units_of_tests
 from stages.evaluation.tasks import ranking_score
 from stages.losses.contrastive import info_nce
 from stages.metrics.bootstrap import Draws, ratio
@@ -172,3 +173,24 @@ def test_a_model_trained_on_shuffled_labels_is_refused(vectors: np.ndarray) -> N
 
     assert words(right) == ["passed", "passed"]
     assert words(shuffled) == ["refused", "refused"]
+
+
+def test_rows_are_drawn_by_entity_and_pairs_of_the_same_texts_by_both(tmp_path: Path) -> None:
+    def units(kind: str, task: str, *rows: dict[str, Any]) -> list[Any]:
+        common = {"source": "s", "language": "en", "license": "MIT"}
+        write_table(tmp_path / kind / "test.parquet", [common | row for row in rows], SCHEMAS[kind])
+        found: list[Any] = units_of_tests(tmp_path, {task: ["s"]})[task]["s"].tolist()
+        return found
+
+    def pair(number: int, entity: str) -> dict[str, Any]:
+        return {"id": str(number), "entity": entity, "query": f"q{number}", "document": f"d{number}"}
+
+    def scored(left: str, right: str, entity: str) -> dict[str, Any]:
+        return {"id": left + right, "entity": entity, "text_a": left, "text_b": right, "score": 0.5}
+
+    assert units("pairs", "unseen", pair(1, "b"), pair(2, "a"), pair(3, "b")) == [1, 0, 1]
+    assert units("pairs", "unseen", pair(1, "a"), pair(2, "a")) == [0, 1], "nothing tells them apart"
+    every_pair = [scored("x", "y", "news"), scored("x", "z", "news"), scored("y", "z", "news")]
+    assert units("scored", "text-matching", *every_pair) == [[0, 1], [0, 2], [1, 2]]
+    assert units("scored", "text-matching", scored("w", "x", "a"), scored("y", "z", "b")) == [0, 1]
+    assert units("scored", "text-matching", scored("w", "x", "a"), scored("y", "z", "a")) == [0, 1]

@@ -14,6 +14,7 @@ from stages.evaluation.evidence import Evidence
 from stages.evaluation.queries import LENGTH, moved_queries, places, shortened, worst_queries
 from stages.metrics.retrieval import ndcg_at_10, rank
 from stages.metrics.samples import Mean
+from stages.params import read
 
 # Rows: queries; columns: similarities to documents 0 to 3. With the unit matrix as documents, a query is its own row.
 OURS = [[0.9, 0.1, 0.2, 0.3], [0.8, 0.1, 0.5, 0.6], [0.0, 0.7, 0.7, 0.1], [0.0, 0.9, 0.1, 0.5]]
@@ -108,7 +109,8 @@ def test_the_report_shows_what_moved_since_the_champion_where_its_rows_are_ours(
     monkeypatch.setattr(promote, "champion_evidence", lambda champion: theirs)
     champion: Any = SimpleNamespace(version=7)
     assert set(promote.champion_queries(champion)) == {"faq"}
-    recipe: Any = SimpleNamespace(promote=SimpleNamespace(mode="enabled"))
+    recipe = read(Path("tests/recipes/tiny.yaml").resolve())
     promote.write_report(recipe, [], champion, tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
+    assert "promote.signoff" in html, "as it is judged by now"
     assert html.count("Improved most over champion 7") == html.count("Fell most against champion 7") == 1

@@ -15,7 +15,7 @@ def scores() -> tuple[np.ndarray, np.ndarray]:
 
 def draws(*scores: np.ndarray, seed: int = 0, num_resamples: int = 5000) -> list[Draws]:
     statistics: list[Statistic] = [Mean(one).on for one in scores]
-    found = resample(statistics, len(scores[0]), seed, num_resamples)
+    found = resample(statistics, np.arange(len(scores[0])), seed, num_resamples)
     return [Draws(float(one.mean()), resamples) for one, resamples in zip(scores, found, strict=True)]
 
 
@@ -70,6 +70,32 @@ def test_rows_are_paired(scores: tuple[np.ndarray, np.ndarray]) -> None:
     assert paired.high - paired.low < (unpaired.high - unpaired.low) / 3
     equal = difference(*draws(a, a))
     assert (equal.figure, equal.low, equal.high, equal.p) == (0, 0, 0, 1)
+
+
+def test_rows_of_a_unit_are_drawn_together() -> None:
+    # Rows 0 and 1 are of one unit, row 2 of another: a resample's mean is 0, 2/3 or 1.
+    (found,) = resample([Mean(np.array([1.0, 1, 0])).on], np.array([0, 0, 1]), 0, 4000)
+    assert set(np.round(found, 4)) == {0.0, 0.6667, 1.0}
+    assert (found == 0).mean() == pytest.approx(0.25, abs=0.03)
+    # Ten equal copies of each row say no more than the rows.
+    rows = np.random.default_rng(0).normal(size=50)
+    alone, copied = (
+        resample([Mean(np.repeat(rows, times)).on], np.repeat(np.arange(50), times), 0, 500) for times in (1, 10)
+    )
+    assert copied == pytest.approx(alone)
+
+
+def test_a_row_of_two_units_is_there_as_often_as_both() -> None:
+    # Pairs (0, 1), (0, 2), (1, 2): of three documents one, two or none are missing.
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    counts: list[np.ndarray] = []
+
+    def seen(of_rows: np.ndarray) -> np.ndarray:
+        counts.append(of_rows)
+        return of_rows.sum(axis=1)
+
+    resample([seen], pairs, 0, 200)
+    assert {tuple(sorted(one)) for one in np.concatenate(counts).tolist()} == {(1, 1, 1), (0, 0, 2), (0, 0, 0)}
 
 
 def test_each_source_counts_the_same() -> None:

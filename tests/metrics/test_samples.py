@@ -63,7 +63,7 @@ def test_the_interval_of_a_difference_of_rank_correlations_is_scipys() -> None:
     people = rng.normal(size=120)
     ours, other = people + rng.normal(size=120), people + 1.5 * rng.normal(size=120)
     samples: list[Sample] = [RankCorrelation(one, people) for one in (ours, other)]
-    found = resample([one.on for one in samples], 120, 0, 4000)
+    found = resample([one.on for one in samples], np.arange(120), 0, 4000)
     estimate = difference(*(Draws(figure(one), values) for one, values in zip(samples, found, strict=True)))
 
     def difference_of(a: np.ndarray, b: np.ndarray, y: np.ndarray) -> float:

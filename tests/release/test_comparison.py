@@ -47,6 +47,14 @@ def test_padding_is_compared_with_the_same_text_alone() -> None:
     padded = {"right": REFERENCE[[0, 2]], "left": np.array([[1.0, 0.0], [0.6, 0.8]], dtype=np.float32)}
     found = figures(REFERENCE, Reading([], REFERENCE, padded), batch=[0, 2])
     assert found["padding_cosine_min"] == pytest.approx(0.8)
+
+
+def test_a_nan_of_one_side_of_the_padding_is_no_agreement() -> None:
+    sides = {"right": REFERENCE[:2], "left": np.full_like(REFERENCE[:2], np.nan)}
+    found = figures(REFERENCE, Reading([], REFERENCE, sides), batch=[0, 1])
+    assert faults(reading(REFERENCE), reading(REFERENCE), found, LIMITS) == [
+        "padding_cosine_min is nan, at least 0.99 is asked for"
+    ]
     assert (found["cosine_min"], found["top1"]) == (pytest.approx(1), 1)
 
 
