@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import KMeans
 from sklearn.metrics import v_measure_score
 from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
 
 # The best of ten starts: scikit-learn's default before 1.4.
 NUM_STARTS = 10
@@ -30,7 +31,9 @@ def v_measure(embeddings: NDArray[np.generic], labels: ArrayLike, seed: int) -> 
 def clusters(embeddings: NDArray[np.generic], num_clusters: int, seed: int) -> NDArray[np.int32]:
     """The k-means cluster of each embedding [M, D], normalised here: [M].
 
-    MTEB fits in mini-batches; sets of a few thousand texts do not need them.
+    MTEB fits in mini-batches; sets of a few thousand texts do not need them. Nor threads: 800 texts took 0.06 s a seed
+    in one, 0.2 s in two.
     """
     kmeans = KMeans(n_clusters=num_clusters, n_init=NUM_STARTS, random_state=seed)
-    return np.asarray(kmeans.fit_predict(normalize(embeddings.astype(np.float64))))
+    with threadpool_limits(1):
+        return np.asarray(kmeans.fit_predict(normalize(embeddings.astype(np.float64))))
