@@ -428,7 +428,7 @@ class Retrieval(Adapter):
     language_exponent: Share | None
     training: Training
     num_negatives: Count
-    temperature: Positive
+    temperature: Annotated[float, Field(ge=0.005, le=0.2)]  # it is learned, within these bounds
     false_negative_margin: Share | None
     weights: RetrievalWeights
     average: Average
@@ -643,15 +643,32 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _read_long_texts_with_both(self) -> Self:
-        for draw in self.extend.mixture:
+    def _read_no_more_than_the_teacher(self) -> Self:
+        mixtures = {"extend.mixture": self.extend.mixture, "adapt.retrieval.mixture": self.adapt.retrieval.mixture}
+        for key, draw in ((key, draw) for key, mixture in mixtures.items() for draw in mixture):
             is_long = draw.source in self.embed.long.sources
             seen = self.embed.long.max_tokens if is_long else self.embed.max_tokens
             if draw.max_tokens > seen:
                 raise ValueError(
-                    f"extend.mixture: the student reads {draw.max_tokens} tokens of {draw.source}, the teacher {seen}; "
+                    f"{key}: the student reads {draw.max_tokens} tokens of {draw.source}, the teacher {seen}; "
                     "add the source to embed.long.sources, raise its max_tokens there, or lower them here"
                 )
+        adapt = self.adapt
+        read = {
+            "distill": self.distill.max_tokens,
+            "adapt.text-matching": adapt.text_matching.max_tokens,
+            "adapt.clustering": adapt.clustering.max_tokens,
+        }
+        for key, max_tokens in read.items():
+            if max_tokens > self.embed.max_tokens:
+                raise ValueError(
+                    f"{key}.max_tokens: the student reads {max_tokens} tokens, the teacher {self.embed.max_tokens}; "
+                    "raise embed.max_tokens, or lower it here"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _compare_rope_thetas(self) -> Self:
         long, thetas = self.evaluate.long, (self.distill.rope_theta, self.quantize.rope_theta)
         if _given(long.haystacks) + _given(long.articles) and None in thetas:
             raise ValueError(

@@ -269,3 +269,11 @@ def register_version(client: Any, model: str, weights: str) -> str:
     version = client.create_model_version(model, source, tags=tags, description="| gate |")
     client.set_model_version_tag(model, version.version, "served_digest", store.served_digest(client, version))
     return str(version.version)
+
+
+def cut_at(recipe: dict[str, Any], max_tokens: int) -> None:
+    """Have the teacher, and so the student in every phase, read so many tokens of a text."""
+    adapt = recipe["adapt"]
+    phases = [recipe["distill"], *(adapt[task] for task in ("text-matching", "clustering", "classification"))]
+    for part in (recipe["embed"], *phases, *recipe["extend"]["mixture"], *adapt["retrieval"]["mixture"]):
+        part["max_tokens"] = max_tokens

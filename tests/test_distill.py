@@ -16,6 +16,7 @@ from stages.modeling.encoder import saved_encoder
 from stages.modeling.projection import read_projection
 from stages.training.curves import read_curve
 from stages.training.tracking import SilentRun
+from tests.conftest import cut_at
 
 TEACHER = 40
 SOURCES = ("wikipedia", "docstrings")
@@ -64,11 +65,12 @@ def project(
     store = VectorStore(Path("data/embedded"), {"teacher": "none"})
     vectors = np.random.default_rng(0).normal(size=(200, TEACHER))
     store.add(store.keys(Reading("", 24, 24), sentences), vectors)
-    recipe["embed"] |= {"max_tokens": 24, "prompts": dict.fromkeys(("query", "document", "clustering"), "")}
+    cut_at(recipe, 24)
+    recipe["embed"]["prompts"] = dict.fromkeys(("query", "document", "clustering"), "")
     recipe["engine"]["threads"] = 1
     backbone = dict.fromkeys(recipe["distill"]["backbone"]) | {"architecture": "pretrained", "layers": [0]}
     recipe["distill"] |= {"backbone": backbone | {"path": str(backbones["eurobert"])}, "sources": list(SOURCES)}
-    recipe["distill"] |= {"max_tokens": 24, "matryoshka_dims": [8, 32], "continued_steps": 2}
+    recipe["distill"] |= {"matryoshka_dims": [8, 32], "continued_steps": 2}
     recipe["distill"]["training"] |= {"steps": 4, "batch_tokens": 200, "learning_rate": 0.01}
     return recipe
 

@@ -20,6 +20,7 @@ from stages.corpus.vectors import Reading, VectorStore
 from stages.embed import collect, embed, wanted
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.modeling.truncation import encode_windows
+from tests.conftest import cut_at
 
 ROOT = Path(__file__).resolve().parents[1]
 ORIGIN = {"entity": "e", "language": "en", "license": "MIT"}
@@ -50,9 +51,9 @@ def transformer(path: Path, pooling: str = "mean") -> dict[str, str]:
 def project(short_recipe: dict[str, Any], backbones: dict[str, Path], sentences: list[str], tmp_path: Path) -> Path:
     """A folder with a recipe and curated rows."""
     recipe = short_recipe
+    cut_at(recipe, 24)
     recipe["embed"] |= {
         "teacher": transformer(backbones["bert"]),
-        "max_tokens": 24,
         "batch_tokens": 64,
         "prompts": PROMPTS,
     }
@@ -91,6 +92,7 @@ def test_every_text_is_wanted_once_under_the_instructions_that_read_it(project: 
 def long_source(project: Path, recipe: dict[str, Any], **changes: Any) -> params.Params:
     """The recipe with documents of the source wikipedia read in windows of 8 tokens, some of them longer than 16."""
     recipe["embed"]["long"] = {"sources": ["wikipedia"], "max_tokens": 16, "window_tokens": 8}
+    recipe["adapt"]["retrieval"]["mixture"][0]["max_tokens"] = 16  # no more than the teacher
     recipe["embed"] |= {"max_truncated_share": 0.5, **changes}
     YAML(typ="safe").dump(recipe, project / "params.yaml")
     return params.read(project / "params.yaml")
@@ -174,7 +176,8 @@ def test_nothing_is_embedded_twice_and_rows_added_cost_only_themselves(project: 
 
 def test_another_cut_or_pooling_shares_nothing(project: Path, recipe: dict[str, Any]) -> None:
     first = run_embed(project, "working", "data/embedded")
-    for changes in ({"max_tokens": 20}, {"teacher": recipe["embed"]["teacher"] | {"pooling": "cls"}}):
+    cut_at(recipe, 20)
+    for changes in ({}, {"teacher": recipe["embed"]["teacher"] | {"pooling": "cls"}}):
         recipe["embed"] |= changes
         YAML(typ="safe").dump(recipe, project / "params.yaml")
         assert run_embed(project, "working", "data/embedded")["embedded"] == first["texts"]

@@ -15,6 +15,7 @@ from stages.modeling.encoder import EncoderSettings, load_encoder, saved_encoder
 from stages.modeling.projection import read_projection, write_projection
 from stages.training.curves import read_curve
 from stages.training.tracking import SilentRun
+from tests.conftest import cut_at
 
 TEACHER = 40
 PROMPTS = {"query": "query : ", "document": "document : "}
@@ -51,7 +52,8 @@ def project(
     student.save(Path("data/distilled/student"))
     torch.manual_seed(0)
     write_projection(torch.nn.Linear(student.dimensions, TEACHER), Path("data/distilled/projection.safetensors"))
-    recipe["embed"] |= {"max_tokens": 24, "prompts": dict.fromkeys(("query", "document", "clustering"), "")}
+    cut_at(recipe, 24)
+    recipe["embed"]["prompts"] = dict.fromkeys(("query", "document", "clustering"), "")
     recipe["embed"]["long"] = {"sources": ["docstrings"], "max_tokens": 64, "window_tokens": 16}
     recipe["engine"]["threads"] = 1
     recipe["distill"] |= {"matryoshka_dims": [8, 32], "freeze_token_embeddings": True}

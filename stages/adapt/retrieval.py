@@ -87,8 +87,16 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     )
     starts = np.cumsum([0, *map(len, tables)])
     enough = np.flatnonzero((negatives >= 0).all(axis=1))
+    of_source = [enough[(enough >= start) & (enough < end)] for start, end in itertools.pairwise(starts.tolist())]
+    for draw, rows in zip(mixture, of_source, strict=True):
+        if len(rows) < (needed := draw.batch_size * params.engine.processes):
+            raise ValueError(
+                f"adapt.retrieval.mixture: {len(rows)} pairs of {draw.source} have {settings.num_negatives} mined "
+                f"negatives, a batch holds {needed}; lower batch_size or num_negatives, or have mine find more "
+                "(rank_window, relative_margin, absolute_margin; data/mined/audit.html)"
+            )
     rows_of, sizes, weights = by_language(
-        [enough[(enough >= start) & (enough < end)] for start, end in itertools.pairwise(starts.tolist())],
+        of_source,
         [language for table in tables for language in table["language"].to_pylist()],
         [draw.batch_size * params.engine.processes for draw in mixture],
         [draw.weight for draw in mixture],

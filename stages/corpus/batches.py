@@ -28,7 +28,8 @@ def shuffled_token_batches(lengths: Sequence[int], batch_tokens: int, seed: int,
 
 
 def shuffled_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """One epoch of batches of exactly `batch_size` rows, grouped by length and shuffled; a remainder is left out.
+    """One epoch of batches of exactly `batch_size` rows, grouped by length and shuffled; a remainder is left out, drawn
+    anew in every epoch.
 
     The same (seed, epoch) always gives the same batches, so a position in the data is an epoch and a number.
 
@@ -39,12 +40,13 @@ def shuffled_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: 
         raise ValueError(f"a batch holds {batch_size} rows but there are only {len(lengths)}; lower batch_size")
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
+    order = order[: len(order) // batch_size * batch_size]
     length = np.asarray(lengths)
     batches: list[np.ndarray] = []
     for start in range(0, len(order), batch_size * GROUP_BATCHES):
         group = order[start : start + batch_size * GROUP_BATCHES]
         group = group[np.argsort(length[group], kind="stable")]
-        batches += [group[at : at + batch_size] for at in range(0, len(group) - batch_size + 1, batch_size)]
+        batches += [group[at : at + batch_size] for at in range(0, len(group), batch_size)]
     return [batches[i] for i in generator.permutation(len(batches))]
 
 

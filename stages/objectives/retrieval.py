@@ -30,8 +30,10 @@ class Temperature(nn.Module):
         self.logarithm = nn.Parameter(torch.tensor(math.log(start)))
 
     def forward(self) -> Tensor:
-        """The temperature, a scalar within TEMPERATURE_BOUNDS."""
-        return self.logarithm.exp().clamp(*TEMPERATURE_BOUNDS)
+        """The temperature, a scalar within TEMPERATURE_BOUNDS: a step beyond is taken back, so that it still learns."""
+        with torch.no_grad():
+            self.logarithm.clamp_(*map(math.log, TEMPERATURE_BOUNDS))
+        return self.logarithm.exp()
 
 
 class Retrieval(Objective):
@@ -77,7 +79,7 @@ class Retrieval(Objective):
         queries, positives, rest = embeddings.split([len(rows), len(rows), hard.size])
         negatives = rest.view(*hard.shape, -1)
         targets = [side.targets(rows, queries.device) for side in (self.queries, self.documents)]
-        temperature, excluded = self.temperature(), self._excluded(hard, targets)
+        temperature, excluded = self.temperature(), self._excluded(rows, hard, targets)
         terms = {
             "info_nce": mean_over_dims(
                 lambda dim: info_nce(
@@ -91,10 +93,14 @@ class Retrieval(Objective):
         }
         return {name: self.weights[name] * term for name, term in terms.items()}
 
-    def _excluded(self, hard: np.ndarray, targets: Sequence[Tensor]) -> Tensor | None:
-        """False negatives [B, B + B * N] among the candidates, by the teacher's vectors of both sides, or None."""
-        if self.false_negative_margin is None:
-            return None
+    def _excluded(self, rows: np.ndarray, hard: np.ndarray, targets: Sequence[Tensor]) -> Tensor:
+        """False negatives [B, B + B * N] among the candidates: a query's own document as another's hard negative, and,
+        with a margin, what the teacher's vectors of both sides say.
+        """
         anchors, positives = targets
+        own = np.concatenate([np.zeros((len(rows), len(rows)), dtype=bool), rows[:, None] == hard.ravel()], axis=1)
+        excluded = torch.from_numpy(own).to(anchors.device)
+        if self.false_negative_margin is None:
+            return excluded
         negatives = self.documents.targets(hard.ravel(), anchors.device).view(*hard.shape, -1)
-        return false_negatives(anchors, positives, negatives, self.false_negative_margin)
+        return excluded | false_negatives(anchors, positives, negatives, self.false_negative_margin)

@@ -75,7 +75,7 @@ def train(
         FloatingPointError: the loss or its gradient is not finite, or exploded; the rows are kept in stopped.json.
     """
     processes = Processes(engine.processes)
-    meter = _set_up(objective, engine, processes)
+    meter, whole_backbone = _set_up(objective, engine, processes)
     run = start(objective, schedule)
     resume(run, checkpoint, log)
     batches = _ahead(
@@ -100,23 +100,27 @@ def train(
             log(terms | speed, run.step)
             if run.step % schedule.checkpoint_every == 0 or run.step == schedule.steps:
                 save(run, checkpoint, writes=processes.rank == 0)
-    unshard(objective.encoder)
+    if whole_backbone is not None:
+        unshard(objective.encoder, whole_backbone)
     return run.curve, run.snapshot
 
 
-def _set_up(objective: Objective, engine: EngineSettings, processes: Processes) -> Meter:
-    """Bring the objective to its device and arrange the backbone as the engine's settings say."""
+def _set_up(objective: Objective, engine: EngineSettings, processes: Processes) -> tuple[Meter, nn.Module | None]:
+    """Bring the objective to its device and arrange the backbone as the engine's settings say.
+
+    Returns:
+        What measures the steps; where the weights are spread, the whole backbone for `unshard`.
+    """
     objective.to(processes.device)
     encoder = objective.encoder
     encoder.arrange(engine.precision, engine.packing)
     if engine.gradient_checkpointing:
         encoder.backbone.activation_checkpointing_enable({"use_reentrant": False})
-    if engine.shard:
-        processes.shard(encoder)
+    whole_backbone = processes.shard(encoder) if engine.shard else None
     if engine.compile:
         for layer in layers_of(encoder.backbone):  # all alike: compiled once, a backbone in a fraction of its time
             layer.compile(dynamic=True)
-    return Meter(processes.device, encoder.precision, processes.count)
+    return Meter(processes.device, encoder.precision, processes.count), whole_backbone
 
 
 def _ahead(rows: Iterator[np.ndarray], prepared: Callable[[np.ndarray], Batch]) -> Iterator[Batch]:

@@ -6,6 +6,7 @@ the encoder. So negatives come from all processes, and W processes learn what on
 Shapes: m texts of this process, M texts of all, D student dimension.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from stages.modeling.backbones import layers_of
@@ -66,8 +67,11 @@ class Processes:
             dist.all_reduce(values)
         return values
 
-    def shard(self, encoder: Encoder) -> None:
+    def shard(self, encoder: Encoder) -> nn.Module:
         """Spread the backbone's weights over the processes, layer by layer (FSDP); gradients are sums, as elsewhere.
+
+        Returns:
+            The backbone as it was, on the CPU, for `unshard`.
 
         Raises:
             ValueError: there is one process, or the backbone has no list of layers.
@@ -76,10 +80,13 @@ class Processes:
             raise ValueError(
                 "engine.shard spreads weights over processes, got 1; raise engine.processes or set it false"
             )
+        whole_backbone = copy.deepcopy(encoder.backbone.to("cpu"))
+        encoder.backbone.to(self.device)
         for module in (*layers_of(encoder.backbone), encoder.backbone):
             spread = fully_shard(module)
             spread.set_gradient_divide_factor(1.0)
             spread.set_force_sum_reduction_for_comms(True)  # gloo knows sums alone
+        return whole_backbone
 
 
 class _Gather(torch.autograd.Function):
@@ -101,11 +108,16 @@ class _Gather(torch.autograd.Function):
         return gradients[0][ctx.start : ctx.start + ctx.size].contiguous(), None, None
 
 
-def unshard(encoder: Encoder) -> None:
-    """Give every process the whole weights again, for saving and for use after training."""
-    for module in encoder.backbone.modules():
-        if isinstance(module, FSDPModule):
-            module.unshard()
+@torch.no_grad()
+def unshard(encoder: Encoder, whole_backbone: nn.Module) -> None:
+    """Give every process the whole weights again, in a backbone that FSDP never touched: to save, use or train it on.
+
+    Called by all processes; `whole_backbone` is what `Processes.shard` returned.
+    """
+    device = encoder.device
+    for learned, parameter in zip(encoder.backbone.parameters(), whole_backbone.parameters(), strict=True):
+        parameter.copy_(whole(learned))
+    encoder.backbone = whole_backbone.to(device)
 
 
 def whole(tensor: Tensor) -> Tensor:

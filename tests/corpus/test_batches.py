@@ -88,6 +88,12 @@ def test_shuffled_batches_are_of_one_size_and_leave_a_remainder_out() -> None:
     assert len(left_out) == 4, "another epoch leaves others out"
 
 
+def test_the_longest_rows_of_a_small_source_have_their_turn_too() -> None:
+    lengths = list(range(250))
+    seen = {row for epoch in range(20) for row in flat(shuffled_batches(lengths, 128, 1, epoch))}
+    assert seen == set(range(250))
+
+
 def test_fewer_rows_than_a_batch_are_refused() -> None:
     with pytest.raises(ValueError, match="a batch holds 8 rows but there are only 7; lower batch_size"):
         shuffled_batches([1] * 7, 8, 0, 0)

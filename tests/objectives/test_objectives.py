@@ -27,7 +27,7 @@ from stages.objectives.texts import Texts, texts_of
 DIMS = (8, 32)
 TEACHER = 12
 PROMPTS = {"query": "query : ", "document": ""}
-ROWS = np.array([3, 0, 5, 9])
+ROWS = np.array([3, 0, 2, 1])
 
 Side = Callable[[str], Texts]
 
@@ -106,7 +106,7 @@ def test_texts_carry_the_sides_prompt_and_their_own_targets(student: Encoder, se
     expected = torch.from_numpy(student.eval().encode([sentences[row] for row in ROWS], "query"))
     torch.testing.assert_close(embed(student, data, ROWS).detach(), expected, atol=1e-6, rtol=0)
     assert data.teacher is not None
-    assert torch.equal(data.targets(ROWS, torch.device("cpu")), data.teacher[[3, 0, 5, 9]].float())
+    assert torch.equal(data.targets(ROWS, torch.device("cpu")), data.teacher[ROWS.tolist()].float())
     assert data.lengths == [len(ids) for ids in data.token_ids]
     with pytest.raises(AssertionError, match="carry no teacher vectors"):
         texts_of(student, sentences[:2], "query", 24).targets([0], torch.device("cpu"))
@@ -183,6 +183,22 @@ def test_retrieval_leaves_out_what_the_teacher_finds_as_near_as_the_positive(ret
     assert masked["distillation"] == plain["distillation"]
 
 
+def test_retrieval_leaves_out_a_query_s_own_document_as_another_s_hard_negative(retrieval: Retrieval) -> None:
+    """Rows 0 and 5: document 5 is a hard negative of query 0, and what query 5 seeks."""
+    rows = np.array([0, 5])
+    assert retrieval.negatives[rows].tolist() == [[5, 7], [10, 0]]
+    embeddings = F.normalize(torch.randn(2 * 4, 32, generator=torch.Generator().manual_seed(1)), dim=-1)
+    excluded = torch.zeros(2, 2 + 4, dtype=torch.bool)
+    excluded[1, 2 + 0] = excluded[0, 2 + 3] = True
+    sides = embeddings.split([2, 2, 4])
+    expected = [
+        info_nce(*(one[:, :dim] for one in sides[:2]), sides[2].view(2, 2, 32)[..., :dim], 0.05, excluded)
+        for dim in DIMS
+    ]
+    found = retrieval(rows, embeddings)["info_nce"]
+    assert found.item() == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
+
+
 def test_retrieval_terms_are_those_of_the_paper(retrieval: Retrieval) -> None:
     terms = loss(retrieval, ROWS)
     queries = embed(retrieval.encoder, retrieval.queries, ROWS)
@@ -214,6 +230,8 @@ def test_temperature_stays_within_its_bounds() -> None:
     for start, expected in ((0.0001, least), (3.0, most)):
         temperature = Temperature(start)
         assert temperature().item() == pytest.approx(expected)
+        temperature().backward()
+        assert temperature.logarithm.grad == pytest.approx(expected), "at a bound it still learns"
     inside = Temperature(0.05)
     inside().backward()
     assert inside.logarithm.grad == pytest.approx(0.05)

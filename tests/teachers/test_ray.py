@@ -14,6 +14,7 @@ from stages import params
 from stages.corpus.tables import SCHEMAS, SPLITS, write_table
 from stages.embed import embed
 from stages.teachers import ray as on_ray
+from tests.conftest import cut_at
 
 ROOT = Path(__file__).resolve().parents[2]
 # Kills the process that embeds when the first vectors are there, and looks at what it and its family listen on.
@@ -46,7 +47,8 @@ Path("told.json").write_text(json.dumps({"figures": figures, **seen}))  # Ray wr
 def project(short_recipe: dict[str, Any], backbones: dict[str, Path], sentences: list[str], tmp_path: Path) -> Path:
     """A folder with a recipe and curated rows."""
     teacher = {"kind": "transformer", "path": str(backbones["bert"]), "pooling": "mean"}
-    short_recipe["embed"] |= {"teacher": teacher, "max_tokens": 24, "batch_tokens": 64}
+    cut_at(short_recipe, 24)
+    short_recipe["embed"] |= {"teacher": teacher, "batch_tokens": 64}
     short_recipe["engine"]["threads"] = 1
     write_recipe(tmp_path, short_recipe)
     origin = {"entity": "e", "language": "en", "license": "MIT", "source": "wikipedia-topics"}

@@ -27,7 +27,7 @@ processes, batch_size, shard, backbone = int(sys.argv[1]), int(sys.argv[2]), sys
 import numpy as np, torch
 from safetensors.torch import save_file
 from stages.corpus.batches import shuffled_batches
-from stages.modeling.adapters import add_adapter
+from stages.modeling.adapters import add_adapter, save_adapter
 from stages.modeling.encoder import EncoderSettings, load_encoder
 from stages.objectives.classification import Classification
 from stages.objectives.distillation import Distillation
@@ -76,6 +76,15 @@ for name in sys.argv[5:]:
             tensors |= {f"snapshot.{key}": value.contiguous() for key, value in snapshot.items()}
             save_file(tensors, f"{name}.safetensors")
             Path(f"{name}.json").write_text(json.dumps(curve))
+            if name == "distillation":
+                objective.encoder.save(Path("saved"))
+            else:
+                save_adapter(objective.encoder, "task", Path(f"saved-{name}/task"))
+    if name == "distillation":  # as a stage does that trains twice
+        with checkpoint_file(name, "again", writer=first(), root=Path("checkpoints")) as checkpoint:
+            train(objective, lambda epoch: shuffled_batches([1] * 24, batch_size * processes, 1, epoch),
+                  Schedule(2, 1e-2, 0.1, 0.1, 1.0, 2, 2), checkpoint, engine=engine, ids=texts, name=name,
+                  evaluate=dict, log=lambda row, step: None)
 """
 NAMES = ("retrieval", "classification", "distillation")
 
@@ -155,6 +164,11 @@ def test_weights_spread_over_two_processes_learn_the_same(
     finish(start(tmp_path / "shard", backbones["eurobert"], 2, "shard", names))
     for name in names:
         assert_alike(trained_alone, tmp_path / "shard", name)
+    for file in ("saved/model.safetensors", "saved-retrieval/task/adapter_model.safetensors"):
+        saved, expected = load_file(tmp_path / "shard" / file), load_file(trained_alone / file)
+        assert saved.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(saved[key], value, atol=2e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("how", ["whole", "shard"])

@@ -200,8 +200,9 @@ def _named(table: Any) -> Iterator[Record]:
 
 
 def _about(row: Mapping[str, Any], entity: str | None, text: str, language: str | None) -> Record:
-    """The entity of a row, and its language where a column says it."""
-    return {"entity": text_entity(text) if entity is None else _text(row, entity), **_language(row, language)}
+    """The entity of a row, its text where no column says it or an empty cell, and its language where a column does."""
+    said = "" if entity is None else _text(row, entity)
+    return {"entity": said if said.strip() else text_entity(text), **_language(row, language)}
 
 
 def _language(row: Mapping[str, Any], column: str | None) -> Record:
