@@ -16,6 +16,7 @@ from stages.metrics.retrieval import ndcg_at_10, rank
 from stages.metrics.samples import Mean
 from stages.params import read
 
+ROOT = Path(__file__).resolve().parents[2]
 # Rows: queries; columns: similarities to documents 0 to 3. With the unit matrix as documents, a query is its own row.
 OURS = [[0.9, 0.1, 0.2, 0.3], [0.8, 0.1, 0.5, 0.6], [0.0, 0.7, 0.7, 0.1], [0.0, 0.9, 0.1, 0.5]]
 BASE = [[0.9, 0.1, 0.2, 0.3], [0.1, 0.8, 0.5, 0.6], [0.9, 0.8, 0.7, 0.1], [0.3, 0.2, 0.1, 0.0]]
@@ -109,7 +110,7 @@ def test_the_report_shows_what_moved_since_the_champion_where_its_rows_are_ours(
     monkeypatch.setattr(promote, "champion_evidence", lambda champion: theirs)
     champion: Any = SimpleNamespace(version=7)
     assert set(promote.champion_queries(champion)) == {"faq"}
-    recipe = read(Path("tests/recipes/tiny.yaml").resolve())
+    recipe = read(ROOT / "tests/recipes/tiny.yaml")
     promote.write_report(recipe, [], champion, tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
     assert "promote.signoff" in html, "as it is judged by now"

@@ -3,9 +3,12 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.servers import prefect_server
@@ -95,6 +98,17 @@ def project(committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(home)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return home
+
+
+def made(address: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What a Prefect server made of a request; a busy one says for a while that it cannot."""
+    deadline = time.monotonic() + 60
+    while (answer := httpx.post(address, json=body)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.5)
+    answer.raise_for_status()
+    found: dict[str, Any] = answer.json()
+    return found
 
 
 def git(*arguments: str, folder: Path | None = None) -> str:

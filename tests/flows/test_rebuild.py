@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.rebuild import rebuild
 from flows.stage import StageFailed
-from tests.flows.conftest import ROOT, commit, git
+from tests.flows.conftest import ROOT, commit, git, made
 
 FLOW_SECONDS = 900
 DVC = (sys.executable, "-m", "dvc")
@@ -145,8 +145,8 @@ def test_a_device_whose_memory_is_full_gets_smaller_pieces_of_a_recipe_that_says
     prefect: str, project: Path
 ) -> None:
     """And the version that comes of it goes to its sign-off."""
-    flow = httpx.post(f"{prefect}/flows/", json={"name": "release"}).json()["id"]
-    deployment = httpx.post(f"{prefect}/deployments/", json={"name": "sign-off", "flow_id": flow}).json()["id"]
+    flow = made(f"{prefect}/flows/", {"name": "release"})["id"]
+    deployment = made(f"{prefect}/deployments/", {"name": "sign-off", "flow_id": flow})["id"]
     Path("clustering.sh").write_text(
         "grep -q 4096 params.yaml && { echo torch.OutOfMemoryError: CUDA out of memory; exit 1; }; true\n"
     )

@@ -11,6 +11,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.sources import source_digest, watch_sources
+from tests.flows.conftest import made
 
 
 class Versioned(BaseHTTPRequestHandler):
@@ -66,12 +67,11 @@ def test_a_changed_source_starts_one_rebuild(api: str, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     Path("data/sources").mkdir(parents=True)
     Path("params.yaml").write_text("curate: {sources: []}\n")
-    flow = httpx.post(f"{api}/flows/", json={"name": "rebuild"}).json()["id"]
-    made = httpx.post(f"{api}/deployments/", json={"name": "watched", "flow_id": flow})
-    made.raise_for_status()
+    flow = made(f"{api}/flows/", {"name": "rebuild"})["id"]
+    deployment = made(f"{api}/deployments/", {"name": "watched", "flow_id": flow})["id"]
 
     def started() -> list[dict[str, Any]]:
-        body = {"deployments": {"id": {"any_": [made.json()["id"]]}}}
+        body = {"deployments": {"id": {"any_": [deployment]}}}
         found: list[dict[str, Any]] = httpx.post(f"{api}/flow_runs/filter", json=body).json()
         return found
 
