@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import mteb
+from mteb._set_seed import _set_seed
 from mteb.abstasks import AbsTask
 from mteb.cache import ResultCache
 
@@ -41,6 +42,8 @@ def scored_by() -> str:
 
 
 def _score(model: MtebModel, task: AbsTask, cache: Path) -> float:
+    # As when it was made: else a model would meet other draws than those before it, and others where these were kept.
+    task.rng_state, task.np_rng = _set_seed(task.seed)
     # A cache for each revision of the rows: mteb's own takes a complete result of another revision for this one's.
     of_rows = ResultCache(cache / task.metadata.dataset["revision"])
     found = mteb.evaluate(model, task, cache=of_rows, co2_tracker=False, show_progress_bar=False)

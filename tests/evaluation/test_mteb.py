@@ -101,6 +101,15 @@ def test_its_figures_are_ours(curated: Path, tmp_path: Path) -> None:
     }
 
 
+def test_a_model_is_scored_alike_whoever_was_before_it(curated: Path, tmp_path: Path) -> None:
+    """mteb draws texts to cluster and to fit on; the same for every model, also where an earlier one's were kept."""
+    same = {name: MtebModel(Drawn(), "base", name) for name in ("first", "second")}
+    alone = benchmark({"second": same["second"]}, local_tasks(curated, SOURCES, *BM25), tmp_path / "alone")
+    both = benchmark(same, local_tasks(curated, SOURCES, *BM25), tmp_path / "both")
+    for task, of_task in both.items():
+        assert of_task["first"] == of_task["second"] == alone[task]["second"], task
+
+
 def test_a_task_goes_through_its_adapter_and_a_query_is_a_query(curated: Path, tmp_path: Path) -> None:
     contenders = Drawn()
     benchmark({ROUTED: MtebModel(contenders, ROUTED, "a")}, local_tasks(curated, SOURCES, *BM25), tmp_path)
