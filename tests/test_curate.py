@@ -305,6 +305,24 @@ def test_a_test_set_that_train_repeats_stops_the_build(recipe_here: dict[str, An
     assert read_table(REFUSED / "curated" / "documents" / "test.parquet").num_rows >= 60
 
 
+def test_a_test_row_in_another_role_is_in_quarantine_and_named(recipe_here: dict[str, Any]) -> None:
+    """The questions that are tested on, labelled, in a source that trains on all of its rows."""
+    rows = [{"text": f"Thing {number} is a thing of kind {number}.", "label": "AB"[number % 2]} for number in range(60)]
+    Path("data/sources/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = source("labels", "labelled", "rows.labelled", "rows.jsonl", {"text": [2, 40]}, max_rejected_share=1.0)
+    labels |= {"options": {"text": "text", "label": "label"}, "splits": {"dev": 0.0, "test": 0.0}}
+    recipe_here["curate"]["sources"].append(labels)
+    recipe_here["curate"]["evaluation_overlap"] |= {"max_share": 1.0}
+    counts = run(recipe_here)
+    tested = counts["wikipedia"]["test"]
+    assert counts["labels"]["train"] == 60 - tested < 60
+    reason = "text: in the test rows of wikipedia as query"
+    metrics = json.loads((CURATED / "metrics.json").read_text())
+    assert metrics["rejected"]["labels"] == {reason: tested}
+    assert metrics["evaluation_overlap"]["wikipedia"] == 1.0
+    assert reason.removeprefix("text") in (VALIDATED / "validation.html").read_text()
+
+
 def test_drift_is_told_against_the_version_before_and_changes_no_row(recipe_here: dict[str, Any]) -> None:
     run(recipe_here)
     first = files(CURATED)

@@ -26,6 +26,9 @@ from stages.corpus.tables import SCHEMAS, SPLITS
 BATCH_ROWS, BATCH_CHARACTERS = 2048, 2**24
 # Fates of a row; numbers above are places in `Reasons`.
 KEPT, OVER_MAX_ROWS = 0, 1
+# What texts are compared with: queries with queries, all else with all else, but scored pairs as a whole.
+ROLES = QUERY, DOCUMENT = "query", "document"
+SCORED = "scored"
 # With more labels than this nothing is said of single ones; validation refuses the source.
 MAX_LABELS = 100_000
 Judged = tuple[dict[str, Any], str | None]
@@ -78,7 +81,7 @@ class Intake:
     @property
     def num_keys(self) -> int:
         """Keys of a row, as `text_keys` gives them."""
-        return 1 if self.origin["kind"] == "scored" else len(self.fields)
+        return 1 if self.origin["kind"] == SCORED else len(self.fields)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[tuple[slice, pa.Table]]:
         """The rows in order, with where they stand."""
@@ -119,9 +122,9 @@ def text_keys(row: Mapping[str, Any], kind: str, fields: Sequence[str], apart: s
     Args:
         apart: rows that differ in it share no key, whatever their texts.
     """
-    if kind == "scored":
-        return [text_key(f"scored{apart}", "\0".join(sorted(row[name].casefold() for name in fields)))]
-    return [text_key(f"{role_of(name)}{apart}", row[name]) for name in fields]
+    if kind == SCORED:
+        return [text_key(f"{SCORED}{apart}", "\0".join(sorted(row[name].casefold() for name in fields)))]
+    return [text_key(f"{role_of(kind, name)}{apart}", row[name]) for name in fields]
 
 
 def apart(row: Mapping[str, Any], declared: str) -> str:
@@ -129,9 +132,9 @@ def apart(row: Mapping[str, Any], declared: str) -> str:
     return str(row["language"]) if declared == MANY else ""
 
 
-def role_of(field: str) -> str:
-    """What texts of a field are compared with: queries with queries, all else with all else."""
-    return "query" if field == "query" else "document"
+def role_of(kind: str, field: str) -> str:
+    """`SCORED`, or one of `ROLES`."""
+    return SCORED if kind == SCORED else QUERY if field == QUERY else DOCUMENT
 
 
 def _read(

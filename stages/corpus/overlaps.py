@@ -1,8 +1,12 @@
 """Rows that nearly repeat each other, or repeat a row that models are tested on: found by shared keys, then rejected.
 
-An item is a text of a kept row, in the order of sources, rows and fields; of scored rows it is the pair. Items that
-share the key of a text are equal; those that share a band of a MinHash signature are compared by their signatures. In
-every bucket each item meets one other, the first, so that the work grows with the items and not with their square.
+An item is a text of a kept row, in the order of sources, rows and fields. Items that share the key of a text are equal;
+those that share a band of a MinHash signature are compared by their signatures. In every bucket each item meets one
+other, the first, so that the work grows with the items and not with their square.
+
+Rows repeat each other within a role: query, document, or a scored pair as a whole, under its first item. A test row is
+given away in any role: its texts stand in the buckets of every role, halves of scored pairs in those of documents. Such
+entries are numbered from I on, and are left out where repetitions are looked for.
 
 Shapes: I items, R kept rows of a source, P permutations.
 """
@@ -17,13 +21,16 @@ import xxhash
 
 from stages.corpus.buckets import Buckets, first_of, numbered
 from stages.corpus.containment import Contained
-from stages.corpus.intake import KEPT, Intake, Reasons, role_of, text_keys
-from stages.corpus.minhash import NUM_PERMUTATIONS, bands, signatures, similarity
+from stages.corpus.intake import DOCUMENT, KEPT, ROLES, SCORED, Intake, Reasons, role_of, text_keys
+from stages.corpus.lengths import count_words
+from stages.corpus.minhash import NUM_PERMUTATIONS, bands, signatures, similarity, text_key
 from stages.corpus.tables import SPLITS
 
 TRAIN, DEV, TEST = range(len(SPLITS))
 # Pairs whose signatures are compared at once.
 COMPARED = 2**16
+# A shorter text is a name or a common phrase: where it stands in another role, it gives no test row away.
+TELLING_WORDS = 5
 _EXACT, _NEAR, _INSIDE = 1, 2, 4
 
 
@@ -51,7 +58,7 @@ class Overlaps:
     ) -> None:
         self._intakes, self._similar = intakes, similar
         self._rows = [intake.kept_rows() for intake in intakes]
-        self._widths = np.array([one.num_keys for one in intakes])
+        self._widths = np.array([len(one.fields) for one in intakes])
         sizes = [len(rows) * width for rows, width in zip(self._rows, self._widths, strict=True)]
         self._starts = np.concatenate(([0], np.cumsum(sizes)))
         kept = list(zip(intakes, self._rows, self._widths, strict=True))
@@ -65,7 +72,7 @@ class Overlaps:
         self._read()
 
     def reject_given_away(self, reasons: Reasons) -> list[dict[str, Any]]:
-        """Reject train and dev rows that a test row of any source repeats; returns what was found of each test set.
+        """Reject train and dev rows that a test row of any source repeats in any role; what was found of each test set.
 
         Returns:
             {source, rows, exact, near, inside, entities, share}: its test rows; how many of them stand in train or dev
@@ -77,7 +84,7 @@ class Overlaps:
             for items, partners in self._meetings(grade, self._tested_and_not, self._similar.evaluation):
                 tested = self._splits[items] == TEST
                 hits[items[tested]] |= grade
-                self._reject(items[~tested], partners[~tested], f"{word} the test rows of {{source}}", reasons)
+                self._reject(items[~tested], partners[~tested], f"{word} the test rows of {{source}}{{role}}", reasons)
         if self._similar.containment is not None:
             self._reject_containing(self._similar.containment, hits, reasons)
         sharing = self._sharing_entities()
@@ -97,10 +104,10 @@ class Overlaps:
             self._reject(items[places], tested, "contains a test row of {source}", reasons)
 
     def _texts(self, tested: bool) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Texts and items of the rows that are tested on, or of the others; scored pairs are given away as pairs."""
+        """Texts and items of the rows that are tested on, or of the others."""
         for number, intake in enumerate(self._intakes):
             width, start = int(self._widths[number]), int(self._starts[number])
-            for where, table in intake.batches(intake.fields if intake.origin["kind"] != "scored" else ()):
+            for where, table in intake.batches(intake.fields):
                 ranks = np.arange(*np.searchsorted(self._rows[number], (where.start, where.stop)))
                 rows = self._rows[number][ranks]
                 chosen = (intake.splits[rows] == TEST) == tested
@@ -124,19 +131,40 @@ class Overlaps:
     def _add(self, number: int, rows: list[dict[str, Any]], start: int, file: Any) -> int:
         intake, width = self._intakes[number], int(self._widths[number])
         kind = intake.origin["kind"]
-        items = np.arange(start, start + len(rows) * width)
+        items = np.arange(start, start + len(rows) * width).reshape(-1, width)
         keys = np.array([text_keys(row, kind, intake.fields) for row in rows], dtype=np.uint64)
-        self._equal.add(keys.reshape(-1), items)
+        self._equal.add(keys.reshape(-1), items[:, : intake.num_keys].reshape(-1))
         names = [xxhash.xxh3_64_intdigest(row["entity"].encode()) for row in rows]
-        self._entities.add(np.array(names, dtype=np.uint64), items[::width])
+        self._entities.add(np.array(names, dtype=np.uint64), items[:, 0])
         found = np.zeros((len(rows), width, NUM_PERMUTATIONS), dtype=np.uint16)
-        for column, field in enumerate(intake.fields if kind != "scored" else ()):
+        for column, field in enumerate(intake.fields):
             texts = [row[field] for row in rows]
             found[:, column], long = signatures(texts, min(self._similar.duplicates, self._similar.evaluation))
-            banded = bands(found[long, column], role_of(field))
-            self._banded.add(banded.reshape(-1), np.repeat(items[column::width][long], banded.shape[1]))
+            role = role_of(kind, field)
+            if role in ROLES:
+                self._band(found[long, column], items[long, column], role)
+            self._add_elsewhere(texts, found[:, column], long, items[:, column], role)
         found.tofile(file)
-        return start + len(items)
+        return start + items.size
+
+    def _add_elsewhere(
+        self, texts: list[str], found: np.ndarray, long: np.ndarray, items: np.ndarray, own: str
+    ) -> None:
+        """Enter tested texts under the roles that are not their own, and halves of all scored pairs as documents."""
+        tested = self._splits[items] == TEST
+        sought = np.flatnonzero(tested | (own == SCORED))
+        telling = sought[[count_words(texts[place]) >= TELLING_WORDS for place in sought.tolist()]]
+        for role in ROLES:
+            if role != own:
+                places = telling if role == DOCUMENT else telling[tested[telling]]
+                keys = [text_key(role, texts[place]) for place in places.tolist()]
+                self._equal.add(np.array(keys, dtype=np.uint64), items[places] + self._starts[-1])
+                near = places[long[places]]
+                self._band(found[near], items[near] + self._starts[-1], role)
+
+    def _band(self, found: np.ndarray, items: np.ndarray, role: str) -> None:
+        banded = bands(found, role)
+        self._banded.add(banded.reshape(-1), np.repeat(items, banded.shape[1]))
 
     def _meetings(self, grade: int, linked: Any, jaccard: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Items and the item that each overlaps with, a part of the keys at a time."""
@@ -157,7 +185,7 @@ class Overlaps:
 
     def _tested_and_not(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Untested items with the first tested one of their bucket, tested ones with the first untested one."""
-        items = entries["item"].astype(np.int64)
+        items = entries["item"].astype(np.int64) % self._starts[-1]
         bucket = numbered(entries["key"])
         tested = self._splits[items] == TEST
         partner = np.where(tested, first_of(bucket, ~tested)[bucket], first_of(bucket, tested)[bucket])
@@ -165,7 +193,8 @@ class Overlaps:
         return items[met], items[partner[met]]
 
     def _same_place(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Items that are still kept, with the first one of their bucket, scope and split."""
+        """Items that are still kept, in their own role, with the first one of their bucket, scope and split."""
+        entries = entries[entries["item"] < self._starts[-1]]
         entries = entries[self._still_kept(entries["item"].astype(np.int64))]
         items = entries["item"].astype(np.int64)
         scope = self._scopes[self._source_of(items)] * len(SPLITS) + self._splits[items]
@@ -179,15 +208,13 @@ class Overlaps:
         return items[later], partner[later]
 
     def _reject(self, items: np.ndarray, partners: np.ndarray, why: str, reasons: Reasons) -> None:
-        source, other = self._source_of(items), self._source_of(partners)
-        for number in np.unique(source):
-            intake, width = self._intakes[number], self._widths[number]
-            position = items[source == number] - self._starts[number]
-            rows, columns = self._rows[number][position // width], position % width
-            for row, column, by in zip(rows.tolist(), columns.tolist(), other[source == number].tolist(), strict=True):
-                if intake.fates[row] == KEPT:
-                    reason = why.format(source=self._intakes[by].origin["source"])
-                    intake.fates[row] = reasons.number(f"{intake.fields[column]}: {reason}")
+        source, column = self._source_of(items), self._column_of(items)
+        rows = (items - self._starts[source]) // self._widths[source]
+        parts = (source, rows, column, self._source_of(partners), self._column_of(partners))
+        for number, row, own, other, its in zip(*(part.tolist() for part in parts), strict=True):
+            intake, place = self._intakes[number], self._rows[number][row]
+            if intake.fates[place] == KEPT:
+                intake.fates[place] = reasons.number(_reason(why, intake, own, self._intakes[other], its))
 
     def _report(self, number: int, hits: np.ndarray, sharing: np.ndarray) -> dict[str, Any]:
         width, own = self._widths[number], slice(self._starts[number], self._starts[number + 1])
@@ -229,9 +256,19 @@ class Overlaps:
 
     def _row_of(self, items: np.ndarray) -> np.ndarray:
         """A number that items of one row have in common."""
+        return items - self._column_of(items)
+
+    def _column_of(self, items: np.ndarray) -> np.ndarray:
         source = self._source_of(items)
-        found: np.ndarray = items - (items - self._starts[source]) % self._widths[source]
+        found: np.ndarray = (items - self._starts[source]) % self._widths[source]
         return found
+
+
+def _reason(why: str, intake: Intake, column: int, other: Intake, its: int) -> str:
+    """Which text of a row was found where, and in which field, if its role there is another."""
+    field, found = intake.fields[column], other.fields[its]
+    same = role_of(intake.origin["kind"], field) == role_of(other.origin["kind"], found)
+    return f"{field}: {why}".format(source=other.origin["source"], role="" if same else f" as {found}")
 
 
 def _kept(intake: Intake) -> Iterator[tuple[slice, Any]]:

@@ -1,5 +1,6 @@
 """Near duplicates, rows given away to evaluation, and MinHash against Jaccard similarities counted by hand."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,30 @@ def test_buckets_give_what_is_shared_whatever_the_order(tmp_path: Path) -> None:
 
 # Sources
 
+FIELDS = {
+    "pairs": ("query", "document"),
+    "scored": ("text_a", "text_b"),
+    "labelled": ("text",),
+    "documents": ("text",),
+}
+PLACES = [(kind, field) for kind, fields in FIELDS.items() for field in fields]
+ROLES = {"query": "query", "text_a": "scored", "text_b": "scored", "document": "document", "text": "document"}
+
 
 def source(name: str, records: list[dict[str, Any]], kind: str = "pairs", test: float = 0.0) -> SourceToRead:
-    fields = {"pairs": ("query", "document"), "scored": ("text_a", "text_b"), "documents": ("text",)}[kind]
     origin = {"source": name, "kind": kind, "language": "en", "license": "MIT"}
-    return SourceToRead(origin, Limits(dict.fromkeys(fields, (1, 400)), 0.0, test, None, 1), lambda: records)
+    return SourceToRead(origin, Limits(dict.fromkeys(FIELDS[kind], (1, 400)), 0.0, test, None, 1), lambda: records)
 
 
 def pair(number: int, document: str) -> dict[str, Any]:
     return {"entity": f"e{number}", "query": f"query {number}", "document": document}
+
+
+def row(place: tuple[str, str], number: int, text: str) -> dict[str, Any]:
+    """A row with a text in a place; what else it holds no other number has."""
+    kind, field = place
+    others = {name: f"{name} number {number} and nothing more" for name in FIELDS[kind]}
+    return {"entity": f"e{number}", "label": "same", "score": 0.5} | others | {field: text}
 
 
 def found(
@@ -143,6 +159,16 @@ def test_rows_around_a_test_text_go(tmp_path: Path) -> None:
     ]
 
 
+def test_halves_of_scored_pairs_hold_test_texts_and_are_held(tmp_path: Path) -> None:
+    within = f"{text(200, 60)} {text(0, 20)}"
+    train = [source("a", [row(("scored", "text_b"), 0, within)], "scored"), source("b", [pair(1, within)])]
+    tested = source("c", [row(("scored", "text_a"), 10, text(0, 20))], "scored", test=1.0)
+    report, fates = found(tmp_path, [*train, tested], [], containment=0.7)
+    inside = "contains a test row of c"
+    assert fates == {"a": [f"text_b: {inside}"], "b": [f"document: {inside}"], "c": ["kept"]}
+    assert report[0]["inside"] == 1
+
+
 def test_phrases_of_many_test_texts_tell_none_of_them(tmp_path: Path) -> None:
     phrase = text(0, 12)
     contained = Contained(0.7)
@@ -156,7 +182,63 @@ def test_phrases_of_many_test_texts_tell_none_of_them(tmp_path: Path) -> None:
     assert nothing.found([phrase])[0].tolist() == []
 
 
-def test_scored_pairs_are_given_away_as_pairs_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tested_at", PLACES, ids="-".join)
+@pytest.mark.parametrize("trained_at", PLACES, ids="-".join)
+def test_a_test_row_is_given_away_in_any_role(
+    tmp_path: Path, trained_at: tuple[str, str], tested_at: tuple[str, str]
+) -> None:
+    """Equal from 5 words on, or near; five words in common, or a beginning, are neither."""
+    five = text(300, 5)
+    train = [text(0).upper(), f"{text(50)} end", five, f"{five} end", text(90, 20), text(200)]
+    tested = [text(0), text(50), five, text(90)]
+    sources = [
+        source("a", [row(trained_at, number, one) for number, one in enumerate(train)], trained_at[0]),
+        source("b", [row(tested_at, 10 + number, one) for number, one in enumerate(tested)], tested_at[0], test=1.0),
+    ]
+    report, fates = found(tmp_path, sources, [])
+    field, its = trained_at[1], tested_at[1]
+    place = "the test rows of b" + ("" if ROLES[field] == ROLES[its] else f" as {its}")
+    exact, near = f"{field}: in {place}", f"{field}: nearly in {place}"
+    assert fates == {"a": [exact, near, exact, "kept", "kept", "kept"], "b": ["kept"] * 4}
+    assert [(one["source"], one["exact"], one["near"], one["share"]) for one in report] == [("b", 2, 1, 0.75)]
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_names_and_phrases_give_nothing_away_in_another_role(tmp_path: Path, kind: str) -> None:
+    short = [text(0, 4), "Dog", "如何重置"]
+    at, queries = (kind, FIELDS[kind][-1]), ("pairs", "query")
+    train = source("a", [row(at, number, one) for number, one in enumerate([*short, "如何重置密码"])], kind)
+    tested = [row(queries, 10 + number, one) for number, one in enumerate([*short, "如何重置密码"])]
+    _, fates = found(tmp_path, [train, source("b", tested, test=1.0)], [])
+    assert fates["a"] == ["kept"] * 3 + [f"{at[1]}: in the test rows of b as query"]
+
+
+@pytest.mark.parametrize("test", [0.0, 1.0])
+def test_rows_of_one_split_repeat_each_other_within_a_role_only(tmp_path: Path, test: float) -> None:
+    one, near = text(0), f"{text(0)} end"
+    rows = {
+        kind: [
+            row((kind, field), number, said)
+            for number, (said, field) in enumerate(itertools.product((one, near), FIELDS[kind]))
+        ]
+        for kind in ("pairs", "scored", "labelled")
+    }
+    sources = [source(kind, [*of_kind, *of_kind[:1]], kind, test) for kind, of_kind in rows.items()]
+    report, fates = found(tmp_path, sources, [])
+    assert fates == {
+        "pairs": [
+            *["kept"] * 2,
+            "query: near duplicate of a row of pairs",
+            "document: near duplicate of a row of pairs",
+            "query: duplicate",
+        ],
+        "scored": [*["kept"] * 4, "text_a: duplicate"],
+        "labelled": ["kept", "text: near duplicate of a row of labelled", "text: duplicate"],
+    }
+    assert all(one["share"] == 0.0 for one in report)
+
+
+def test_words_of_scored_pairs_are_given_away_as_pairs_only(tmp_path: Path) -> None:
     def scored(*pairs: str) -> list[dict[str, Any]]:
         return [
             {"entity": f"{names}", "text_a": names[0], "text_b": names[1], "score": 0.1 * number}
