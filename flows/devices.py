@@ -43,8 +43,8 @@ def held_devices(
         return
     if number > len(devices):
         raise ValueError(
-            f"a stage needs {number} devices (engine.processes), the rebuild was given {len(devices)}: "
-            f"{list(devices)}; give it more devices, or the recipe fewer processes"
+            f"a stage needs {number} devices of each machine (engine.processes), the rebuild was given {len(devices)}: "
+            f"{list(devices)}; give it more devices or machines, or the recipe fewer processes"
         )
     locks.mkdir(parents=True, exist_ok=True)
     told = False

@@ -26,6 +26,7 @@ TOLD_BY = 200
 LAST_LINES = 20  # and those that a message shows
 CPU_SLOT = "cpu-heavy"
 GPU_SLOT = "gpu"
+MACHINES = "STILLHOUSE_MACHINES"  # as stages/training/launch.py reads it
 # What DVC says to a person at a terminal, and about a remote that nobody has set up.
 _NOISE = (
     "Generating lock file",
@@ -117,11 +118,14 @@ def slot_of(stage: Stage, order: Order) -> str | None:
 
 
 def wanted_devices(stage: Stage, order: Order) -> tuple[tuple[str, ...], int]:
-    """The devices that a stage may use, and how many of them it uses: GPUs, else cores; a light stage uses none."""
+    """The devices that a stage may use, and how many of them it uses: GPUs, else cores; a light stage uses none.
+
+    On several machines its processes are shared evenly, and all use devices of the numbers that it holds on this one.
+    """
     slot = slot_of(stage, order)
     if slot is None:
         return (), 0
-    processes = _number(order.recipe, stage.needs.devices)
+    processes = -(-_number(order.recipe, stage.needs.devices) // int(os.environ.get(MACHINES, "1")))
     if slot == GPU_SLOT:
         return order.devices, processes
     here = cores()

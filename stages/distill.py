@@ -59,8 +59,8 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
     from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
     from stages.training.curves import write_curve
     from stages.training.dev import retrieval_on_dev
-    from stages.training.launch import first
     from stages.training.loop import EngineSettings, train
+    from stages.training.rank import first
     from stages.training.state import Schedule
 
     settings = params.distill

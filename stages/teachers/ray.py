@@ -80,8 +80,6 @@ def start(cpus: int, gpus: float) -> Any:
     if own_cluster:
         # Ray's own switch for a cluster of one machine, whatever it runs on: all of it listens on loopback.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    root = str(Path(__file__).resolve().parents[2])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -94,13 +92,20 @@ def start(cpus: int, gpus: float) -> Any:
     if ray.is_initialized():
         return ray.data
     own: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if own_cluster else {}
-    _init(ray, log_to_driver=False, logging_level="warning", **own)
+    _init(ray, log_to_driver=False, logging_level="warning", runtime_env=_like_here(), **own)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False
     if own_cluster and gpus > (here := ray.cluster_resources().get("GPU", 0)):
         ray.shutdown()
         raise ValueError(f"embed.ray: its workers take {gpus:g} GPUs, this machine has {here:g}; lower workers or gpus")
     return ray.data
+
+
+def _like_here() -> dict[str, Any]:
+    """What a worker on any machine has: this code, and relative paths that lead where they lead here."""
+    root, folder = str(Path(__file__).resolve().parents[2]), str(Path.cwd())
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return {"env_vars": {"PYTHONPATH": path}, "worker_process_setup_hook": lambda: os.chdir(folder)}
 
 
 def _init(ray: Any, **settings: Any) -> None:

@@ -14,8 +14,8 @@ from stages.modeling.projection import read_projection
 from stages.objectives.objective import Objective
 from stages.training.checkpoints import checkpoint_file, run_key
 from stages.training.curves import write_curve
-from stages.training.launch import first
 from stages.training.loop import EngineSettings, EpochBatches, train
+from stages.training.rank import first
 from stages.training.state import Schedule
 from stages.training.tracking import stage_run
 

@@ -1,24 +1,34 @@
-"""Several processes for a training stage, started by `accelerate launch`: one for each GPU, or as many as asked for."""
+"""Several processes for a training stage: one for each GPU, or as many as asked for, on one machine or on several."""
 
 import os
 import sys
+
+MACHINES = "STILLHOUSE_MACHINES"
 
 
 def launch(module: str, processes: int) -> None:
     """Go on as `processes` processes running `module`, or return where one is enough or where this is one of them.
 
-    Nothing heavy is imported before. `--multi_gpu` is accelerate's name for several processes on one machine; without a
-    GPU they are CPU processes that talk through gloo (its `--cpu` silently starts one).
+    Nothing heavy is imported before. They run on this machine, or shared by as many as STILLHOUSE_MACHINES says.
+    `--multi_gpu` is accelerate's name for several processes on one machine; without a GPU they are CPU processes that
+    talk through gloo (its `--cpu` silently starts one).
+
+    Raises:
+        ValueError: the machines cannot have the same number of processes.
     """
     if processes == 1 or "RANK" in os.environ:
         return
     sys.stdout.flush()
-    command = ["--multi_gpu", "--num_machines", "1", "--num_processes", str(processes)]
-    # What accelerate would ask for or warn about: one rendezvous for each launch, no precision or dynamo of its own.
-    command += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", module]
-    os.execv(sys.executable, [sys.executable, "-m", "accelerate.commands.launch", *command])  # noqa: S606
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    # What accelerate would warn about: no precision or dynamo of its own.
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    machines = int(os.environ.get(MACHINES, "1"))
+    if machines > 1:
+        from stages.training.machines import run_on_machines
 
-
-def first() -> bool:
-    """Whether this is the process that writes: outputs, checkpoints, records."""
-    return os.environ.get("RANK", "0") == "0"
+        if processes % machines:
+            raise ValueError(f"got {MACHINES} {machines}, expected a divisor of engine.processes, {processes}")
+        sys.exit(run_on_machines(launcher, module, machines))
+    # Each launch has a rendezvous of its own.
+    launcher += ["--num_machines", "1", "--main_process_port", "0", "-m", module]
+    os.execv(launcher[0], launcher)  # noqa: S606

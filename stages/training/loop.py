@@ -78,6 +78,7 @@ def train(
     meter, whole_backbone = _set_up(objective, engine, processes)
     run = start(objective, schedule)
     resume(run, checkpoint, log)
+    processes.check_alike(run.step)
     batches = _ahead(
         _from_step(epoch_batches, run.step, schedule.steps),
         lambda rows: prepare(objective, rows, engine.micro_batch_tokens, processes, objective.encoder.collate),

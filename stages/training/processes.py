@@ -61,6 +61,19 @@ class Processes:
         for gradient, summed in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
+    def check_alike(self, step: int) -> None:
+        """Make sure that all go on from the same step.
+
+        Raises:
+            ConnectionError: some read another checkpoint, from a folder that their machine sees late.
+        """
+        total = int(self.sum(torch.tensor([step], device=self.device)))
+        if total != step * self.count:
+            raise ConnectionError(
+                f"the process of rank {self.rank} goes on from step {step}, others do not: machines see different "
+                "checkpoints in the folder that they share; start again when they see the same"
+            )
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum of a tensor over the processes."""
         if self.count > 1:

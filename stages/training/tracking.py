@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from stages.training.launch import first
+from stages.training.rank import first
 
 LINEAGE = Path("data/lineage")
 

@@ -167,11 +167,25 @@ def test_the_job_template_is_one_that_the_worker_takes() -> None:
     variables = {name: one.get("default", "retrain") for name, one in template["variables"]["properties"].items()}
     (cluster,) = [one for one in load("prefect.yaml")["deployments"] if one["work_pool"]["name"] == "cluster"]
     assert set(cluster["work_pool"]["job_variables"]) <= set(variables)
-    manifest = apply_values(template["job_configuration"]["job_manifest"], variables | {"command": [], "env": []})
-    manifest["metadata"].pop("labels")  # none
-    kubernetes_validate.validate(manifest, "1.31", strict=True)
-    check_pod(manifest["spec"]["template"]["spec"])
+    for machines in (variables["machines"], 2):
+        values = variables | {"command": [], "env": [], "machines": machines}
+        manifest = apply_values(template["job_configuration"]["job_manifest"], values)
+        manifest["metadata"].pop("labels")  # none
+        kubernetes_validate.validate(manifest, "1.31", strict=True)
+        check_pod(manifest["spec"]["template"]["spec"])
+        check_machines(manifest, machines)
     assert len(cluster["parameters"]["devices"]) == int(cluster["work_pool"]["job_variables"]["gpus"])
+
+
+def check_machines(job: dict[str, Any], machines: int) -> None:
+    """The script is told how many pods there are, and all have the service that makes their names addresses."""
+    spec, pod = job["spec"], job["spec"]["template"]
+    assert spec["completions"] == spec["parallelism"] == machines
+    assert pod["spec"]["containers"][0]["command"] == ["sh", "deploy/machine.sh", f"--machines={machines}"]
+    services = [one for path in MANIFESTS for one in documents(path) if one["kind"] == "Service"]
+    (service,) = [one for one in services if one["metadata"]["name"] == pod["spec"]["subdomain"]]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
 
 
 def test_the_shell_scripts_are_valid_and_executable() -> None:

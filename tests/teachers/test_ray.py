@@ -15,6 +15,7 @@ from stages.corpus.tables import SCHEMAS, SPLITS, write_table
 from stages.embed import embed
 from stages.teachers import ray as on_ray
 from tests.conftest import cut_at
+from tests.machines import SECONDS, first_machine, machine
 
 ROOT = Path(__file__).resolve().parents[2]
 # Kills the process that embeds when the first vectors are there, and looks at what it and its family listen on.
@@ -40,6 +41,15 @@ def kill(self, keys, vectors):
 VectorStore.add = kill
 figures = embed.embed(params.load(), *(Path(name) for name in sys.argv[1:]))
 Path("told.json").write_text(json.dumps({"figures": figures, **seen}))  # Ray writes to both streams
+"""
+
+# Embeds the project's rows.
+ON_MACHINES = """
+import sys
+from pathlib import Path
+from stages import embed, params
+embed.WORKING_SHARD_ROWS = 10
+embed.embed(params.load(), Path("curated"), Path(sys.argv[1]), Path("working-" + sys.argv[1]))
 """
 
 
@@ -92,6 +102,25 @@ def test_two_workers_give_the_bytes_of_one_process_though_one_is_killed(
     assert told["figures"] == alone == {"texts": 200, "embedded": 200, "reused": 0}
     assert files(project / "together") == files(project / "alone")
     assert files(project / "working-together") == files(project / "working")
+
+
+def test_two_machines_give_the_bytes_of_one_process(
+    project: Path, short_recipe: dict[str, Any], backbones: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A worker on each, as none has cores for both; a model named as it lies in the folder where the stage runs."""
+    (project / "teacher").symlink_to(backbones["bert"])
+    short_recipe["embed"]["teacher"]["path"] = "teacher"
+    write_recipe(project, short_recipe)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ON_MACHINES]
+    subprocess.run([*command, "alone"], cwd=project, env=environment, check=True, timeout=SECONDS)
+    short_recipe["embed"]["ray"] = {"workers": 2, "gpus": 0}
+    short_recipe["engine"]["threads"] = os.cpu_count()
+    write_recipe(project, short_recipe)
+    folder = tmp_path_factory.mktemp("machines")
+    with first_machine(folder) as told, machine(1, folder, told):
+        subprocess.run([*command, "together"], cwd=project, env=environment | told, check=True, timeout=SECONDS)
+    assert files(project / "together") == files(project / "alone")
 
 
 def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

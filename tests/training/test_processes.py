@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stages.training.launch import first, launch
+from stages.training.launch import launch
 from stages.training.processes import Processes
+from stages.training.rank import first
 
 ROOT = Path(__file__).resolve().parents[2]
 # Trains an adapter for retrieval (joint, a learned temperature), one for classification (reads the base) and the whole
@@ -22,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import json, sys, time
 from pathlib import Path
-from stages.training.launch import first, launch
+from stages.training.launch import launch
+from stages.training.rank import first
 processes, batch_size, shard, backbone = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "shard", sys.argv[4]
 import numpy as np, torch
 from safetensors.torch import save_file
@@ -205,7 +207,8 @@ def test_another_number_of_processes_than_the_recipe_says_is_refused() -> None:
 def test_a_stage_starts_its_own_peers(tmp_path: Path) -> None:
     """`launch` goes on as two processes of the same module; what one of them alone does, happens once."""
     (tmp_path / "peers.py").write_text(
-        "from stages.training.launch import first, launch\n"
+        "from stages.training.launch import launch\n"
+        "from stages.training.rank import first\n"
         "launch('peers', 2)\n"
         "from stages.training.processes import Processes\n"
         "import torch\n"
