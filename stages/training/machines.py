@@ -4,6 +4,7 @@ All machines have the same interpreter and see the working folder at the same pa
 others, on devices of the numbers that this one has. Only the first process, which is here, writes.
 """
 
+import logging
 import os
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 JOIN_SECONDS = 600.0  # a machine with GPUs may have to start first
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
 END_SECONDS = 60.0  # until Ray knows what became of a machine
 LAST_LINES = 100  # of a launcher that failed
 # Settings of this process that its peers need; all others, secrets among them, stay here.
@@ -49,8 +50,8 @@ def run_on_machines(launcher: Sequence[str], module: str, machines: int) -> int:
             "(ray start --head here, ray start --address on the others)"
         )
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    code = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}}
-    ray.init(logging_level="warning", log_to_driver=False, runtime_env=code)
+    same_code = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}}
+    ray.init(logging_level=logging.WARNING, log_to_driver=False, runtime_env=same_code)
     nodes = _joined(ray, machines)
     where = ["--num_machines", str(machines), "--same_network"]
     where += ["--main_process_ip", ray.util.get_node_ip_address(), "--main_process_port", str(_free_port())]
@@ -66,7 +67,7 @@ def run_on_machines(launcher: Sequence[str], module: str, machines: int) -> int:
     here = subprocess.Popen(commands[0])
     with suppress(ConnectionError):  # said below, when the processes here have ended
         while here.poll() is None and not _failures(ray, others, LOOK_SECONDS):
-            pass
+            time.sleep(LOOK_SECONDS)
     here.terminate()
     if code := here.wait():
         for lines in _failures(ray, others, END_SECONDS):
