@@ -127,7 +127,7 @@ def test_a_frozen_projection_is_the_closed_form_start(project: dict[str, Any]) -
 
 def test_batches_hold_texts_or_pairs_of_one_source(project: dict[str, Any]) -> None:
     pairs = read_split(distill.CURATED, "pairs", "train", SOURCES)
-    lengths = [5] * (2 * len(pairs))
+    lengths = np.full(2 * len(pairs), 5)
     texts, names = distill._batches(
         written(project, {**PAIRS, "training.batch_size": 4}, Path("params.yaml")), pairs, lengths
     )

@@ -4,17 +4,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+Lengths = Sequence[int] | np.ndarray  # tokens of each text
+
 # A group of this many batches is shuffled, then sorted by length: long enough to sort well, short enough to mix.
 GROUP_BATCHES = 32
 
 
-def token_budget_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[np.ndarray]:
+def token_budget_batches(lengths: Lengths, batch_tokens: int) -> Iterator[np.ndarray]:
     """Row numbers of each batch, longest first; rows x longest row keeps to `batch_tokens` (one row always fits)."""
     order = np.argsort(-np.asarray(lengths), kind="stable")
     yield from _cut(order, np.asarray(lengths), batch_tokens)
 
 
-def shuffled_token_batches(lengths: Sequence[int], batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
+def shuffled_token_batches(lengths: Lengths, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
     """One epoch of batches of at most `batch_tokens` tokens, grouped by length and shuffled; every row once."""
     length = np.asarray(lengths)
     rows_in_group = GROUP_BATCHES * max(1, batch_tokens // int(length.mean()))
@@ -27,7 +29,7 @@ def shuffled_token_batches(lengths: Sequence[int], batch_tokens: int, seed: int,
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def shuffled_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def shuffled_batches(lengths: Lengths, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """One epoch of batches of exactly `batch_size` rows, grouped by length and shuffled; a remainder is left out, drawn
     anew in every epoch.
 
@@ -78,7 +80,7 @@ def mixed_batches(
 
 def drawn_batches(
     rows_of: Sequence[np.ndarray],
-    lengths: Sequence[int],
+    lengths: Lengths,
     batch_sizes: Sequence[int],
     weights: Sequence[float],
     seed: int,
@@ -94,7 +96,7 @@ def drawn_batches(
     """
     length = np.asarray(lengths)
     parts = [
-        [rows[batch] for batch in shuffled_batches(length[rows].tolist(), size, seed, epoch)]
+        [rows[batch] for batch in shuffled_batches(length[rows], size, seed, epoch)]
         for rows, size in zip(rows_of, batch_sizes, strict=True)
     ]
     return mixed_batches(parts, weights, seed, epoch)

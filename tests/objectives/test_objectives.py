@@ -107,7 +107,7 @@ def test_texts_carry_the_sides_prompt_and_their_own_targets(student: Encoder, se
     torch.testing.assert_close(embed(student, data, ROWS).detach(), expected, atol=1e-6, rtol=0)
     assert data.teacher is not None
     assert torch.equal(data.targets(ROWS, torch.device("cpu")), data.teacher[ROWS.tolist()].float())
-    assert data.lengths == [len(ids) for ids in data.token_ids]
+    assert data.lengths.tolist() == [len(ids) for ids in data.tokens]
     with pytest.raises(AssertionError, match="carry no teacher vectors"):
         texts_of(student, sentences[:2], "query", 24).targets([0], torch.device("cpu"))
 
@@ -357,7 +357,7 @@ def test_classification_terms_are_those_of_the_paper(adapted: Encoder, sentences
     rows = np.array([0, 1, 4])  # two anchors share a label
     terms = loss(objective, rows)
     drawn = objective.draw(rows)
-    batch = adapted.pad([objective.data.token_ids[row] for row in drawn])
+    batch = adapted.pad(objective.data.tokens.select(drawn))
     embeddings = adapted(**batch)
     with torch.no_grad(), without_adapter(adapted):
         base = adapted(**batch)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from stages.corpus.batches import shuffled_batches
+from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
 from stages.training import checkpoints
 from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
@@ -65,8 +66,8 @@ class ToyEncoder(nn.Module):
     def arrange(self, precision: str, packing: bool) -> None:
         assert (precision, packing) == ("float32", False)
 
-    def collate(self, token_ids: list[list[int]]) -> dict[str, Tensor]:
-        return {"input_ids": torch.tensor(token_ids)}
+    def collate(self, tokens: Tokens) -> dict[str, Tensor]:
+        return {"input_ids": torch.tensor(tokens.ids)[:, None]}
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return nn.functional.dropout(self.linear(self.inputs[input_ids[:, 0]]), 0.5, self.training)
@@ -91,8 +92,8 @@ class Toy(Objective):
         self.stop_at, self.nan_at, self.explode_at = stop_at, nan_at, explode_at
         self.seen: list[list[int]] = []
 
-    def texts(self, rows: np.ndarray) -> list[list[int]]:
-        return [[int(row)] for row in rows]
+    def texts(self, rows: np.ndarray) -> Tokens:
+        return Tokens.of([[row] for row in rows.tolist()])
 
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: None = None) -> dict[str, Tensor]:
         if self.training:
