@@ -6,9 +6,12 @@ import math
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -434,6 +438,54 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         holder.wait()
     with checkpoint_file("distill", "key", root=tmp_path) as file:  # a killed writer holds nothing
         assert file.load() is None
+
+
+def left_behind(folder: Path, days: float) -> Path:
+    """A run's folder whose last change is so many days ago."""
+    folder.mkdir(parents=True)
+    changed = time.time() - days * 86_400
+    for path in (folder / "writer.lock", folder / "checkpoint.safetensors", folder):
+        if path != folder:
+            path.write_bytes(b"")
+        os.utime(path, (changed, changed))
+    return folder
+
+
+def test_a_writer_removes_what_others_of_its_stage_abandoned(tmp_path: Path) -> None:
+    old, young = left_behind(tmp_path / "distill/old-student", 31), left_behind(tmp_path / "distill/young", 29)
+    held, elsewhere = left_behind(tmp_path / "distill/held", 31), left_behind(tmp_path / "extend/old", 31)
+    own = [left_behind(tmp_path / f"distill/own-{part}", 31) for part in ("student", "continued")]
+    written = left_behind(tmp_path / "distill/written", 31)
+    (written / "stopped.json").touch()
+    with checkpoint_file("distill", "reader", writer=False, root=tmp_path):
+        assert old.exists(), "who only reads removes nothing"
+    with FileLock(held / "writer.lock"):
+        for _ in range(2):
+            with checkpoint_file("distill", "own-student", root=tmp_path):
+                assert not old.exists()
+                assert all(one.exists() for one in (young, held, elsewhere, *own, written))
+    with checkpoint_file("distill", "own-continued", root=tmp_path):
+        assert not held.exists(), "its writer is gone"
+
+
+def test_a_folder_is_not_removed_while_it_is_opened(tmp_path: Path) -> None:
+    """A writer waits for another that removes abandoned folders, its own among them, and finds the place free."""
+    folder = left_behind(tmp_path / "distill/old", 31)
+    opened = threading.Event()
+
+    def open_it() -> None:
+        with checkpoint_file("distill", "old", root=tmp_path) as file:
+            file.save({"weight": torch.ones(2)}, {"step": 1})
+            opened.set()
+
+    with FileLock(tmp_path / "distill/opening.lock"):
+        writer = threading.Thread(target=open_it)
+        writer.start()
+        assert not opened.wait(0.3)
+        shutil.rmtree(folder)
+    assert opened.wait(10)
+    writer.join()
+    assert (folder / "writer.lock").exists()
 
 
 # A real adapter in a process that is killed
