@@ -164,7 +164,7 @@ def _batches(
     """(seed, epoch) -> batches of row numbers, and the rows' names: texts, or pairs where the objective reads pairs."""
     import numpy as np
 
-    from stages.corpus.batches import drawn_batches, shuffled_batches, shuffled_token_batches
+    from stages.corpus.batches import Part, drawn_batches, shuffled_batches, shuffled_token_batches
 
     settings, training, processes = params.distill, params.distill.training, params.engine.processes
     ids = pairs["id"].to_pylist()
@@ -175,14 +175,14 @@ def _batches(
     assert training.batch_size is not None, "checked with the recipe"
     size = training.batch_size * processes
     if settings.objective == "embedding_distillation":
-        return lambda seed, epoch: shuffled_batches(lengths, size, seed, epoch), names
+        name = f"distill.sources {', '.join(settings.sources)}"
+        return lambda seed, epoch: shuffled_batches(lengths, size, seed, epoch, name), names
     of_pair = np.sum(np.split(lengths, 2), axis=0)
     sources = np.asarray(pairs["source"].to_pylist())
-    rows_of = [np.flatnonzero(sources == name) for name in settings.sources]
+    rows_of = {source: np.flatnonzero(sources == source) for source in settings.sources}
     # Every source in proportion to its rows, as in batches of texts.
-    weights = [float(len(rows)) for rows in rows_of]
-    sizes = [size] * len(rows_of)
-    return lambda seed, epoch: drawn_batches(rows_of, of_pair, sizes, weights, seed, epoch), ids
+    parts = [Part(f"distill.sources {source}", rows, size, len(rows)) for source, rows in rows_of.items()]
+    return lambda seed, epoch: drawn_batches(parts, of_pair, seed, epoch), ids
 
 
 def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "np.ndarray"], "Texts"]:

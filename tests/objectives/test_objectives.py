@@ -288,8 +288,8 @@ def test_unscored_batches_are_contrasted_and_distilled(matching: TextMatching) -
 
 def test_batches_hold_pairs_of_one_kind(matching: TextMatching) -> None:
     """As the stage mixes them: each batch lies wholly below or wholly above the number of scores."""
-    scored = shuffled_batches(matching.left.lengths[:6], 2, 0, 0)
-    unscored = [rows + 6 for rows in shuffled_batches(matching.left.lengths[6:], 2, 0, 0)]
+    scored = shuffled_batches(matching.left.lengths[:6], 2, 0, 0, "scored")
+    unscored = [rows + 6 for rows in shuffled_batches(matching.left.lengths[6:], 2, 0, 0, "pairs")]
     kinds = set()
     for rows in mixed_batches((scored, unscored), (0.5, 0.5), 0, 0):
         assert len({int(row) < 6 for row in rows}) == 1

@@ -114,7 +114,7 @@ class Toy(Objective):
 
 
 def epoch_batches(epoch: int) -> list[np.ndarray]:
-    return shuffled_batches([1] * ROWS, 4, seed=1, epoch=epoch)
+    return shuffled_batches([1] * ROWS, 4, 1, epoch, "toy")
 
 
 def run(
@@ -523,7 +523,7 @@ def log(row, step):
 
 with checkpoint_file("adapt-retrieval", "key", root=Path("checkpoints")) as checkpoint:
     curve, snapshot = train(
-        objective, lambda epoch: shuffled_batches(sides[1].lengths, 6, 1, epoch),
+        objective, lambda epoch: shuffled_batches(sides[1].lengths, 6, 1, epoch, 'toy'),
         Schedule(30, 1e-2, 0.1, 0.0, 1.0, 10, 4), checkpoint,
         engine=EngineSettings(1, 1, "float32", 64, False, False, False, False), ids=texts,
         name="killed", evaluate=lambda: {"first": float(encoder.encode(texts[:2], "query")[0, 0])},
