@@ -69,7 +69,7 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
     pairs = read_split(CURATED, "pairs", "train", settings.sources)
     encoder, static, data = _student(params, pairs)
     place(encoder, precision=params.engine.precision, packing=params.engine.packing)
-    sample = _sample(len(data.token_ids), settings.warm_start.num_texts, params.seed)
+    sample = _sample(len(data.tokens), settings.warm_start.num_texts, params.seed)
     targets = data.targets(sample, torch.device("cpu")).numpy()
     start = _embed(encoder, data, sample)
     psi = torch.nn.Linear(encoder.dimensions, targets.shape[1])
@@ -137,9 +137,9 @@ def _objective(
     settings = params.distill
     dims, trained = settings.matryoshka_dims, settings.projection.trained
     if settings.objective != "embedding_distillation":
-        half = len(data.token_ids) // 2
+        half = len(data.tokens) // 2
         queries, documents = (
-            Texts(data.token_ids[part], None if data.teacher is None else data.teacher[part])
+            Texts(data.tokens[part], None if data.teacher is None else data.teacher[part])
             for part in (slice(half), slice(half, None))
         )
         kind = ScoreDistillation if settings.objective == "score_distillation" else PairContrast
@@ -159,12 +159,12 @@ def _objective(
 
 
 def _batches(
-    params: Params, pairs: "pa.Table", lengths: list[int]
+    params: Params, pairs: "pa.Table", lengths: "np.ndarray"
 ) -> tuple[Callable[[int, int], list["np.ndarray"]], list[str]]:
     """(seed, epoch) -> batches of row numbers, and the rows' names: texts, or pairs where the objective reads pairs."""
     import numpy as np
 
-    from stages.corpus.batches import drawn_batches, shuffled_batches, shuffled_token_batches
+    from stages.corpus.batches import Part, drawn_batches, shuffled_batches, shuffled_token_batches
 
     settings, training, processes = params.distill, params.distill.training, params.engine.processes
     ids = pairs["id"].to_pylist()
@@ -175,14 +175,14 @@ def _batches(
     assert training.batch_size is not None, "checked with the recipe"
     size = training.batch_size * processes
     if settings.objective == "embedding_distillation":
-        return lambda seed, epoch: shuffled_batches(lengths, size, seed, epoch), names
-    of_pair = np.sum(np.split(np.asarray(lengths), 2), axis=0).tolist()
+        name = f"distill.sources {', '.join(settings.sources)}"
+        return lambda seed, epoch: shuffled_batches(lengths, size, seed, epoch, name), names
+    of_pair = np.sum(np.split(lengths, 2), axis=0)
     sources = np.asarray(pairs["source"].to_pylist())
-    rows_of = [np.flatnonzero(sources == name) for name in settings.sources]
+    rows_of = {source: np.flatnonzero(sources == source) for source in settings.sources}
     # Every source in proportion to its rows, as in batches of texts.
-    weights = [float(len(rows)) for rows in rows_of]
-    sizes = [size] * len(rows_of)
-    return lambda seed, epoch: drawn_batches(rows_of, of_pair, sizes, weights, seed, epoch), ids
+    parts = [Part(f"distill.sources {source}", rows, size, len(rows)) for source, rows in rows_of.items()]
+    return lambda seed, epoch: drawn_batches(parts, of_pair, seed, epoch), ids
 
 
 def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "np.ndarray"], "Texts"]:
@@ -196,6 +196,7 @@ def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
     from stages.modeling import warm_start
     from stages.modeling.encoder import Encoder, EncoderSettings, load_backbone, load_encoder, load_tokenizer
     from stages.modeling.rotary import with_rotary_positions
+    from stages.modeling.tokens import Tokens
     from stages.modeling.truncation import check_truncation
     from stages.objectives.texts import Texts
 
@@ -208,11 +209,11 @@ def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
     reader = Encoder(donor, tokenizer, replace(how, rope_theta=None))
     texts = {side: pairs[side].to_pylist() for side in SIDES}
     check_truncation(reader, texts, settings.max_tokens, settings.max_truncated_share, "distill")
-    token_ids = [ids for side in SIDES for ids in reader.tokenize(texts[side], side)]
+    tokens = Tokens.joined([reader.tokenize(texts[side], side) for side in SIDES])
     teacher = np.concatenate([store.of(side, texts[side], pairs["source"].to_pylist()) for side in SIDES])
-    data = Texts(token_ids, torch.from_numpy(teacher))
-    weights = warm_start.token_weights(token_ids, len(table))
-    mapping = warm_start.static_map(table, weights, token_ids, teacher, settings.warm_start.ridge_penalty)
+    data = Texts(tokens, torch.from_numpy(teacher))
+    weights = warm_start.token_weights(tokens, len(table))
+    mapping = warm_start.static_map(table, weights, tokens, teacher, settings.warm_start.ridge_penalty)
     static = {"table": (table @ mapping).astype(np.float16), "weights": weights.astype(np.float32)}
     if shape.architecture == "pretrained":
         return load_encoder(shape.path, how, shape.layers), static, data
@@ -243,7 +244,7 @@ def _embed(encoder: "Encoder", data: Any, rows: "np.ndarray") -> "np.ndarray":
     import numpy as np
 
     embeddings = np.empty((len(rows), encoder.dimensions), dtype=np.float32)
-    for places, vectors in encoder.encode_batches([data.token_ids[row] for row in rows], batch_tokens=4096):
+    for places, vectors in encoder.encode_batches(data[rows], batch_tokens=4096):
         embeddings[places] = vectors
     return embeddings
 

@@ -102,7 +102,7 @@ def training_texts(
     """
     import numpy as np
 
-    from stages.corpus.batches import by_language, drawn_batches
+    from stages.corpus.batches import Part, by_language, drawn_batches
     from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split
     from stages.modeling.truncation import check_truncation
@@ -120,18 +120,16 @@ def training_texts(
             vectors = teacher.of(side, texts[side], [draw.source] * len(table))
             parts[side].append(texts_of(encoder, texts[side], side, draw.max_tokens, vectors))
     lengths = joined(parts["document"]).lengths
-    rows = np.split(np.arange(len(lengths)), np.cumsum([len(table) for table in tables])[:-1])
-    parts_of_sources = by_language(
-        rows,
-        [language for table in tables for language in table["language"].to_pylist()],
-        [draw.batch_size * params.engine.processes for draw in mixture],
-        [draw.weight for draw in mixture],
-        params.extend.language_exponent,
-    )
+    rows_of = np.split(np.arange(len(lengths)), np.cumsum([len(table) for table in tables])[:-1])
+    of_source = [
+        Part(f"extend.mixture {draw.source}", rows, draw.batch_size * params.engine.processes, draw.weight)
+        for draw, rows in zip(mixture, rows_of, strict=True)
+    ]
+    languages = [language for table in tables for language in table["language"].to_pylist()]
+    drawn = by_language(of_source, languages, params.extend.language_exponent)
 
     def epoch_batches(epoch: int) -> list[np.ndarray]:
-        rows_of, sizes, weights = parts_of_sources
-        pairs = drawn_batches(rows_of, lengths, sizes, weights, params.seed, epoch)
+        pairs = drawn_batches(drawn, lengths, params.seed, epoch)
         return [np.concatenate([batch, batch + len(lengths)]) for batch in pairs]
 
     names = [name for table in tables for name in table["id"].to_pylist()]

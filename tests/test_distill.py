@@ -127,7 +127,7 @@ def test_a_frozen_projection_is_the_closed_form_start(project: dict[str, Any]) -
 
 def test_batches_hold_texts_or_pairs_of_one_source(project: dict[str, Any]) -> None:
     pairs = read_split(distill.CURATED, "pairs", "train", SOURCES)
-    lengths = [5] * (2 * len(pairs))
+    lengths = np.full(2 * len(pairs), 5)
     texts, names = distill._batches(
         written(project, {**PAIRS, "training.batch_size": 4}, Path("params.yaml")), pairs, lengths
     )
@@ -140,6 +140,11 @@ def test_batches_hold_texts_or_pairs_of_one_source(project: dict[str, Any]) -> N
     assert {len(batch) for batch in rows(0, 0)} == {6}
     assert all(len({sources[row] for row in batch}) == 1 for batch in rows(0, 0))
     assert {sources[batch[0]] for epoch in range(3) for batch in rows(0, epoch)} == set(SOURCES)
+    for variant, named in ((VARIANTS["contrast"], SOURCES[0]), (PAIRS, ", ".join(SOURCES))):
+        changes = {"objective": "embedding_distillation", **variant, "training.batch_size": 999}
+        few = written(project, changes, Path("params.yaml"))
+        with pytest.raises(ValueError, match=rf"distill\.sources {named}: got \d+ rows, expected at least the 999"):
+            distill._batches(few, pairs, lengths)[0](0, 0)
 
 
 def test_a_teacher_smaller_than_its_student_is_not_projected_down(project: dict[str, Any]) -> None:

@@ -104,7 +104,7 @@ def test_length_and_batch_size_change_with_the_source_drawn(project: dict[str, A
     encoder = saved_encoder(extend.DISTILLED / "student", None)
     data, epoch_batches, ids = extend.training_texts(recipe, encoder)
     pairs = len(ids) // 2
-    assert len(data.token_ids) == len(ids)
+    assert len(data.tokens) == len(ids)
     drawn: dict[str, set[int]] = {}
     longest: dict[str, int] = {}
     for epoch in range(3):
@@ -114,7 +114,7 @@ def test_length_and_batch_size_change_with_the_source_drawn(project: dict[str, A
             (source,) = {ids[row].partition("/")[0] for row in rows}
             assert {ids[row].rpartition(" ")[2] for row in documents} == {"(document)"}
             drawn.setdefault(source, set()).add(len(queries))
-            longest[source] = max(longest.get(source, 0), *(len(data.token_ids[row]) for row in rows))
+            longest[source] = max(longest.get(source, 0), int(data[rows].lengths.max()))
     assert drawn == {"wikipedia": {5}, "docstrings": {3}}
     assert longest["wikipedia"] == 12
     assert 24 < longest["docstrings"] <= 48

@@ -1,6 +1,7 @@
 """dvc.yaml against what the stages really import and read, and the import rules that keep the parts apart."""
 
 import ast
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -181,18 +182,68 @@ def test_order_is_topological_and_every_data_dependency_is_made_by_an_earlier_st
     assert len(outs) == len(set(outs))
 
 
+def named_data(stage: Stage) -> dict[Path, str]:
+    """Every `Path("data/...")` that a stage reaches, and the module that names it."""
+    known = modules("stages")
+    return {
+        Path(str(node.value)): name
+        for name in transitive(stage.module)
+        for node in ast.walk(tree(known[name]))
+        if isinstance(node, ast.Constant) and str(node.value).startswith("data/")
+    }
+
+
+def meet(place: Path, other: Path) -> bool:
+    """Whether they are the same, or one holds the other."""
+    return place == other or place in other.parents or other in place.parents
+
+
 @each_stage
 def test_data_that_the_code_names_is_declared(stage: Stage) -> None:
-    """Every `Path("data/...")` that a stage reaches is one of its dependencies or outputs, or holds one."""
-    declared = [Path(place) for place in (*stage.data, *stage.outs)]
-    known = modules("stages")
-    for name in transitive(stage.module):
-        for node in ast.walk(tree(known[name])):
-            if isinstance(node, ast.Constant) and str(node.value).startswith("data/"):
-                place = Path(str(node.value))
-                assert any(place == one or place in one.parents or one in place.parents for one in declared), (
-                    f"{stage.name}: {name} names {place}, dvc.yaml does not"
-                )
+    """Every place that a stage reaches is one of its dependencies or outputs, or holds one."""
+    for place, name in named_data(stage).items():
+        assert any(meet(place, Path(one)) for one in (*stage.data, *stage.outs)), (
+            f"{stage.name}: {name} names {place}, dvc.yaml does not"
+        )
+
+
+@each_stage
+def test_every_data_dependency_is_named_by_the_code(stage: Stage) -> None:
+    """But the user's own files, which the recipe names, and the check of the recipe, which only comes before."""
+    idle = [
+        dep
+        for dep in stage.data
+        if dep not in ("data/sources", "data/params") and not any(meet(Path(dep), place) for place in named_data(stage))
+    ]
+    assert not idle, f"dvc.yaml: {stage.name} would re-run for {idle}, which it does not read"
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [stage for stage in WORKING if "stages.training.checkpoints" in transitive(stage.module)],
+    ids=lambda stage: stage.name,
+)
+def test_a_training_stages_record_and_checkpoints_know_what_it_reads(stage: Stage) -> None:
+    """Its lineage and the key of its checkpoints are made of the inputs that DVC follows."""
+    inputs = importlib.import_module(stage.module).INPUTS
+    assert {dep for dep in stage.data if Path(dep) in inputs} == {str(place) for place in inputs}
+    assert all(any(covers(str(place), ROOT / dep) for place in inputs) for dep in stage.data)
+
+
+def rerun(section: str) -> set[str]:
+    """Stages that a changed section of the recipe re-runs: those that list it, and those that read what these make."""
+    found: set[str] = set()
+    made: list[Path] = []
+    for stage in WORKING:
+        listed = any(within(key, section) or within(section, key) for key in stage.params)
+        if listed or any(meet(Path(dep), out) for dep in stage.data for out in made):
+            found.add(stage.name)
+            made += map(Path, stage.outs)
+    return found
+
+
+def test_of_the_adapters_only_retrieval_reruns_for_what_is_mined() -> None:
+    assert rerun("mine") == {"mine", "adapt@retrieval", "quantize", "evaluate", "promote"}
 
 
 # parameters

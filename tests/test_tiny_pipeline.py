@@ -2,15 +2,23 @@
 
 import hashlib
 import json
+import operator
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import reduce
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from stages import extend
+from stages.adapt import classification, clustering, retrieval, text_matching
+from stages.params import read
 from tests.checkouts import ROOT, TINY, run
 
 TASKS = ("retrieval", "text-matching", "clustering", "classification")
@@ -179,6 +187,38 @@ def test_a_misspelt_key_stops_the_build_before_any_output_is_touched(built: Path
     assert (
         sorted(path for path in (built / "data").rglob("*") if path.is_file() and "params" not in path.parts) == before
     )
+
+
+@pytest.mark.parametrize(
+    ("batches", "section", "named"),
+    [
+        (extend.training_texts, "extend.mixture", "extend.mixture needles"),
+        (retrieval.build, "adapt.retrieval.mixture", "adapt.retrieval.mixture wikipedia"),
+        (text_matching.build, "adapt.text-matching.training", "adapt.text-matching.scored_sources simlex, wordsim"),
+        (clustering.build, "adapt.clustering.training", "adapt.clustering.sources wikipedia"),
+        (classification.build, "adapt.classification.training", "adapt.classification.sources wikipedia-topics"),
+    ],
+)
+def test_too_few_rows_for_a_batch_are_told_with_their_sources(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: Callable[..., Any], section: str, named: str
+) -> None:
+    from stages.modeling.encoder import saved_encoder
+    from stages.modeling.projection import read_projection
+
+    recipe = YAML(typ="safe").load(TINY)
+    found = reduce(operator.getitem, section.split("."), recipe)
+    for one in found if isinstance(found, list) else [found]:
+        one["batch_size"] = 5000
+    YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
+    monkeypatch.chdir(built)
+    arguments = {
+        "params": read(tmp_path / "params.yaml"),
+        "encoder": saved_encoder(Path("data/extended/student"), rope_theta=None),
+        "projection": read_projection(Path("data/extended/projection.safetensors")),
+    }
+    known = {name: arguments[name] for name in signature(batches).parameters}
+    with pytest.raises(ValueError, match=rf"^{named}: got \d+ (rows|pairs .*), expected at least the 5000 of a batch"):
+        batches(**known)[1](0)
 
 
 def test_distill_and_adapters_resume_after_sigkill_with_the_same_weights(built: Path, tmp_path: Path) -> None:

@@ -64,10 +64,11 @@ def build(params: Params, encoder: Any) -> Any:
         seed=params.seed,
         **settings.weights.model_dump(),
     )
+    name = f"adapt.classification.sources {', '.join(settings.sources)}"
 
     def epoch_batches(epoch: int) -> list["np.ndarray"]:
         size = settings.training.batch_size * params.engine.processes
-        return shuffled_batches(texts.lengths, size, params.seed, epoch)
+        return shuffled_batches(texts.lengths, size, params.seed, epoch, name)
 
     return objective, epoch_batches, rows["id"].to_pylist()
 

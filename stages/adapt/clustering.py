@@ -53,10 +53,11 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     vectors = teacher.of("clustering", texts, pairs["source"].to_pylist() * 2)
     data = texts_of(encoder, texts, "document", settings.max_tokens, vectors)
     objective = Distillation(encoder, projection.requires_grad_(False), params.distill.matryoshka_dims, data)
+    name = f"adapt.clustering.sources {', '.join(settings.sources)}"
 
     def epoch_batches(epoch: int) -> list["np.ndarray"]:
         size = settings.training.batch_size * params.engine.processes
-        return shuffled_batches(data.lengths, size, params.seed, epoch)
+        return shuffled_batches(data.lengths, size, params.seed, epoch, name)
 
     return objective, epoch_batches, pairs["id"].to_pylist() * 2
 

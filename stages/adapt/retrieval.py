@@ -42,7 +42,7 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     """The objective over every training pair with enough hard negatives, its batches, and its rows' names."""
     import numpy as np
 
-    from stages.corpus.batches import by_language, drawn_batches
+    from stages.corpus.batches import Part, by_language, drawn_batches
     from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split, read_table
     from stages.modeling.truncation import check_truncation
@@ -87,24 +87,28 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
     )
     starts = np.cumsum([0, *map(len, tables)])
     enough = np.flatnonzero((negatives >= 0).all(axis=1))
-    of_source = [enough[(enough >= start) & (enough < end)] for start, end in itertools.pairwise(starts.tolist())]
-    for draw, rows in zip(mixture, of_source, strict=True):
-        if len(rows) < (needed := draw.batch_size * params.engine.processes):
+    of_source = [
+        Part(
+            f"adapt.retrieval.mixture {draw.source}",
+            enough[(enough >= start) & (enough < end)],
+            draw.batch_size * params.engine.processes,
+            draw.weight,
+        )
+        for draw, (start, end) in zip(mixture, itertools.pairwise(starts.tolist()), strict=True)
+    ]
+    for part in of_source:
+        if len(part.rows) < part.batch_size:
             raise ValueError(
-                f"adapt.retrieval.mixture: {len(rows)} pairs of {draw.source} have {settings.num_negatives} mined "
-                f"negatives, a batch holds {needed}; lower batch_size or num_negatives, or have mine find more "
-                "(rank_window, relative_margin, absolute_margin; data/mined/audit.html)"
+                f"{part.name}: got {len(part.rows)} pairs with {settings.num_negatives} mined negatives, expected at "
+                f"least the {part.batch_size} of a batch (batch_size x engine.processes); lower batch_size or "
+                "num_negatives, or have mine find more (rank_window, relative_margin, absolute_margin; "
+                "data/mined/audit.html)"
             )
-    rows_of, sizes, weights = by_language(
-        of_source,
-        [language for table in tables for language in table["language"].to_pylist()],
-        [draw.batch_size * params.engine.processes for draw in mixture],
-        [draw.weight for draw in mixture],
-        settings.language_exponent,
-    )
+    languages = [language for table in tables for language in table["language"].to_pylist()]
+    drawn = by_language(of_source, languages, settings.language_exponent)
 
     def epoch_batches(epoch: int) -> list[np.ndarray]:
-        return drawn_batches(rows_of, documents.lengths, sizes, weights, params.seed, epoch)
+        return drawn_batches(drawn, documents.lengths, params.seed, epoch)
 
     return objective, epoch_batches, ids
 

@@ -73,11 +73,13 @@ def build(params: Params, encoder: Any, projection: Any) -> Any:
         cosent_temperature=settings.cosent_temperature,
         **settings.weights.model_dump(),
     )
+    of_scored = f"adapt.text-matching.scored_sources {', '.join(settings.scored_sources)}"
+    of_pairs = f"adapt.text-matching.pair_sources {', '.join(settings.pair_sources)}"
 
     def epoch_batches(epoch: int) -> list[np.ndarray]:
         size, seed, first = settings.training.batch_size * params.engine.processes, params.seed, len(scored)
-        with_scores = shuffled_batches(left.lengths[:first], size, seed, epoch)
-        without = [rows + first for rows in shuffled_batches(left.lengths[first:], size, seed, epoch)]
+        with_scores = shuffled_batches(left.lengths[:first], size, seed, epoch, of_scored)
+        without = [rows + first for rows in shuffled_batches(left.lengths[first:], size, seed, epoch, of_pairs)]
         return mixed_batches((with_scores, without), (settings.scored_share, 1 - settings.scored_share), seed, epoch)
 
     return objective, epoch_batches, scored["id"].to_pylist() + pairs["id"].to_pylist()

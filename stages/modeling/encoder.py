@@ -5,6 +5,7 @@ Shapes: B batch, L tokens, D embedding dimension.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -28,8 +29,11 @@ from stages.modeling.narrowing import narrow
 from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
 from stages.modeling.pooling import Pooling, pool, read_positions
 from stages.modeling.tokenization import ensure_end_of_sequence, load_tokenizer
+from stages.modeling.tokens import Tokens
 
 SETTINGS = "encoder.json"
+# Texts tokenised at once: what the tokenizer gives of them, lists of ints and more, is dropped before the next.
+CHUNK_TEXTS = 4096
 # How far coordinates of a unit vector may be apart by rounding alone; texts that mix are apart by more.
 PACKING_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 
@@ -89,7 +93,7 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def _check_packing(self) -> None:
         """Try two short texts both ways: a backbone that drops what attention needs would mix them silently."""
-        texts, difference, cause = [[0, 1, 2], [3, 4]], torch.inf, None
+        texts, difference, cause = Tokens.of([[0, 1, 2], [3, 4]]), torch.inf, None
         try:
             difference = float((self(**self.batch(texts)) - self(**self.pad(texts))).abs().max())
         except (TypeError, RuntimeError) as error:
@@ -152,7 +156,7 @@ class Encoder(nn.Module):
         rank = adapters[self.backbone.active_adapter].r if adapters else None
         return training_flops(self.shape, lengths, narrowed=self.settings.pooling != "mean", rank=rank)
 
-    def tokenize(self, texts: Sequence[str], side: str, max_tokens: int | None = None) -> list[list[int]]:
+    def tokenize(self, texts: Sequence[str], side: str, max_tokens: int | None = None) -> Tokens:
         """Token ids of each text behind its side's prompt, cut at `max_tokens` (None: the encoder's), without padding.
 
         Raises:
@@ -160,33 +164,29 @@ class Encoder(nn.Module):
         """
         if side not in self.settings.prompts:
             raise KeyError(f"unknown side {side!r}; this encoder has {', '.join(sorted(self.settings.prompts))}")
-        prompt = self.settings.prompts[side]
-        encoded = self.tokenizer(
-            [prompt + text for text in texts],
-            truncation=True,
-            max_length=max_tokens or self.settings.max_tokens,
-            padding=False,
-        )
-        return encoded["input_ids"]
+        prompt, length = self.settings.prompts[side], max_tokens or self.settings.max_tokens
 
-    def collate(self, token_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        def encoded(chunk: Sequence[str]) -> list[list[int]]:
+            prompted = [prompt + text for text in chunk]
+            return self.tokenizer(prompted, truncation=True, max_length=length, padding=False)["input_ids"]
+
+        chunks = (texts[start : start + CHUNK_TEXTS] for start in range(0, len(texts), CHUNK_TEXTS))
+        return Tokens.of(itertools.chain.from_iterable(map(encoded, chunks)))
+
+    def collate(self, tokens: Tokens) -> dict[str, Tensor]:
         """What `forward` takes of B texts, padded or packed, on the CPU; touches no weights: any thread may call it."""
-        if self.packing:
-            return packed_batch(token_ids)
-        return padded_batch(token_ids, self.tokenizer.pad_token_id)
+        return packed_batch(tokens) if self.packing else padded_batch(tokens, self.tokenizer.pad_token_id)
 
-    def batch(self, token_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    def batch(self, tokens: Tokens) -> dict[str, Tensor]:
         """`collate`, on the encoder's device."""
-        return {name: tensor.to(self.device) for name, tensor in self.collate(token_ids).items()}
+        return {name: tensor.to(self.device) for name, tensor in self.collate(tokens).items()}
 
-    def pad(self, token_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    def pad(self, tokens: Tokens) -> dict[str, Tensor]:
         """Right-padded batch: `input_ids` and `attention_mask` [B, L] on the encoder's device."""
-        padded = padded_batch(token_ids, self.tokenizer.pad_token_id)
+        padded = padded_batch(tokens, self.tokenizer.pad_token_id)
         return {name: tensor.to(self.device) for name, tensor in padded.items()}
 
-    def encode_batches(
-        self, token_ids: Sequence[Sequence[int]], batch_tokens: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def encode_batches(self, tokens: Tokens, batch_tokens: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (row numbers [B], embeddings [B, D] float32) of batches, longest texts first.
 
         Args:
@@ -197,9 +197,9 @@ class Encoder(nn.Module):
 
         @torch.inference_mode()
         def embed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return rows, self(**self.batch([token_ids[row] for row in rows])).cpu().numpy()
+            return rows, self(**self.batch(tokens.select(rows))).cpu().numpy()
 
-        batches = list(token_budget_batches([len(ids) for ids in token_ids], batch_tokens // threads))
+        batches = list(token_budget_batches(tokens.lengths, batch_tokens // threads))
         yield from side_by_side(embed, batches) if threads > 1 and len(batches) > 1 else map(embed, batches)
 
     def encode(self, texts: Sequence[str], side: str, batch_tokens: int = 4096, progress: str = "") -> np.ndarray:

@@ -8,7 +8,6 @@ Shapes: B texts, L tokens of the longest, T tokens of all, H heads (fewer for ke
 D dimension of a head.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from stages.modeling.pooling import Pooling
+from stages.modeling.tokens import Tokens
 
 NAME = "packed_texts"
 FUSED_DTYPES = (torch.float16, torch.bfloat16)
@@ -49,25 +49,24 @@ class PackedTexts(NamedTuple):
         return sums.index_add(0, self.rows, hidden[0].float()) / self.mask.sum(dim=1, keepdim=True)
 
 
-def padded_batch(token_ids: Sequence[Sequence[int]], padding: int) -> dict[str, Tensor]:
+def padded_batch(tokens: Tokens, padding: int) -> dict[str, Tensor]:
     """Right-padded `input_ids` and `attention_mask` [B, L] of B texts, on the CPU."""
-    mask = _mask(token_ids)
+    mask = _mask(tokens)
     input_ids = np.full(mask.shape, padding, dtype=np.int64)
-    input_ids[mask] = np.concatenate(token_ids)
+    input_ids[mask] = tokens.ids
     return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
 
-def packed_batch(token_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+def packed_batch(tokens: Tokens) -> dict[str, Tensor]:
     """`input_ids` [1, T] of B texts end to end, and their `attention_mask` [B, L], on the CPU."""
-    input_ids = np.concatenate(token_ids).astype(np.int64)[None]
     return {
-        "input_ids": torch.from_numpy(input_ids),
-        "attention_mask": torch.from_numpy(_mask(token_ids).astype(np.int64)),
+        "input_ids": torch.from_numpy(tokens.ids.astype(np.int64)[None]),
+        "attention_mask": torch.from_numpy(_mask(tokens).astype(np.int64)),
     }
 
 
-def _mask(token_ids: Sequence[Sequence[int]]) -> np.ndarray:
-    lengths = np.fromiter(map(len, token_ids), dtype=np.int64, count=len(token_ids))
+def _mask(tokens: Tokens) -> np.ndarray:
+    lengths = tokens.lengths
     return np.arange(lengths.max()) < lengths[:, None]
 
 

@@ -50,7 +50,8 @@ def truncated_share(lengths: Sequence[int], max_tokens: int) -> float:
 
 def token_counts(encoder: Encoder, texts: Sequence[str], side: str) -> list[int]:
     """Tokens of each whole text behind its side's prompt."""
-    return [len(ids) for ids in encoder.tokenize(texts, side, _UNCUT)]
+    counts: list[int] = encoder.tokenize(texts, side, _UNCUT).lengths.tolist()
+    return counts
 
 
 def whole_lengths(tokenizer: Any, texts: Sequence[str]) -> list[int]:
@@ -105,11 +106,11 @@ def encode_windows(
 ) -> np.ndarray:
     """Unit embeddings [N, D] float32 of texts, each the mean of its windows' embeddings weighted by their tokens."""
     parts, owners = windows(encoder, texts, side, max_tokens, window_tokens)
-    token_ids = encoder.tokenize(parts, side, min(max_tokens, window_tokens))
-    batches = list(encoder.encode_batches(token_ids, batch_tokens))
+    tokens = encoder.tokenize(parts, side, min(max_tokens, window_tokens))
+    batches = list(encoder.encode_batches(tokens, batch_tokens))
     read = [row for rows, _ in batches for row in rows]  # in the order of batches, and so are they summed
     vectors = np.concatenate([part for _, part in batches])
-    return means(vectors, [len(token_ids[row]) for row in read], [owners[row] for row in read], len(texts))
+    return means(vectors, tokens.lengths[read], [owners[row] for row in read], len(texts))
 
 
 def prefix(encoder: Encoder, text: str, tokens: int) -> str:

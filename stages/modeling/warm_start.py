@@ -13,6 +13,7 @@ from transformers import BertModel, EuroBertConfig, EuroBertModel, PreTrainedTok
 
 from stages.modeling.encoder import Encoder
 from stages.modeling.tokenization import end_of_sequence
+from stages.modeling.tokens import Tokens
 
 # Queries start small, so that the first layer begins by attending to tokens by their weight alone.
 QUERY_SCALE = 0.1
@@ -49,19 +50,21 @@ def token_table(backbone: Any) -> np.ndarray:
         return (table * torch.rsqrt(mean_square)).numpy()
 
 
-def token_weights(token_ids: Sequence[Sequence[int]], vocabulary: int) -> np.ndarray:
+def token_weights(tokens: Tokens, vocabulary: int) -> np.ndarray:
     """Smooth inverse frequency of each token in the texts: [V], in (0, 1]."""
-    counts = np.bincount(np.concatenate([np.asarray(ids) for ids in token_ids]), minlength=vocabulary)
+    counts = np.zeros(vocabulary, dtype=np.int64)
+    for start in range(0, len(tokens), CHUNK_TEXTS):  # it counts a copy in int64
+        counts += np.bincount(tokens[start : start + CHUNK_TEXTS].ids, minlength=vocabulary)
     return SMOOTHING / (SMOOTHING + counts / counts.sum())
 
 
-def weighted_mean(table: np.ndarray, weights: np.ndarray, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
+def weighted_mean(table: np.ndarray, weights: np.ndarray, tokens: Tokens) -> np.ndarray:
     """Weighted mean of each text's rows of the table [V, D]: [N, D]."""
-    return np.stack([np.average(table[np.asarray(ids)], axis=0, weights=weights[np.asarray(ids)]) for ids in token_ids])
+    return np.stack([np.average(table[ids], axis=0, weights=weights[ids]) for ids in tokens])
 
 
 def static_map(
-    table: np.ndarray, weights: np.ndarray, token_ids: Sequence[Sequence[int]], teacher: np.ndarray, penalty: float
+    table: np.ndarray, weights: np.ndarray, tokens: Tokens, teacher: np.ndarray, penalty: float
 ) -> np.ndarray:
     """Ridge from weighted means of the table [V, D] to the teacher's D principal axes: [D, D].
 
@@ -72,8 +75,8 @@ def static_map(
     """
     gram: Any = np.zeros((), dtype=np.float32)
     cross, second = gram, gram
-    for start in range(0, len(token_ids), CHUNK_TEXTS):
-        means = weighted_mean(table, weights, token_ids[start : start + CHUNK_TEXTS])
+    for start in range(0, len(tokens), CHUNK_TEXTS):
+        means = weighted_mean(table, weights, tokens[start : start + CHUNK_TEXTS])
         targets = teacher[start : start + CHUNK_TEXTS].astype(np.float32)
         gram, cross, second = gram + means.T @ means, cross + means.T @ targets, second + targets.T @ targets
     return _solve(gram, cross, penalty) @ principal_axes(second)[:, : table.shape[1]]

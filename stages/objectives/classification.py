@@ -13,6 +13,7 @@ from stages.losses.contrastive import info_nce
 from stages.losses.distillation import relational_distillation
 from stages.losses.matryoshka import mean_over_dims, prefix
 from stages.modeling.encoder import Encoder
+from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
 from stages.objectives.texts import Texts
 
@@ -55,7 +56,7 @@ class Classification(Objective):
         self.num_negatives, self.temperature, self.seed = num_negatives, temperature, seed
         self.weights = {"info_nce": info_nce, "relational": relational}
 
-    def texts(self, rows: np.ndarray) -> list[list[int]]:
+    def texts(self, rows: np.ndarray) -> Tokens:
         """Anchors [B], positives [B], negatives [B * N]."""
         return self.data[self.draw(rows)]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stages.losses.distillation import embedding_distillation
 from stages.losses.matryoshka import mean_over_dims, project_prefix
 from stages.modeling.encoder import Encoder
+from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
 from stages.objectives.texts import Texts
 
@@ -27,7 +28,7 @@ class Distillation(Objective):
         self.dims = tuple(dims)
         self.data = data
 
-    def texts(self, rows: np.ndarray) -> list[list[int]]:
+    def texts(self, rows: np.ndarray) -> Tokens:
         """The rows themselves."""
         return self.data[rows]
 

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from stages.modeling.encoder import Encoder
+from stages.modeling.tokens import Tokens
 
 
 class Objective(nn.Module, ABC):
@@ -27,7 +28,7 @@ class Objective(nn.Module, ABC):
         self.encoder = encoder
 
     @abstractmethod
-    def texts(self, rows: np.ndarray) -> list[list[int]]:
+    def texts(self, rows: np.ndarray) -> Tokens:
         """Token ids of the M texts that the loss of some rows [B] reads, in the order of `forward`."""
 
     @abstractmethod

@@ -13,6 +13,7 @@ from stages.losses.contrastive import info_nce
 from stages.losses.distillation import score_distillation
 from stages.losses.matryoshka import mean_over_dims, prefix
 from stages.modeling.encoder import Encoder
+from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
 from stages.objectives.texts import Texts
 
@@ -30,9 +31,9 @@ class PairObjective(Objective):
         self.queries, self.documents = queries, documents
         self.temperature = temperature
 
-    def texts(self, rows: np.ndarray) -> list[list[int]]:
+    def texts(self, rows: np.ndarray) -> Tokens:
         """Queries [B], then their documents [B]."""
-        return self.queries[rows] + self.documents[rows]
+        return Tokens.joined((self.queries[rows], self.documents[rows]))
 
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None = None) -> dict[str, Tensor]:
         """Row numbers [B] and embeddings [2 * B, D] -> the one term."""

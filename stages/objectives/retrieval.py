@@ -14,6 +14,7 @@ from stages.losses.contrastive import false_negatives, info_nce
 from stages.losses.matryoshka import mean_over_dims, prefix
 from stages.losses.regularization import spread_out
 from stages.modeling.encoder import Encoder
+from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import projected_distillation
 from stages.objectives.objective import Objective
 from stages.objectives.texts import Texts
@@ -69,9 +70,10 @@ class Retrieval(Objective):
         self.queries, self.documents, self.negatives = queries, documents, negatives
         self.weights = {"info_nce": info_nce, "distillation": distillation, "spread_out": spread_out}
 
-    def texts(self, rows: np.ndarray) -> list[list[int]]:
+    def texts(self, rows: np.ndarray) -> Tokens:
         """Queries [B], positives [B], then the hard negatives [B * N]."""
-        return self.queries[rows] + self.documents[np.concatenate([rows, self.negatives[rows].ravel()])]
+        documents = self.documents[np.concatenate([rows, self.negatives[rows].ravel()])]
+        return Tokens.joined((self.queries[rows], documents))
 
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None = None) -> dict[str, Tensor]:
         """Row numbers [B] and embeddings [B * (2 + N), D] -> the three weighted terms."""

@@ -14,6 +14,7 @@ from stages.losses.contrastive import info_nce
 from stages.losses.matryoshka import mean_over_dims, prefix
 from stages.losses.ranking import cosent
 from stages.modeling.encoder import Encoder
+from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import projected_distillation
 from stages.objectives.objective import Objective
 from stages.objectives.texts import Texts
@@ -50,9 +51,9 @@ class TextMatching(Objective):
         self.temperature, self.cosent_temperature = temperature, cosent_temperature
         self.weights = {"cosent": cosent, "info_nce": info_nce, "distillation": distillation}
 
-    def texts(self, rows: np.ndarray) -> list[list[int]]:
+    def texts(self, rows: np.ndarray) -> Tokens:
         """Left texts [B], then right texts [B]."""
-        return self.left[rows] + self.right[rows]
+        return Tokens.joined((self.left[rows], self.right[rows]))
 
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None = None) -> dict[str, Tensor]:
         """Row numbers [B] and embeddings [2 * B, D] -> the terms of the batch's kind, weighted."""

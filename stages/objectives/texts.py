@@ -11,23 +11,24 @@ import torch
 from torch import Tensor
 
 from stages.modeling.encoder import Encoder
+from stages.modeling.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class Texts:
     """N tokenised texts of one side, with teacher vectors [N, T] float16 where an objective distils."""
 
-    token_ids: list[list[int]]
+    tokens: Tokens
     teacher: Tensor | None = None
 
     @property
-    def lengths(self) -> list[int]:
-        """Tokens of each text."""
-        return [len(ids) for ids in self.token_ids]
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, [N]."""
+        return self.tokens.lengths
 
-    def __getitem__(self, rows: Sequence[int] | np.ndarray) -> list[list[int]]:
+    def __getitem__(self, rows: Sequence[int] | np.ndarray) -> Tokens:
         """Token ids of some texts."""
-        return [self.token_ids[row] for row in rows]
+        return self.tokens.select(rows)
 
     def targets(self, rows: Sequence[int] | np.ndarray, device: torch.device) -> Tensor:
         """Teacher vectors [len(rows), T] float32 of some texts."""
@@ -45,4 +46,4 @@ def texts_of(
 def joined(parts: Sequence[Texts]) -> Texts:
     """The texts of several sources one after another, with their teacher vectors where they have them."""
     teachers = [part.teacher for part in parts if part.teacher is not None]
-    return Texts([ids for part in parts for ids in part.token_ids], torch.cat(teachers) if teachers else None)
+    return Texts(Tokens.joined([part.tokens for part in parts]), torch.cat(teachers) if teachers else None)

@@ -60,10 +60,12 @@ class Student:
         separable = settings.objective == "embedding_distillation"
         if separable:
             size, budget = (number and number * processes for number in (schedule.batch_size, schedule.batch_tokens))
-            batches = batches_of_texts(np.concatenate([*queries, *documents]), budget, size, self.seed)
+            texts = np.concatenate([*queries, *documents])
+            batches = batches_of_texts(texts, budget, size, self.seed, _named("distill", settings.sources))
         else:
             sizes, weights = [schedule.batch_size * processes] * len(queries), [float(len(part)) for part in queries]
-            batches = batches_of_pairs(queries, documents, sizes, weights, self.seed)
+            names = [_named("distill", [source]) for source in settings.sources]
+            batches = batches_of_pairs(queries, documents, sizes, weights, names, self.seed)
         dev = self.corpus.dev_lengths(self.name, settings.sources, self.prompts, settings.max_tokens)
         evaluations = sum(_times(steps, schedule) for steps in (schedule.steps, settings.continued_steps))
         steps = schedule.steps + settings.continued_steps
@@ -72,13 +74,14 @@ class Student:
     def extend(self, settings: Any) -> Phase:
         """Stage 1 on long texts."""
         schedule = settings.training
-        batches, dev = self._drawn(settings.mixture, 0), self._dev_pairs(settings.mixture)
+        batches, dev = self._drawn("extend", settings.mixture, 0), self._dev_pairs(settings.mixture)
         return self._phase("extend", batches, schedule.steps, dev, _times(schedule.steps, schedule), separable=True)
 
     def retrieval(self, settings: Any) -> Phase:
         """The retrieval adapter; its average with an earlier one is measured once more."""
         schedule = settings.training
-        batches, dev = self._drawn(settings.mixture, settings.num_negatives), self._dev_pairs(settings.mixture)
+        batches = self._drawn("adapt.retrieval", settings.mixture, settings.num_negatives)
+        dev = self._dev_pairs(settings.mixture)
         evaluations = _times(schedule.steps, schedule) + 1
         return self._phase("adapt@retrieval", batches, schedule.steps, dev, evaluations, rank=settings.lora.rank)
 
@@ -87,20 +90,25 @@ class Student:
         scored = [self._documents(settings.scored_sources, column, settings) for column in SCORED]
         pairs = [self._documents(settings.pair_sources, column, settings) for column in SIDES]
         size = settings.training.batch_size * self.engine.processes
-        batches = batches_of_two_kinds(scored, pairs, size, settings.scored_share, self.seed)
+        of_scored, of_pairs = (
+            _named("adapt.text-matching", sources) for sources in (settings.scored_sources, settings.pair_sources)
+        )
+        batches = batches_of_two_kinds(scored, pairs, size, settings.scored_share, self.seed, (of_scored, of_pairs))
         return self._adapter("text-matching", settings, batches, settings.scored_sources, SCORED)
 
     def clustering(self, settings: Any, dev_sources: Sequence[str]) -> Phase:
         """The clustering adapter, measured on labelled sources."""
         lengths = np.concatenate([self._documents(settings.sources, side, settings) for side in SIDES])
-        batches = batches_of_texts(lengths, None, settings.training.batch_size * self.engine.processes, self.seed)
+        size = settings.training.batch_size * self.engine.processes
+        batches = batches_of_texts(lengths, None, size, self.seed, _named("adapt.clustering", settings.sources))
         return self._adapter("clustering", settings, batches, dev_sources, ("text",), separable=True)
 
     def classification(self, settings: Any) -> Phase:
         """The classification adapter, whose texts the frozen base embeds, too."""
         size = settings.training.batch_size * self.engine.processes
         lengths = self._documents(settings.sources, "text", settings)
-        batches = batches_of_labelled(lengths, size, settings.num_negatives, self.seed)
+        name = _named("adapt.classification", settings.sources)
+        batches = batches_of_labelled(lengths, size, settings.num_negatives, self.seed, name)
         return self._adapter("classification", settings, batches, settings.sources, ("text",), needs_base=True)
 
     def trained(self, adapter_ranks: Sequence[int], phases: int) -> list[int]:
@@ -114,15 +122,16 @@ class Student:
     def _documents(self, sources: Sequence[str], column: str, settings: Any) -> np.ndarray:
         return np.concatenate([self._read(source, column, "document", settings.max_tokens) for source in sources])
 
-    def _drawn(self, mixture: Sequence[Any], num_negatives: int) -> Batches:
+    def _drawn(self, section: str, mixture: Sequence[Any], num_negatives: int) -> Batches:
         queries, documents = (
             [self._read(draw.source, side, side, draw.max_tokens) for draw in mixture] for side in SIDES
         )
-        sizes, weights = (
+        sizes, weights, names = (
             [draw.batch_size * self.engine.processes for draw in mixture],
             [draw.weight for draw in mixture],
+            [_named(section, [draw.source]) for draw in mixture],
         )
-        return batches_of_pairs(queries, documents, sizes, weights, self.seed, num_negatives)
+        return batches_of_pairs(queries, documents, sizes, weights, names, self.seed, num_negatives)
 
     def _dev_pairs(self, mixture: Sequence[Any]) -> list[np.ndarray]:
         # The encoder cuts dev texts at the longest source's length, whichever they come from.
@@ -184,3 +193,8 @@ class Student:
 def _times(steps: int, schedule: Any) -> int:
     """Dev evaluations of a run: every so many steps, and at its end."""
     return -(-steps // schedule.evaluate_every)
+
+
+def _named(section: str, sources: Sequence[str]) -> str:
+    """Whose rows batches are drawn from, for the message where they are too few."""
+    return f"{section} {', '.join(sources)} (in a plan, a sample of the rows)"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from stages.modeling.encoder import Encoder
+from stages.modeling.tokens import Tokens
 from stages.release.comparison import Reading
 from stages.release.texts import Case
 
@@ -27,7 +28,7 @@ def reference(encoder: Encoder, cases: Sequence[Case], embedded: Sequence[int], 
     """
     encoder.eval()
     token_ids = [_tokens(encoder, case, prompts) for case in cases]
-    vectors = [encoder(**encoder.pad([token_ids[row]])).numpy() for row in embedded]
+    vectors = [encoder(**encoder.pad(Tokens.of([token_ids[row]]))).numpy() for row in embedded]
     settings = {
         "pooling": encoder.settings.pooling,
         "prompts": dict(prompts),
@@ -40,4 +41,5 @@ def reference(encoder: Encoder, cases: Sequence[Case], embedded: Sequence[int], 
 def _tokens(encoder: Encoder, case: Case, prompts: Mapping[str, str]) -> list[int]:
     """Behind the task's prompt: that of the encoder's side which has the same."""
     side = next(name for name, prompt in encoder.settings.prompts.items() if prompt == prompts[case.side])
-    return encoder.tokenize([case.text], side)[0]
+    ids: list[int] = encoder.tokenize([case.text], side)[0].tolist()
+    return ids

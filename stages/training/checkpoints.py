@@ -1,14 +1,16 @@
 """Checkpoints outside DVC's outputs: one safetensors file that holds all a run needs to go on bit for bit.
 
 A run's folder is named by a hash of its parameters, inputs and code, so a checkpoint of another recipe, other data or
-other code is never resumed. A file lock keeps a second writer out.
+other code is never resumed. A file lock keeps a second writer out. Folders that nobody goes on with are removed.
 """
 
 import hashlib
 import json
 import os
+import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from torch import Tensor
 
 ROOT = Path(".stillhouse/checkpoints")
 CHECKSUM = "xxh3_128"
+LOCK = "writer.lock"
+# A checkpoint that has not changed for so long is of code or a recipe that nobody goes on with.
+ABANDONED_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,10 @@ def _checksum(tensors: Mapping[str, Tensor], state: str) -> str:
 def checkpoint_file(stage: str, key: str, *, writer: bool = True, root: Path = ROOT) -> Iterator[CheckpointFile]:
     """Hold the only right to write a run's checkpoint; the checkpoint is removed when the block ends well.
 
+    A writer also removes what other runs of the stage abandoned.
+
     Args:
+        key: the run's, and behind a dash the checkpoint's name where a run has several.
         writer: false for the other processes of a run, which only read it.
 
     Raises:
@@ -90,18 +98,35 @@ def checkpoint_file(stage: str, key: str, *, writer: bool = True, root: Path = R
     if not writer:
         yield CheckpointFile(folder / "checkpoint.safetensors")
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "writer.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RuntimeError(f"another process is training {stage} in {folder}; wait for it or stop it") from error
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    with FileLock(folder.parent / "opening.lock"):  # else one writer could remove a folder while another opens it
+        folder.mkdir(exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RuntimeError(f"another process is training {stage} in {folder}; wait for it or stop it") from error
+        _remove_abandoned(folder)
     try:
         file = CheckpointFile(folder / "checkpoint.safetensors")
         yield file
         file.path.unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+def _remove_abandoned(own: Path) -> None:
+    """Remove the folders beside a run's own that nobody holds and nothing changed in for ABANDONED_DAYS.
+
+    What cannot be looked at or removed stays.
+    """
+    oldest = time.time() - ABANDONED_DAYS * 86_400
+    run = own.name.partition("-")[0]
+    for folder in own.parent.iterdir():
+        if folder.is_dir() and folder.name.partition("-")[0] != run:
+            with suppress(OSError), FileLock(folder / LOCK).acquire(timeout=0):  # Timeout is an OSError
+                if max(one.stat().st_mtime for one in (folder, *folder.iterdir())) < oldest:
+                    shutil.rmtree(folder)
 
 
 def run_key(params: Mapping[str, Any], inputs: Sequence[Path], code: Path = Path("stages")) -> str:

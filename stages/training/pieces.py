@@ -8,7 +8,7 @@ second pass.
 Shapes: B rows, M texts, D student dimension.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,11 @@ from torch import Tensor
 from stages.corpus.batches import token_budget_batches
 from stages.modeling.adapters import without_adapter
 from stages.modeling.encoder import Encoder
+from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
 from stages.training.processes import Processes
 
-Collate = Callable[[Sequence[Sequence[int]]], dict[str, Tensor]]
+Collate = Callable[[Tokens], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Batch:
         return [len(places) for places in self.places]
 
 
-def cut(lengths: Sequence[int], micro_batch_tokens: int, processes: int) -> list[np.ndarray]:
+def cut(lengths: np.ndarray, micro_batch_tokens: int, processes: int) -> list[np.ndarray]:
     """Text numbers of each piece, in a number that `processes` divides: process i takes pieces[i::processes].
 
     Raises:
@@ -56,10 +57,9 @@ def cut(lengths: Sequence[int], micro_batch_tokens: int, processes: int) -> list
     if len(lengths) < processes:
         raise ValueError(f"a batch of {len(lengths)} texts cannot be shared by {processes} processes; raise batch_size")
     pieces = list(token_budget_batches(lengths, micro_batch_tokens))
-    length = np.asarray(lengths)
     while len(pieces) % processes and any(len(piece) > 1 for piece in pieces):
         divisible = [at for at, piece in enumerate(pieces) if len(piece) > 1]
-        largest = max(divisible, key=lambda at: int(length[pieces[at]].sum()))
+        largest = max(divisible, key=lambda at: int(lengths[pieces[at]].sum()))
         pieces[largest : largest + 1] = np.array_split(pieces[largest], 2)
     if rest := len(pieces) % processes:  # of single texts: the shortest go together
         pieces[-rest - 1 :] = [np.concatenate(pieces[-rest - 1 :])]
@@ -73,12 +73,10 @@ def prepare(
 ) -> Batch:
     """Cut a step's texts and make the tensors of this process's pieces; touches no model, so a thread can do it."""
     texts = objective.texts(rows)
-    lengths = np.array([len(ids) for ids in texts])
-    pieces = cut(lengths.tolist(), micro_batch_tokens, processes.count)
+    lengths = texts.lengths
+    pieces = cut(lengths, micro_batch_tokens, processes.count)
     places = [np.concatenate(pieces[rank :: processes.count]) for rank in range(processes.count)]
-    mine = [
-        Piece(piece, collate([texts[place] for place in piece])) for piece in pieces[processes.rank :: processes.count]
-    ]
+    mine = [Piece(piece, collate(texts.select(piece))) for piece in pieces[processes.rank :: processes.count]]
     return Batch(rows, lengths, mine, places)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stages.adapt import classification, clustering, retrieval, text_matching
 from stages.corpus.batches import mixed_batches
 from stages.modeling.encoder import Encoder
+from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
 from stages.params import Params, load
 from stages.training.adaptation import adapt
@@ -34,7 +35,7 @@ class Joint(Objective):
         self.objectives = nn.ModuleList(objectives)
         self.starts = np.cumsum([0, *sizes])[:-1]
 
-    def texts(self, rows: np.ndarray) -> list[list[int]]:
+    def texts(self, rows: np.ndarray) -> Tokens:
         """Those of the rows' own objective."""
         objective, own = self.owner(rows)
         return objective.texts(own)

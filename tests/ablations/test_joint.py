@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
 from tests.ablations.joint import Joint
 
@@ -19,8 +20,8 @@ class Named(Objective):
         self.name = name
         self.scale = nn.Parameter(torch.tensor(2.0))
 
-    def texts(self, rows: np.ndarray) -> list[list[int]]:
-        return [[len(self.name), row] for row in rows.tolist()]
+    def texts(self, rows: np.ndarray) -> Tokens:
+        return Tokens.of([[len(self.name), row] for row in rows.tolist()])
 
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None) -> dict[str, Tensor]:
         assert base is not None
@@ -33,9 +34,8 @@ def joint() -> Joint:
 
 
 def test_rows_go_to_the_objective_they_belong_to_by_its_own_numbers(joint: Joint) -> None:
-    assert joint.texts(np.array([3, 0])) == [[1, 3], [1, 0]]
-    assert joint.texts(np.array([4, 6])) == [[2, 0], [2, 2]]
-    assert joint.texts(np.array([7, 11])) == [[3, 0], [3, 4]]
+    for rows, expected in (([3, 0], [[1, 3], [1, 0]]), ([4, 6], [[2, 0], [2, 2]]), ([7, 11], [[3, 0], [3, 4]])):
+        assert [ids.tolist() for ids in joint.texts(np.array(rows))] == expected
     ones = torch.ones(2, 3)
     terms = joint(np.array([4, 6]), ones, ones)
     assert terms.keys() == {"bb"}

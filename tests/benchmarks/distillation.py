@@ -21,6 +21,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 
 from stages.corpus.batches import shuffled_token_batches
 from stages.modeling.encoder import Encoder
+from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import Distillation
 from stages.objectives.texts import Texts
 from tests.benchmarks.engine import LEARNING_RATE, WARM_STEPS, recipe, timed_steps
@@ -134,8 +135,8 @@ def distillation_speed(
 
 
 def _texts(encoder: Encoder, pairs: Sequence[tuple[str, str]], vectors: np.ndarray) -> Texts:
-    token_ids = [ids for at, side in enumerate(PROMPTS) for ids in encoder.tokenize([pair[at] for pair in pairs], side)]
-    return Texts(token_ids, torch.from_numpy(vectors.astype(np.float16)))
+    sides = [encoder.tokenize([pair[at] for pair in pairs], side) for at, side in enumerate(PROMPTS)]
+    return Texts(Tokens.joined(sides), torch.from_numpy(vectors.astype(np.float16)))
 
 
 def _first_step(
@@ -167,7 +168,7 @@ def _peer_rate(loss: PeerLoss, texts: Sequence[str], data: Texts, batch_size: in
             max_steps=WARM_STEPS + len(texts) // batch_size,
             learning_rate=LEARNING_RATE,
             max_grad_norm=1.0,
-            batch_sampler=grouped_by_length(data.lengths),
+            batch_sampler=grouped_by_length(data.lengths.tolist()),
             dataloader_drop_last=True,
             report_to=[],
             save_strategy="no",

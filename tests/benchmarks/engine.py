@@ -71,7 +71,7 @@ def timed_steps(
             evaluate=dict,
             log=log,
         )
-    lengths = [np.array([len(ids) for ids in objective.texts(batch)]) for batch in batches[warm_steps:]]
+    lengths = [objective.texts(batch).lengths for batch in batches[warm_steps:]]
     return Timed(
         stamps[-1] - stamps[warm_steps - 1],
         int(sum(one.sum() for one in lengths)),

@@ -39,11 +39,10 @@ def format_speed(build: Callable[[], Encoder], texts: Sequence[str], rounds: int
         build: gives the student whose graphs are made.
     """
     encoder = build()
-    token_ids = encoder.tokenize(texts, "document")
-    lengths = [len(ids) for ids in token_ids]
+    tokens = encoder.tokenize(texts, "document")
     batches = [
-        (rows, {name: tensor.numpy() for name, tensor in encoder.pad([token_ids[row] for row in rows]).items()})
-        for rows in token_budget_batches(lengths, BATCH_TOKENS)
+        (rows, {name: tensor.numpy() for name, tensor in encoder.pad(tokens.select(rows)).items()})
+        for rows in token_budget_batches(tokens.lengths, BATCH_TOKENS)
     ]
     names = [one.name for one in OPTIONAL]
     vectors = {name: np.empty((len(texts), encoder.dimensions), dtype=np.float32) for name in names}

@@ -13,6 +13,7 @@ from transformers import EuroBertConfig, EuroBertModel, PreTrainedModel, Qwen3Co
 
 from stages.modeling.encoder import Encoder, EncoderSettings
 from stages.modeling.tokenization import load_tokenizer
+from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import Distillation
 from stages.objectives.texts import Texts
 from stages.training.meter import gemm_peak
@@ -128,10 +129,10 @@ def training_speed(
     generator = np.random.default_rng(17)
     count = batch_size * steps
     lengths = generator.integers(min(shortest, tokens), tokens + 1, count)
-    ids = [generator.integers(1000, 30_000, length).tolist() for length in lengths]
+    tokens = Tokens.of(generator.integers(1000, 30_000, length).tolist() for length in lengths)
     teacher = torch.from_numpy(generator.normal(size=(count, TEACHER_DIMENSIONS)).astype(np.float16))
     projection = nn.Linear(encoder.dimensions, TEACHER_DIMENSIONS)
-    objective = Distillation(encoder, projection, [encoder.dimensions], Texts(ids, teacher))
+    objective = Distillation(encoder, projection, [encoder.dimensions], Texts(tokens, teacher))
     on_gpu = encoder.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(encoder.device)
@@ -170,7 +171,7 @@ def embedding_speed(encoder: Encoder, texts: Sequence[str], rounds: int) -> dict
     batch_size = min(PEER_BATCH_SIZES, key=run_peer)
     found = in_turns({"ours": run_ours, "peer": lambda: run_peer(batch_size)}, rounds)
     ratio = middle(found["peer"]) / middle(found["ours"])
-    tokens = sum(len(ids) for ids in encoder.tokenize(texts, "document"))
+    tokens = len(encoder.tokenize(texts, "document").ids)
     return {
         "embed_tokens_per_second": Figure(tokens / middle(found["ours"]), "tokens/s"),
         "embed_ratio": Figure(ratio, f"batch {batch_size}", PEER, ratio, ">= 2"),

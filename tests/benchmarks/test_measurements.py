@@ -148,7 +148,7 @@ def test_steps_are_timed_after_the_first(few: list[tuple[str, str]], tmp_path: P
     objective = distillation.Distillation(encoder, torch.nn.Linear(32, 8), [32], data)
     batches = [np.arange(4), np.arange(4, 8), np.arange(8, 12)]
     timed = engine.timed_steps(objective, batches, warm_steps=1)
-    expected = [[len(ids) for ids in encoder.tokenize(texts[start : start + 4], "query")] for start in (4, 8)]
+    expected = [encoder.tokenize(texts[start : start + 4], "query").lengths.tolist() for start in (4, 8)]
     assert [lengths.tolist() for lengths in timed.lengths] == expected
     assert timed.tokens == sum(map(sum, expected))
     assert timed.rate == timed.tokens / timed.seconds > 0

@@ -1,12 +1,14 @@
 """Batches: every row once, within the budget, the same for the same seed and epoch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from stages.corpus.batches import (
     GROUP_BATCHES,
+    Part,
     by_language,
     drawn_batches,
     mixed_batches,
@@ -19,7 +21,7 @@ LENGTHS = np.random.default_rng(0).integers(1, 120, size=1000).tolist()
 Shuffled = Callable[[int, int], list[np.ndarray]]
 SHUFFLED: dict[str, Shuffled] = {
     "tokens": lambda seed, epoch: shuffled_token_batches(LENGTHS, 256, seed, epoch),
-    "rows": lambda seed, epoch: shuffled_batches(LENGTHS, 8, seed, epoch),
+    "rows": lambda seed, epoch: shuffled_batches(LENGTHS, 8, seed, epoch, "rows"),
 }
 each = pytest.mark.parametrize("make", SHUFFLED.values(), ids=list(SHUFFLED))
 
@@ -77,26 +79,29 @@ def test_shuffled_token_batches_keep_their_budget() -> None:
 
 
 def test_shuffled_batches_are_of_one_size_and_leave_a_remainder_out() -> None:
-    batches = shuffled_batches([1] * 1003, 8, 1, 0)
+    batches = shuffled_batches([1] * 1003, 8, 1, 0, "rows")
     assert {len(rows) for rows in batches} == {8}
     assert len(batches) == 125
     assert len(set(flat(batches))) == 1000
     assert GROUP_BATCHES * 8 < 1003, "more than one group is tested here"
     left_out = {
-        frozenset(set(range(1003)) - set(flat(shuffled_batches([1] * 1003, 8, 1, epoch)))) for epoch in range(4)
+        frozenset(set(range(1003)) - set(flat(shuffled_batches([1] * 1003, 8, 1, epoch, "rows")))) for epoch in range(4)
     }
     assert len(left_out) == 4, "another epoch leaves others out"
 
 
 def test_the_longest_rows_of_a_small_source_have_their_turn_too() -> None:
     lengths = list(range(250))
-    seen = {row for epoch in range(20) for row in flat(shuffled_batches(lengths, 128, 1, epoch))}
+    seen = {row for epoch in range(20) for row in flat(shuffled_batches(lengths, 128, 1, epoch, "rows"))}
     assert seen == set(range(250))
 
 
 def test_fewer_rows_than_a_batch_are_refused() -> None:
-    with pytest.raises(ValueError, match="a batch holds 8 rows but there are only 7; lower batch_size"):
-        shuffled_batches([1] * 7, 8, 0, 0)
+    says = r"extend\.mixture faq: got 7 rows, expected at least the 8 of a batch \(batch_size x engine\.processes\); "
+    with pytest.raises(ValueError, match=says):
+        shuffled_batches([1] * 7, 8, 0, 0, "extend.mixture faq")
+    with pytest.raises(ValueError, match=says):
+        drawn_batches([Part("extend.mixture faq", np.arange(7), 8, 1.0)], [1] * 7, 0, 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.9, 1.0])
@@ -116,9 +121,9 @@ def test_mixed_batches_keep_the_share_and_each_lists_order(share: float) -> None
 
 def test_drawn_batches_hold_one_source_in_its_own_size() -> None:
     """Two sources of other lengths: a step draws one, so length and batch size change with it."""
-    rows_of = [np.arange(0, 400), np.arange(400, 460)]
+    parts = [Part("one", np.arange(0, 400), 16, 3.0), Part("other", np.arange(400, 460), 4, 1.0)]
     lengths = [8] * 400 + [500] * 60
-    batches = drawn_batches(rows_of, lengths, [16, 4], [3.0, 1.0], 5, 0)
+    batches = drawn_batches(parts, lengths, 5, 0)
     sizes = {(len(rows), lengths[rows[0]]) for rows in batches}
     assert sizes == {(16, 8), (4, 500)}
     for rows in batches:
@@ -126,27 +131,30 @@ def test_drawn_batches_hold_one_source_in_its_own_size() -> None:
     long = sum(lengths[rows[0]] == 500 for rows in batches)
     assert len(batches) == 400 // 16 + 60 // 4
     assert long / len(batches) == pytest.approx(0.25, abs=0.15)
-    again = drawn_batches(rows_of, lengths, [16, 4], [3.0, 1.0], 5, 0)
+    again = drawn_batches(parts, lengths, 5, 0)
     assert [rows.tolist() for rows in again] == [rows.tolist() for rows in batches]
 
 
 @pytest.mark.parametrize(("exponent", "share"), [(1.0, 900 / 1000), (0.5, 30 / 40), (0.0, 1 / 2)])
 def test_languages_of_a_source_are_drawn_by_rows_to_the_exponent(exponent: float, share: float) -> None:
     languages = ["en-fr"] * 900 + ["en-he"] * 100 + ["en"] * 64
-    rows_of = [np.arange(1000), np.arange(1000, 1064)]
-    parts, sizes, weights = by_language(rows_of, languages, [8, 16], [3.0, 1.0], exponent)
-    assert [len(rows) for rows in parts] == [900, 100, 64]
-    assert sizes == [8, 8, 16]
-    assert weights == pytest.approx([3 * share, 3 * (1 - share), 1.0])
-    batches = drawn_batches(parts, [1] * 1064, sizes, weights, 5, 0)
+    sources = [Part("one", np.arange(1000), 8, 3.0), Part("other", np.arange(1000, 1064), 16, 1.0)]
+    parts = by_language(sources, languages, exponent)
+    assert [part.name for part in parts] == ["one (en-fr)", "one (en-he)", "other (en)"]
+    assert [len(part.rows) for part in parts] == [900, 100, 64]
+    assert [part.batch_size for part in parts] == [8, 8, 16]
+    assert [part.weight for part in parts] == pytest.approx([3 * share, 3 * (1 - share), 1.0])
+    batches = drawn_batches(parts, [1] * 1064, 5, 0)
     assert all(len({languages[row] for row in batch.tolist()}) == 1 for batch in batches)
 
 
 def test_sources_of_one_language_are_drawn_as_ever() -> None:
-    rows_of, languages = [np.arange(64), np.arange(64, 96)], ["en"] * 64 + ["de"] * 32
+    sources = [Part("one", np.arange(64), 8, 2.0), Part("other", np.arange(64, 96), 4, 1.0)]
+    languages = ["en"] * 64 + ["de"] * 32
     for exponent in (None, 0.5):
-        parts, sizes, weights = by_language(rows_of, languages, [8, 4], [2.0, 1.0], exponent)
-        assert all((one == other).all() for one, other in zip(parts, rows_of, strict=True))
-        assert (sizes, weights) == ([8, 4], [2.0, 1.0])
-    with pytest.raises(ValueError, match=r"a batch holds 40 rows, fewer are there in de \(32\); lower batch_size"):
-        by_language(rows_of, languages, [40, 40], [2.0, 1.0], 0.5)
+        for part, source in zip(by_language(sources, languages, exponent), sources, strict=True):
+            assert (part.rows == source.rows).all()
+            assert (part.batch_size, part.weight) == (source.batch_size, source.weight)
+    says = r"other: a batch holds 40 rows \(batch_size x engine\.processes\), fewer are there in de \(32\); "
+    with pytest.raises(ValueError, match=says):
+        by_language([replace(source, batch_size=40) for source in sources], languages, 0.5)

@@ -28,6 +28,7 @@ from stages.modeling.encoder import (
 from stages.modeling.identity import local_folder, teacher_identity
 from stages.modeling.pooling import pool
 from stages.modeling.tokenization import end_of_sequence
+from stages.modeling.tokens import Tokens
 
 PROMPTS = {"query": "query : ", "document": "document : "}
 ARCHITECTURES = ["bert", "eurobert", "qwen3", "modernbert"]
@@ -53,8 +54,9 @@ def load(backbones: dict[str, Path]) -> Load:
     return load
 
 
-def padded(encoder: Encoder, token_ids: list[list[int]], side: str, extra: int = 3) -> dict[str, Tensor]:
+def padded(encoder: Encoder, tokens: Tokens, side: str, extra: int = 3) -> dict[str, Tensor]:
     """A batch padded on one side, with more padding than it needs."""
+    token_ids = [ids.tolist() for ids in tokens]
     longest = max(map(len, token_ids)) + extra
     pad = encoder.tokenizer.pad_token_id
     gaps = [longest - len(ids) for ids in token_ids]
@@ -72,12 +74,12 @@ def test_padding_side_and_batch_change_nothing(
     load: Load, sentences: list[str], architecture: str, pooling: str
 ) -> None:
     encoder = load(architecture, pooling).eval()
-    token_ids = encoder.tokenize(sentences[:24], "query")
-    assert len({len(ids) for ids in token_ids}) > 5
+    tokens = encoder.tokenize(sentences[:24], "query")
+    assert len(set(tokens.lengths)) > 5
     with torch.inference_mode():
-        right = encoder(**padded(encoder, token_ids, "right"))
-        left = encoder(**padded(encoder, token_ids, "left"))
-        alone = torch.cat([encoder(**encoder.pad([ids])) for ids in token_ids])
+        right = encoder(**padded(encoder, tokens, "right"))
+        left = encoder(**padded(encoder, tokens, "left"))
+        alone = torch.cat([encoder(**encoder.pad(tokens[row : row + 1])) for row in range(len(tokens))])
     torch.testing.assert_close(left, right, atol=1e-6, rtol=0)
     torch.testing.assert_close(alone, right, atol=1e-6, rtol=0)
     assert torch.allclose(right.norm(dim=-1), torch.ones(len(right)))
@@ -232,15 +234,18 @@ def test_end_of_sequence_is_appended_also_under_truncation_and_after_saving(
     encoder = load("qwen3", max_tokens=6)
     encoder.save(tmp_path)
     by_transformers = AutoTokenizer.from_pretrained(tmp_path)
+    tokens = [
+        encoder.tokenize(["ba", "ba be bi bo bu ca ce"], "query"),
+        saved_encoder(tmp_path, None).tokenize(["ba be bi bo bu ca ce"], "query"),
+    ]
     for ids in (
-        *encoder.tokenize(["ba", "ba be bi bo bu ca ce"], "query"),
-        *saved_encoder(tmp_path, None).tokenize(["ba be bi bo bu ca ce"], "query"),
+        *(ids.tolist() for one in tokens for ids in one),
         by_transformers("ba be")["input_ids"],
         by_transformers("ba be bi bo bu", truncation=True, max_length=4)["input_ids"],
     ):
         assert ids[-1] == end
         assert ids.count(end) == 1
-    assert [len(ids) for ids in encoder.tokenize(["ba", "ba be bi bo bu ca ce"], "query")] == [4, 6]
+    assert tokens[0].lengths.tolist() == [4, 6]
 
 
 def test_a_start_token_stays_where_the_end_token_is_added(backbones: dict[str, Path]) -> None:
@@ -258,7 +263,7 @@ def test_a_start_token_stays_where_the_end_token_is_added(backbones: dict[str, P
 
 def test_a_tokenizer_that_ends_its_texts_is_left_alone(load: Load, backbones: dict[str, Path]) -> None:
     raw = AutoTokenizer.from_pretrained(backbones["bert"])
-    assert load("bert", "last").tokenize(["ba be"], "query") == [raw("query : ba be")["input_ids"]]
+    assert load("bert", "last").tokenize(["ba be"], "query")[0].tolist() == raw("query : ba be")["input_ids"]
 
 
 def test_a_tokenizer_may_end_its_texts_with_another_token_than_its_end_of_sequence(backbones: dict[str, Path]) -> None:
@@ -426,10 +431,11 @@ def test_an_encoder_is_placed_where_its_process_computes(load: Load, monkeypatch
     assert (encoder.precision, encoder.packing) == (torch.float32, False)
 
 
-def test_batches_of_arrays_and_of_lists_are_the_same(load: Load) -> None:
-    encoder = load("bert")
-    ids = [[2, 8, 9, 3], [2, 3]]
-    arrays = [np.array(one, dtype=np.int32) for one in ids]
-    for left, right in zip(encoder.collate(ids).values(), encoder.collate(arrays).values(), strict=True):
-        assert torch.equal(left, right)
-        assert left.dtype == right.dtype == torch.int64
+def test_texts_are_tokenised_chunk_by_chunk_into_the_same_ids(
+    load: Load, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load("bert", max_tokens=8)
+    expected = encoder.tokenizer([PROMPTS["query"] + text for text in sentences[:23]], truncation=True, max_length=8)
+    monkeypatch.setattr("stages.modeling.encoder.CHUNK_TEXTS", 5)
+    assert [ids.tolist() for ids in encoder.tokenize(sentences[:23], "query")] == expected["input_ids"]
+    assert len(encoder.tokenize([], "query")) == 0

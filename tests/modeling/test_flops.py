@@ -17,6 +17,7 @@ from transformers import AutoConfig, Qwen3Config
 from stages.modeling.adapters import add_adapter
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.modeling.flops import forward_flops, shape_of, shape_of_config, training_flops
+from stages.modeling.tokens import Tokens
 
 PROMPTS = {"query": "", "document": ""}
 RANK = 4
@@ -37,8 +38,8 @@ def counted(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def texts(lengths: list[int]) -> list[list[int]]:
-    return [[5 + place % 90 for place in range(length)] for length in lengths]
+def texts(lengths: list[int]) -> Tokens:
+    return Tokens.of([[5 + place % 90 for place in range(length)] for length in lengths])
 
 
 @every_architecture

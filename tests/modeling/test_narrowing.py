@@ -12,6 +12,7 @@ from stages.modeling.backbones import layers_of
 from stages.modeling.encoder import EncoderSettings, load_encoder
 from stages.modeling.narrowing import NarrowedLayer, narrow
 from stages.modeling.pooling import read_positions
+from stages.modeling.tokens import Tokens
 
 FAMILY = ["eurobert", "qwen3"]
 in_family = pytest.mark.parametrize("architecture", FAMILY)
@@ -75,7 +76,7 @@ def test_only_keys_and_values_are_of_every_token(backbones: dict[str, Path], arc
 def test_a_traced_graph_takes_other_batches(backbones: dict[str, Path], architecture: str) -> None:
     """As the release's graphs are made: what tracing takes for a constant would fix the number of texts."""
     encoder = load_encoder(str(backbones[architecture]), EncoderSettings("last", {"document": ""}, 32)).eval()
-    one, two = (encoder.pad(texts) for texts in ([[5, 6], [7, 8, 9]], [[5, 6, 7, 8], [9, 3], [7]]))
+    one, two = (encoder.pad(Tokens.of(texts)) for texts in ([[5, 6], [7, 8, 9]], [[5, 6, 7, 8], [9, 3], [7]]))
     with torch.inference_mode():
         graph = torch.jit.trace(encoder, example_kwarg_inputs=one, check_trace=False)
         torch.testing.assert_close(graph(**two), encoder(**two), rtol=0, atol=1e-6)

@@ -15,6 +15,7 @@ from stages.modeling.backbones import layers_of
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
 from stages.modeling.rotary import with_rotary_positions
+from stages.modeling.tokens import Tokens
 
 PROMPTS = {"query": "query : ", "document": "document : "}
 FITTING = [
@@ -31,10 +32,10 @@ def loaded(folder: Path, pooling: Any = "last", packs: bool = False) -> Encoder:
     return encoder
 
 
-def of_mixed_length(encoder: Encoder, sentences: list[str]) -> list[list[int]]:
-    token_ids = encoder.tokenize([*sentences[:9], "ba", sentences[0]], "query")
-    assert len(set(map(len, token_ids))) > 4, "lengths must differ for padding to matter"
-    return token_ids
+def of_mixed_length(encoder: Encoder, sentences: list[str]) -> Tokens:
+    tokens = encoder.tokenize([*sentences[:9], "ba", sentences[0]], "query")
+    assert len(set(tokens.lengths)) > 4, "lengths must differ for padding to matter"
+    return tokens
 
 
 def gradients(encoder: Encoder, batch: dict[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
@@ -54,15 +55,15 @@ def test_vectors_and_gradients_are_those_of_a_padded_batch(
         for name, value in encoder.named_parameters():
             if "lora_B" in name:  # zero at the start, so it would hide what stands before it
                 nn.init.normal_(value, std=0.2, generator=torch.Generator().manual_seed(1))
-    token_ids = of_mixed_length(encoder, sentences)
-    packed, padded = encoder.collate(token_ids), encoder.pad(token_ids)
-    assert packed["input_ids"].shape == (1, sum(map(len, token_ids))), "no padding"
+    tokens = of_mixed_length(encoder, sentences)
+    packed, padded = encoder.collate(tokens), encoder.pad(tokens)
+    assert packed["input_ids"].shape == (1, len(tokens.ids)), "no padding"
     torch.testing.assert_close(encoder(**packed), encoder(**padded), rtol=0, atol=1e-6)
     plain = loaded(backbones[architecture], pooling)
     if not adapted:
-        torch.testing.assert_close(encoder(**packed), plain(**plain.collate(token_ids)), rtol=0, atol=1e-6)
+        torch.testing.assert_close(encoder(**packed), plain(**plain.collate(tokens)), rtol=0, atol=1e-6)
 
-    weights = torch.randn(len(token_ids), 32, generator=torch.Generator().manual_seed(0)) / len(token_ids)
+    weights = torch.randn(len(tokens), 32, generator=torch.Generator().manual_seed(0)) / len(tokens)
     found, expected = gradients(encoder, packed, weights), gradients(encoder, padded, weights)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -78,18 +79,19 @@ def test_a_bert_under_rotary_positions_packs_too(
     backbone = with_rotary_positions(bert.backbone, rope_theta=100.0, max_position_embeddings=64)
     encoder = Encoder(backbone, bert.tokenizer, EncoderSettings(pooling, PROMPTS, 32))
     encoder.arrange("float32", packing=True)
-    token_ids = of_mixed_length(encoder, sentences)
-    embeddings = encoder(**encoder.collate(token_ids))
-    torch.testing.assert_close(embeddings, encoder(**encoder.pad(token_ids)), rtol=0, atol=1e-6)
-    alone = torch.cat([encoder(**encoder.collate([ids])) for ids in token_ids])
+    tokens = of_mixed_length(encoder, sentences)
+    embeddings = encoder(**encoder.collate(tokens))
+    torch.testing.assert_close(embeddings, encoder(**encoder.pad(tokens)), rtol=0, atol=1e-6)
+    alone = torch.cat([encoder(**encoder.collate(tokens[row : row + 1])) for row in range(len(tokens))])
     torch.testing.assert_close(embeddings, alone, rtol=0, atol=1e-6)
 
 
 def test_batches_by_hand() -> None:
-    padded = padded_batch([[5, 6, 7], [8]], padding=0)
+    tokens = Tokens.of([[5, 6, 7], [8]])
+    padded = padded_batch(tokens, padding=0)
     assert padded["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
     assert padded["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    packed = packed_batch([[5, 6, 7], [8]])
+    packed = packed_batch(tokens)
     assert packed["input_ids"].tolist() == [[5, 6, 7, 8]]
     assert torch.equal(packed["attention_mask"], padded["attention_mask"])
     where = packed_texts(packed["attention_mask"], total=4)
@@ -149,16 +151,16 @@ def test_the_kernel_of_gpus_is_given_what_it_documents(
         return by_definition(query, *others, **named)
 
     plain = loaded(backbones[architecture])
-    token_ids = of_mixed_length(plain, sentences)
-    expected = plain(**plain.collate(token_ids))
+    tokens = of_mixed_length(plain, sentences)
+    expected = plain(**plain.collate(tokens))
     monkeypatch.setattr(packing, "varlen_attn", kernel)
     monkeypatch.setattr(packing, "runs_fused", lambda query: True)
     encoder = loaded(backbones[architecture], packs=True)
-    torch.testing.assert_close(encoder(**encoder.collate(token_ids)), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(encoder(**encoder.collate(tokens)), expected, rtol=0, atol=1e-6)
     assert set(calls) == {torch.float32}
     calls.clear()
     encoder.arrange("bfloat16", packing=True)
-    cosines = (encoder(**encoder.collate(token_ids)) * expected).sum(dim=1)
+    cosines = (encoder(**encoder.collate(tokens)) * expected).sum(dim=1)
     assert cosines.min() > 0.99
     assert set(calls) == {torch.bfloat16}, "autocast knows no such kernel, so the heads are cast for it"
 
@@ -167,7 +169,7 @@ def test_a_padded_batch_goes_through_a_packing_encoder(backbones: dict[str, Path
     encoder = loaded(backbones["modernbert"], packs=True)
     expected = encoder.encode(sentences[:9], "query", batch_tokens=64)
     encoder.arrange("float32", packing=False)
-    assert encoder.collate([[5], [6, 7]])["input_ids"].shape == (2, 2)
+    assert encoder.collate(Tokens.of([[5], [6, 7]]))["input_ids"].shape == (2, 2)
     np.testing.assert_allclose(encoder.encode(sentences[:9], "query", batch_tokens=64), expected, atol=1e-6)
 
 
@@ -178,16 +180,16 @@ def test_gradient_checkpointing_changes_no_gradient(
 ) -> None:
     """Layers run again in the backward pass."""
     encoder = loaded(backbones[architecture], packs=packs).train()
-    token_ids = of_mixed_length(encoder, sentences)
-    weights = torch.randn(len(token_ids), 32, generator=torch.Generator().manual_seed(0))
-    expected = gradients(encoder, encoder.collate(token_ids), weights)
+    tokens = of_mixed_length(encoder, sentences)
+    weights = torch.randn(len(tokens), 32, generator=torch.Generator().manual_seed(0))
+    expected = gradients(encoder, encoder.collate(tokens), weights)
     encoder.backbone.activation_checkpointing_enable({"use_reentrant": False})
     runs: list[nn.Module] = []
     layer = layers_of(encoder.backbone)[0]
     layer.get_submodule("intermediate" if architecture == "bert" else "mlp").register_forward_pre_hook(
         lambda module, inputs: runs.append(module)
     )
-    found = gradients(encoder, encoder.collate(token_ids), weights)
+    found = gradients(encoder, encoder.collate(tokens), weights)
     assert len(runs) == 2, "the first layer ran again"
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)

@@ -10,6 +10,7 @@ from torch import nn
 
 from stages.modeling import warm_start
 from stages.modeling.encoder import Encoder, EncoderSettings, load_backbone, load_tokenizer
+from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import Distillation
 from stages.objectives.texts import Texts
 
@@ -35,26 +36,27 @@ def test_ridge_does_not_depend_on_the_features_scale() -> None:
     np.testing.assert_allclose(10 * other, one, rtol=1e-8)
 
 
-def test_token_weights_by_hand() -> None:
-    weights = warm_start.token_weights([[0, 1, 1], [1]], vocabulary=3)
+def test_token_weights_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_start, "CHUNK_TEXTS", 1)
+    weights = warm_start.token_weights(Tokens.of([[0, 1, 1], [1]]), vocabulary=3)
     a = warm_start.SMOOTHING
     np.testing.assert_allclose(weights, [a / (a + 0.25), a / (a + 0.75), 1.0])
 
 
 def test_weighted_mean_by_hand() -> None:
     table = np.array([[1.0, 0.0], [0.0, 1.0], [4.0, 4.0]])
-    means = warm_start.weighted_mean(table, np.array([1.0, 3.0, 0.5]), [[0, 1], [1, 1], [2]])
+    means = warm_start.weighted_mean(table, np.array([1.0, 3.0, 0.5]), Tokens.of([[0, 1], [1, 1], [2]]))
     np.testing.assert_allclose(means, [[0.25, 0.75], [0.0, 1.0], [4.0, 4.0]])
 
 
 def test_static_map_is_ridge_into_the_principal_axes_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     table, weights, teacher = normal(20, 4), np.linspace(0.1, 1, 20), normal(50, 6)
-    token_ids = GENERATOR.integers(0, 20, size=(50, 5)).tolist()
-    means = warm_start.weighted_mean(table, weights, token_ids)
+    tokens = Tokens.of(GENERATOR.integers(0, 20, size=(50, 5)).tolist())
+    means = warm_start.weighted_mean(table, weights, tokens)
     expected = warm_start.ridge(means, teacher, 0.1) @ warm_start.principal_axes(teacher.T @ teacher)[:, :4]
-    np.testing.assert_allclose(warm_start.static_map(table, weights, token_ids, teacher, 0.1), expected, rtol=1e-6)
+    np.testing.assert_allclose(warm_start.static_map(table, weights, tokens, teacher, 0.1), expected, rtol=1e-6)
     monkeypatch.setattr(warm_start, "CHUNK_TEXTS", 7)
-    in_pieces = warm_start.static_map(table, weights, token_ids, teacher, 0.1)
+    in_pieces = warm_start.static_map(table, weights, tokens, teacher, 0.1)
     # An axis has no sign of its own.
     np.testing.assert_allclose(np.abs(in_pieces), np.abs(expected), rtol=1e-3, atol=1e-5)
 
@@ -111,10 +113,10 @@ class Start:
         generator = np.random.default_rng(1)
         tokenizer = load_tokenizer(str(folder))
         settings = EncoderSettings("last", PROMPTS, 24)
-        self.token_ids = Encoder(load_backbone(str(folder)), tokenizer, settings).tokenize(sentences, "document")
+        self.tokens = Encoder(load_backbone(str(folder)), tokenizer, settings).tokenize(sentences, "document")
         table = generator.normal(size=(len(tokenizer), WIDTH)).astype(np.float32)
         self.table = table / np.sqrt(np.square(table).mean(axis=1, keepdims=True))
-        self.weights = warm_start.token_weights(self.token_ids, len(tokenizer))
+        self.weights = warm_start.token_weights(self.tokens, len(tokenizer))
         self.mixing = np.linalg.qr(generator.normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
         backbone = warm_start.eurobert(
             self.table,
@@ -131,7 +133,7 @@ class Start:
 
     @property
     def static(self) -> np.ndarray:
-        means: np.ndarray = warm_start.weighted_mean(self.table, self.weights, self.token_ids) @ self.mixing
+        means: np.ndarray = warm_start.weighted_mean(self.table, self.weights, self.tokens) @ self.mixing
         return means
 
     def attention_output(self) -> np.ndarray:
@@ -140,8 +142,8 @@ class Start:
         attention = self.encoder.backbone.layers[0].self_attn
         handle = attention.register_forward_hook(lambda module, inputs, output: caught.append(output[0]))
         with torch.inference_mode():
-            for ids in self.token_ids:
-                self.encoder(**self.encoder.pad([ids]))
+            for row in range(len(self.tokens)):
+                self.encoder(**self.encoder.pad(self.tokens[row : row + 1]))
         handle.remove()
         return torch.stack([output[0, -1] for output in caught]).numpy()
 
@@ -164,7 +166,7 @@ def test_first_attention_starts_as_the_static_embedder(start: Start) -> None:
     similar = cosines(start.attention_output(), start.static)
     assert similar.min() > 0.98
     assert np.median(similar) > 0.998
-    equal_weights = warm_start.weighted_mean(start.table, np.ones(len(start.table)), start.token_ids) @ start.mixing
+    equal_weights = warm_start.weighted_mean(start.table, np.ones(len(start.table)), start.tokens) @ start.mixing
     assert np.median(cosines(start.attention_output(), equal_weights)) < 0.98, "the weights matter here"
 
 
@@ -190,7 +192,7 @@ def test_projection_start_lowers_the_distillation_loss(start: Start, sentences: 
     torch.manual_seed(1)
     teacher = (start.static @ normal(WIDTH, 24)).astype(np.float16)  # a teacher within reach of the static embedder
     projection = nn.Linear(WIDTH, 24)
-    data = Texts(start.token_ids, torch.from_numpy(teacher))
+    data = Texts(start.tokens, torch.from_numpy(teacher))
     objective = Distillation(start.encoder, projection, [WIDTH], data)
     rows, embeddings = np.arange(len(sentences)), start.encoder.encode(sentences, "document")
     with torch.no_grad():

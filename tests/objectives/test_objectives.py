@@ -107,7 +107,7 @@ def test_texts_carry_the_sides_prompt_and_their_own_targets(student: Encoder, se
     torch.testing.assert_close(embed(student, data, ROWS).detach(), expected, atol=1e-6, rtol=0)
     assert data.teacher is not None
     assert torch.equal(data.targets(ROWS, torch.device("cpu")), data.teacher[ROWS.tolist()].float())
-    assert data.lengths == [len(ids) for ids in data.token_ids]
+    assert data.lengths.tolist() == [len(ids) for ids in data.tokens]
     with pytest.raises(AssertionError, match="carry no teacher vectors"):
         texts_of(student, sentences[:2], "query", 24).targets([0], torch.device("cpu"))
 
@@ -288,8 +288,8 @@ def test_unscored_batches_are_contrasted_and_distilled(matching: TextMatching) -
 
 def test_batches_hold_pairs_of_one_kind(matching: TextMatching) -> None:
     """As the stage mixes them: each batch lies wholly below or wholly above the number of scores."""
-    scored = shuffled_batches(matching.left.lengths[:6], 2, 0, 0)
-    unscored = [rows + 6 for rows in shuffled_batches(matching.left.lengths[6:], 2, 0, 0)]
+    scored = shuffled_batches(matching.left.lengths[:6], 2, 0, 0, "scored")
+    unscored = [rows + 6 for rows in shuffled_batches(matching.left.lengths[6:], 2, 0, 0, "pairs")]
     kinds = set()
     for rows in mixed_batches((scored, unscored), (0.5, 0.5), 0, 0):
         assert len({int(row) < 6 for row in rows}) == 1
@@ -357,7 +357,7 @@ def test_classification_terms_are_those_of_the_paper(adapted: Encoder, sentences
     rows = np.array([0, 1, 4])  # two anchors share a label
     terms = loss(objective, rows)
     drawn = objective.draw(rows)
-    batch = adapted.pad([objective.data.token_ids[row] for row in drawn])
+    batch = adapted.pad(objective.data.tokens.select(drawn))
     embeddings = adapted(**batch)
     with torch.no_grad(), without_adapter(adapted):
         base = adapted(**batch)

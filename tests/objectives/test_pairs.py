@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from stages.losses.contrastive import info_nce
 from stages.losses.distillation import score_distillation
+from stages.modeling.tokens import Tokens
 from stages.objectives.pairs import PairContrast, PairObjective, ScoreDistillation
 from stages.objectives.texts import Texts
 
@@ -20,8 +21,8 @@ def draw(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-QUERIES = Texts([[row] for row in range(6)], draw(1, 6, 12).half())
-DOCUMENTS = Texts([[10 + row, 20] for row in range(6)], draw(2, 6, 12).half())
+QUERIES = Texts(Tokens.of([[row] for row in range(6)]), draw(1, 6, 12).half())
+DOCUMENTS = Texts(Tokens.of([[10 + row, 20] for row in range(6)]), draw(2, 6, 12).half())
 
 
 def objective(kind: type[PairObjective]) -> PairObjective:
@@ -29,7 +30,8 @@ def objective(kind: type[PairObjective]) -> PairObjective:
 
 
 def test_texts_are_the_queries_then_their_documents() -> None:
-    assert objective(PairContrast).texts(ROWS) == [[4], [0], [5], [14, 20], [10, 20], [15, 20]]
+    texts = objective(PairContrast).texts(ROWS)
+    assert [ids.tolist() for ids in texts] == [[4], [0], [5], [14, 20], [10, 20], [15, 20]]
 
 
 def test_contrast_is_the_mean_over_prefixes_of_in_batch_info_nce() -> None:

@@ -6,9 +6,12 @@ import math
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from stages.corpus.batches import shuffled_batches
+from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
 from stages.training import checkpoints
 from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
@@ -65,8 +70,8 @@ class ToyEncoder(nn.Module):
     def arrange(self, precision: str, packing: bool) -> None:
         assert (precision, packing) == ("float32", False)
 
-    def collate(self, token_ids: list[list[int]]) -> dict[str, Tensor]:
-        return {"input_ids": torch.tensor(token_ids)}
+    def collate(self, tokens: Tokens) -> dict[str, Tensor]:
+        return {"input_ids": torch.tensor(tokens.ids)[:, None]}
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return nn.functional.dropout(self.linear(self.inputs[input_ids[:, 0]]), 0.5, self.training)
@@ -91,8 +96,8 @@ class Toy(Objective):
         self.stop_at, self.nan_at, self.explode_at = stop_at, nan_at, explode_at
         self.seen: list[list[int]] = []
 
-    def texts(self, rows: np.ndarray) -> list[list[int]]:
-        return [[int(row)] for row in rows]
+    def texts(self, rows: np.ndarray) -> Tokens:
+        return Tokens.of([[row] for row in rows.tolist()])
 
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: None = None) -> dict[str, Tensor]:
         if self.training:
@@ -109,7 +114,7 @@ class Toy(Objective):
 
 
 def epoch_batches(epoch: int) -> list[np.ndarray]:
-    return shuffled_batches([1] * ROWS, 4, seed=1, epoch=epoch)
+    return shuffled_batches([1] * ROWS, 4, 1, epoch, "toy")
 
 
 def run(
@@ -435,6 +440,54 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         assert file.load() is None
 
 
+def left_behind(folder: Path, days: float) -> Path:
+    """A run's folder whose last change is so many days ago."""
+    folder.mkdir(parents=True)
+    changed = time.time() - days * 86_400
+    for path in (folder / "writer.lock", folder / "checkpoint.safetensors", folder):
+        if path != folder:
+            path.write_bytes(b"")
+        os.utime(path, (changed, changed))
+    return folder
+
+
+def test_a_writer_removes_what_others_of_its_stage_abandoned(tmp_path: Path) -> None:
+    old, young = left_behind(tmp_path / "distill/old-student", 31), left_behind(tmp_path / "distill/young", 29)
+    held, elsewhere = left_behind(tmp_path / "distill/held", 31), left_behind(tmp_path / "extend/old", 31)
+    own = [left_behind(tmp_path / f"distill/own-{part}", 31) for part in ("student", "continued")]
+    written = left_behind(tmp_path / "distill/written", 31)
+    (written / "stopped.json").touch()
+    with checkpoint_file("distill", "reader", writer=False, root=tmp_path):
+        assert old.exists(), "who only reads removes nothing"
+    with FileLock(held / "writer.lock"):
+        for _ in range(2):
+            with checkpoint_file("distill", "own-student", root=tmp_path):
+                assert not old.exists()
+                assert all(one.exists() for one in (young, held, elsewhere, *own, written))
+    with checkpoint_file("distill", "own-continued", root=tmp_path):
+        assert not held.exists(), "its writer is gone"
+
+
+def test_a_folder_is_not_removed_while_it_is_opened(tmp_path: Path) -> None:
+    """A writer waits for another that removes abandoned folders, its own among them, and finds the place free."""
+    folder = left_behind(tmp_path / "distill/old", 31)
+    opened = threading.Event()
+
+    def open_it() -> None:
+        with checkpoint_file("distill", "old", root=tmp_path) as file:
+            file.save({"weight": torch.ones(2)}, {"step": 1})
+            opened.set()
+
+    with FileLock(tmp_path / "distill/opening.lock"):
+        writer = threading.Thread(target=open_it)
+        writer.start()
+        assert not opened.wait(0.3)
+        shutil.rmtree(folder)
+    assert opened.wait(10)
+    writer.join()
+    assert (folder / "writer.lock").exists()
+
+
 # A real adapter in a process that is killed
 
 SCRIPT = """
@@ -470,7 +523,7 @@ def log(row, step):
 
 with checkpoint_file("adapt-retrieval", "key", root=Path("checkpoints")) as checkpoint:
     curve, snapshot = train(
-        objective, lambda epoch: shuffled_batches(sides[1].lengths, 6, 1, epoch),
+        objective, lambda epoch: shuffled_batches(sides[1].lengths, 6, 1, epoch, 'toy'),
         Schedule(30, 1e-2, 0.1, 0.0, 1.0, 10, 4), checkpoint,
         engine=EngineSettings(1, 1, "float32", 64, False, False, False, False), ids=texts,
         name="killed", evaluate=lambda: {"first": float(encoder.encode(texts[:2], "query")[0, 0])},

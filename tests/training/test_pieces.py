@@ -128,7 +128,7 @@ def test_a_cached_batch_keeps_no_graph_of_the_whole(make: Make, monkeypatch: pyt
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 @pytest.mark.parametrize("micro_batch_tokens", [1, 20, 64, 10_000])
 def test_every_text_is_in_one_piece_and_processes_share_them_evenly(processes: int, micro_batch_tokens: int) -> None:
-    lengths = np.random.default_rng(0).integers(1, 30, size=37).tolist()
+    lengths = np.random.default_rng(0).integers(1, 30, size=37)
     pieces = cut(lengths, micro_batch_tokens, processes)
     assert len(pieces) % processes == 0
     assert sorted(np.concatenate(pieces).tolist()) == list(range(37))
@@ -144,7 +144,7 @@ def test_every_text_is_in_one_piece_and_processes_share_them_evenly(processes: i
 
 def test_fewer_texts_than_processes_are_refused() -> None:
     with pytest.raises(ValueError, match="a batch of 2 texts cannot be shared by 3 processes; raise batch_size"):
-        cut([5, 5], 100, 3)
+        cut(np.array([5, 5]), 100, 3)
 
 
 def test_compiled_layers_learn_what_they_learn_uncompiled(

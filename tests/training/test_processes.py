@@ -69,7 +69,7 @@ for name in sys.argv[5:]:
             time.sleep(0.03)
     with checkpoint_file(name, "key", writer=first(), root=Path("checkpoints")) as checkpoint:
         curve, snapshot = train(
-            objective, lambda epoch: shuffled_batches([1] * 24, batch_size * processes, 1, epoch),
+            objective, lambda epoch: shuffled_batches([1] * 24, batch_size * processes, 1, epoch, 'toy'),
             Schedule(10, 1e-2, 0.1, 0.1, 1.0, 5, 2), checkpoint, engine=engine, ids=texts, name=name,
             evaluate=lambda: {"first": float(objective.encoder.encode(texts[:2], "query")[0, 0])},
             log=log, snapshot_at=6)
@@ -84,7 +84,7 @@ for name in sys.argv[5:]:
                 save_adapter(objective.encoder, "task", Path(f"saved-{name}/task"))
     if name == "distillation":  # as a stage does that trains twice
         with checkpoint_file(name, "again", writer=first(), root=Path("checkpoints")) as checkpoint:
-            train(objective, lambda epoch: shuffled_batches([1] * 24, batch_size * processes, 1, epoch),
+            train(objective, lambda epoch: shuffled_batches([1] * 24, batch_size * processes, 1, epoch, 'toy'),
                   Schedule(2, 1e-2, 0.1, 0.1, 1.0, 2, 2), checkpoint, engine=engine, ids=texts, name=name,
                   evaluate=dict, log=lambda row, step: None)
 """
