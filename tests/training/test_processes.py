@@ -215,6 +215,11 @@ def test_a_stage_starts_its_own_peers(tmp_path: Path) -> None:
         "processes = Processes(2)\n"
         "total = int(processes.sum(torch.tensor([processes.rank + 1.0])))\n"
         "print('total', total, flush=True) if first() else None\n"
+        "processes.check_alike(7)\n"
+        "try:\n"
+        "    processes.check_alike(processes.rank)\n"
+        "except ConnectionError as error:\n"
+        "    print(error, flush=True)\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "peers"],
@@ -227,6 +232,8 @@ def test_a_stage_starts_its_own_peers(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("total 3") == 1
+    for rank in range(2):  # each has read another checkpoint
+        assert f"the process of rank {rank} goes on from step {rank}, others do not" in done.stdout
 
 
 def test_one_process_needs_no_launcher() -> None:
