@@ -18,6 +18,7 @@ from typing import Any
 
 JOIN_SECONDS = 600.0  # a machine with GPUs may have to start first
 LOOK_SECONDS = 0.5
+OWN_SECONDS = 5.0  # for a launcher whose peers are gone, or that a signal reached
 END_SECONDS = 60.0  # until Ray knows what became of a machine
 LAST_LINES = 100  # of a launcher that failed
 # Settings of this process that its peers need; all others, secrets among them, stay here.
@@ -65,11 +66,13 @@ def run_on_machines(launcher: Sequence[str], module: str, machines: int) -> int:
         for command, node in zip(commands[1:], nodes[1:], strict=True)
     ]
     here = subprocess.Popen(commands[0])
-    with suppress(ConnectionError):  # said below, when the processes here have ended
-        while here.poll() is None and not _failures(ray, others, LOOK_SECONDS):
-            time.sleep(LOOK_SECONDS)
-    here.terminate()
-    if code := here.wait():
+    try:
+        with suppress(ConnectionError):  # said below, when the processes here have ended
+            while here.poll() is None and not _failures(ray, others, LOOK_SECONDS):
+                time.sleep(LOOK_SECONDS)
+    finally:
+        code = _ended(here)
+    if code:
         for lines in _failures(ray, others, END_SECONDS):
             print("\n".join(lines), file=sys.stderr)
     return code if code >= 0 else 128 - code
@@ -85,6 +88,14 @@ def run(command: Sequence[str], folder: str, environment: Mapping[str, str]) -> 
         assert process.stdout is not None
         output.extend(line.rstrip() for line in process.stdout)
     return list(output) if process.returncode else []
+
+
+def _ended(launcher: "subprocess.Popen[bytes]") -> int:
+    """The exit code of a launcher that has to end: by itself, or told once. Told twice it leaves processes behind."""
+    with suppress(subprocess.TimeoutExpired):
+        return launcher.wait(OWN_SECONDS)
+    launcher.terminate()
+    return launcher.wait()
 
 
 def _failures(ray: Any, others: list[Any], seconds: float) -> list[list[str]]:
