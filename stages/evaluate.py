@@ -31,7 +31,8 @@ OUTPUT = Path("data/evaluated")
 # Where mteb keeps results, and what embedded texts gave: beside checkpoints, so that they outlive a build.
 MTEB = Path(".stillhouse/mteb")
 KEPT = Path(".stillhouse/evaluated")
-INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED)
+CURVES = {f"adapt@{task}": ADAPTED / task / "curve.csv" for task in TASKS}
+INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED, *CURVES.values())
 Scores = dict[str, dict[str, dict[str, "Score"]]]  # task -> contender -> source -> score
 
 
@@ -191,7 +192,7 @@ def _write(params: Params, contenders: "Contenders", metrics: dict[str, Any], ou
     curves = {"distill": read_curve(DISTILLED / "curve.csv")}
     if extended := read_curve(EXTENDED / "curve.csv"):  # empty where the recipe leaves the phase out
         curves["extend"] = extended
-    curves |= {f"adapt@{task}": read_curve(ADAPTED / task / "curve.csv") for task in TASKS}
+    curves |= {name: read_curve(path) for name, path in CURVES.items()}
     contents = {"metrics": metrics, "curves": curves, "about": _about(params, contenders)}
     (output / "report.json").write_text(json.dumps(contents) + "\n", encoding="utf-8")
     (output / "report.html").write_text(render_report(metrics, curves, contents["about"]), encoding="utf-8")
