@@ -8,12 +8,19 @@ shift
 if [ "$machines" -gt 1 ]; then
   : "${RAY_AUTH_TOKEN:?got $machines machines but no RAY_AUTH_TOKEN, the password between them}"
   export STILLHOUSE_MACHINES="$machines" RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
-  export RAY_worker_niceness=0  # Ray's own is for work that others shall not notice
+  # Ray's own: its processes are not to notice others, and it would kill the small process that watches the large ones.
+  export RAY_worker_niceness=0 RAY_memory_monitor_refresh_ms=0
   export RAY_ADDRESS="${FIRST_MACHINE:-${HOSTNAME%-*}-0.rebuild}:${RAY_PORT:-6379}"
-  if [ "$JOB_COMPLETION_INDEX" -gt 0 ]; then
-    until ray health-check --address "$RAY_ADDRESS" > /dev/null 2>&1; do sleep 1; done
-    exec ray start --block --address "$RAY_ADDRESS"
+  if [ "$JOB_COMPLETION_INDEX" -eq 0 ]; then
+    # Ends with the command, whose process this one becomes.
+    setpriv --pdeathsig TERM ray start --head --block --port "${RAY_PORT:-6379}" --include-dashboard false \
+      ${FIRST_MACHINE:+--node-ip-address "$FIRST_MACHINE"} &
   fi
-  ray start --head --port "${RAY_PORT:-6379}" --include-dashboard false
+  trap 'exit 143' TERM
+  until said=$(ray health-check --address "$RAY_ADDRESS" 2>&1); do
+    echo "waiting for the first machine, $RAY_ADDRESS: $(echo "$said" | tail -n 1)"
+    sleep 1
+  done
+  [ "$JOB_COMPLETION_INDEX" -eq 0 ] || exec ray start --block --address "$RAY_ADDRESS"
 fi
 exec "$@"

@@ -7,7 +7,7 @@ names it, so both are read from the log:
 | --- | --- | --- |
 | BUSY | another process holds the teacher's store or this run's checkpoint | again, until the stage's limit |
 | LOST | a signal ended it: a lost worker, the kernel short of memory | again; training goes on from its checkpoint |
-| NETWORK | a connection, a name or a server failed | again after a pause |
+| NETWORK | a connection, a name, a server or another machine's process failed | again after a pause |
 | MEMORY | the accelerator's memory is full | the whole recipe again with half of `engine.micro_batch_tokens` |
 | FINAL | anything else: bad data, a bad recipe, a bug, a full disk | stop; the log says what to do |
 """
@@ -34,7 +34,10 @@ BUSY_PAUSE = 10.0
 # Of stages.embed and stages.training.checkpoints.
 _BUSY = re.compile(r"another process (writes to|is training) ")
 # Of a training stage of several processes, torch's launcher says how the first of them ended.
-_RANK_EXIT = re.compile(r"^\s*exitcode\s*: -\d+ ", re.MULTILINE)
+_RANK_EXIT = re.compile(r"^\s*exitcode\s*: -(\d+) ", re.MULTILINE)
+# How processes end that only lost another one: stopped by their launcher, by NCCL's watchdog, or by these exceptions.
+_STOPPED = {"6", "15"}
+_LEFT = re.compile(r"RuntimeError: \[.*\bgloo\b|Dist(?:Backend|Network|Store)Error")
 # DVC's last line; a shell says 128 + n where signal n ended its command.
 _EXIT = re.compile(r"failed to run: .* exited with (-?\d+)")
 _EXCEPTION = re.compile(
@@ -79,11 +82,15 @@ def classify(lines: Sequence[str]) -> Fault:
     text = "\n".join(lines)
     if _BUSY.search(text):
         return Fault.BUSY
-    names = [found[1] for line in lines if (found := _EXCEPTION.match(line)) and found[1] not in _LAUNCHERS]
+    said = [line for line in lines if _EXCEPTION.match(line)]
+    own = [line for line in said if not _LEFT.search(line)]
+    names = [found[1] for line in own if (found := _EXCEPTION.match(line)) and found[1] not in _LAUNCHERS]
     if _MEMORY & set(names):
         return Fault.MEMORY
     if (names and names[-1] in _NETWORK) or _UNRECORDED.search(text):
         return Fault.NETWORK
-    exits = _EXIT.findall(text)
+    exits, signals = _EXIT.findall(text), set(_RANK_EXIT.findall(text))
     by_signal = exits and (int(exits[-1]) < 0 or int(exits[-1]) > 128) and int(exits[-1]) != 255
-    return Fault.LOST if by_signal or _RANK_EXIT.search(text) else Fault.FINAL
+    if by_signal or signals - _STOPPED or (signals and not names):
+        return Fault.LOST
+    return Fault.NETWORK if said != own and not names else Fault.FINAL

@@ -120,12 +120,16 @@ def slot_of(stage: Stage, order: Order) -> str | None:
 def wanted_devices(stage: Stage, order: Order) -> tuple[tuple[str, ...], int]:
     """The devices that a stage may use, and how many of them it uses: GPUs, else cores; a light stage uses none.
 
-    On several machines its processes are shared evenly, and all use devices of the numbers that it holds on this one.
+    On several machines a training stage's processes are shared evenly, and use devices of the numbers that it holds on
+    this one; those of embedding go where Ray puts them, at most to all that there are.
     """
     slot = slot_of(stage, order)
     if slot is None:
         return (), 0
-    processes = -(-_number(order.recipe, stage.needs.devices) // int(os.environ.get(MACHINES, "1")))
+    processes, machines = _number(order.recipe, stage.needs.devices), int(os.environ.get(MACHINES, "1"))
+    if machines > 1:
+        training = stage.needs.devices == "engine.processes"
+        processes = -(-processes // machines) if training else min(processes, len(order.devices))
     if slot == GPU_SLOT:
         return order.devices, processes
     here = cores()

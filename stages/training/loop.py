@@ -88,7 +88,8 @@ def train(
             meter.start()
             terms = _update(run, batch, processes, schedule.max_grad_norm)
             if fault := _fault(terms, run.curve):
-                raise FloatingPointError(f"{fault}; its rows are kept in {_keep(checkpoint, run, batch, ids)}")
+                kept = _keep(checkpoint, run, batch, ids, writes=processes.rank == 0)
+                raise FloatingPointError(f"{fault}; its rows are kept in {kept}")
             speed = meter.stop(batch, objective.encoder.training_flops(batch.lengths))
             bar.update()
             if run.step == snapshot_at:
@@ -191,10 +192,11 @@ def _clip(parameters: list[nn.Parameter], max_grad_norm: float) -> float:
     return float(norm)
 
 
-def _keep(checkpoint: CheckpointFile, run: Run, batch: Batch, ids: Sequence[str]) -> str:
+def _keep(checkpoint: CheckpointFile, run: Run, batch: Batch, ids: Sequence[str], *, writes: bool) -> str:
     """Write the names of a failed batch's rows beside the checkpoint; returns where."""
     path = checkpoint.path.with_name("stopped.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = {"step": run.step, "rows": batch.rows.tolist(), "ids": [ids[row] for row in batch.rows]}
-    path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    if writes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = {"step": run.step, "rows": batch.rows.tolist(), "ids": [ids[row] for row in batch.rows]}
+        path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return str(path)

@@ -6,6 +6,7 @@ others, on devices of the numbers that this one has. Only the first process, whi
 
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,17 +22,33 @@ LOOK_SECONDS = 0.5
 OWN_SECONDS = 5.0  # for a launcher whose peers are gone, or that a signal reached
 END_SECONDS = 60.0  # until Ray knows what became of a machine
 LAST_LINES = 100  # of a launcher that failed
-# Settings of this process that its peers need; all others, secrets among them, stay here.
-CARRIED = ("CUDA_VISIBLE_DEVICES", "GLOO_", "HF_", "NCCL_", "OMP_", "STILLHOUSE_", "TORCH_")
+# Settings of this process that its peers need; all others stay here, HF_TOKEN and other secrets among them.
+CARRIED = (
+    "CUBLAS_",
+    "CUDA_",
+    "GLOO_",
+    "HF_HOME",
+    "HF_HUB_",
+    "NCCL_",
+    "OMP_",
+    "PYTORCH_",
+    "STILLHOUSE_",
+    "TORCH_",
+    "UCX_",
+)
 # A launcher is told to end when who started it has ended; then it ends its processes.
 WITH_STARTER = ("setpriv", "--pdeathsig", "TERM")
+# What a process says that failed, and what one says that only lost another one; launchers end the rest with 6 and 15.
+_ERROR = re.compile(r"^(?:\[rank\d+\]: )?[\w.]*(?:Error|Exception)\b|exitcode\s*: -(?!6\b|15\b)")
+_LEFT = re.compile(r"RuntimeError: \[.*\bgloo\b|Dist(?:Backend|Network|Store)Error|ChildFailedError")
 
 
 def run_on_machines(launcher: Sequence[str], module: str, machines: int) -> int:
     """Run a module by `accelerate launch` on this machine and on others of the cluster of RAY_ADDRESS.
 
     Returns:
-        The exit code of the launcher here. Where another one fails, this one is stopped, and its last lines printed.
+        The exit code of the launcher here. Where another one fails, this one is stopped; what another one says last is
+        printed where it says why.
 
     Raises:
         ModuleNotFoundError: Ray is not installed.
@@ -74,7 +91,8 @@ def run_on_machines(launcher: Sequence[str], module: str, machines: int) -> int:
         code = _ended(here)
     if code:
         for lines in _failures(ray, others, END_SECONDS):
-            print("\n".join(lines), file=sys.stderr)
+            if any(_ERROR.search(line) and not _LEFT.search(line) for line in lines):
+                print("\n".join(lines), file=sys.stderr)
     return code if code >= 0 else 128 - code
 
 
@@ -83,7 +101,13 @@ def run(command: Sequence[str], folder: str, environment: Mapping[str, str]) -> 
     own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # Ray sets it to 1
     output: deque[str] = deque(maxlen=LAST_LINES)
     with subprocess.Popen(
-        command, cwd=folder, env={**own, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=folder,
+        env={**own, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     ) as process:
         assert process.stdout is not None
         output.extend(line.rstrip() for line in process.stdout)
@@ -108,7 +132,8 @@ def _failures(ray: Any, others: list[Any], seconds: float) -> list[list[str]]:
     try:
         return [lines for lines in ray.get(ended) if lines]
     except ray.exceptions.RayError as error:
-        raise ConnectionError(f"a machine of the cluster was lost: {error}") from error
+        said = str(error).partition("\n")[0]
+        raise ConnectionError(f"a machine of the cluster was lost, or Ray's process there: {said}") from None
 
 
 def _joined(ray: Any, machines: int) -> list[str]:

@@ -8,6 +8,8 @@ from flows.faults import Fault, classify
 
 ROOT = Path(__file__).resolve().parents[2]
 UNRECORDED = "stages.training.tracking.TrackingError: distill: MLflow could not record it: MlflowException:"
+GLOO = "[rank1]: RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer"
+NCCL = "[rank1]: torch.distributed.DistBackendError: NCCL error, remote process exited or there was a network error"
 LAUNCHER = ("torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ", "stages/distill.py FAILED")
 FAILED = "ERROR: failed to reproduce 'distill': failed to run: python -m stages.distill, exited with {}"
 
@@ -47,6 +49,14 @@ FAILED = "ERROR: failed to reproduce 'distill': failed to run: python -m stages.
         (Fault.NETWORK, ["[rank1]: requests.exceptions.ConnectionError: refused", *LAUNCHER, FAILED.format(1)]),
         (Fault.LOST, [*LAUNCHER, "  exitcode  : -9 (pid: 17)", FAILED.format(1)]),
         (Fault.FINAL, ["[rank0]: ValueError: NaN", *LAUNCHER, "  exitcode  : 1 (pid: 17)", FAILED.format(1)]),
+        # One that lost another one says nothing of why.
+        (Fault.FINAL, ["[rank0]: ValueError: NaN", GLOO, *LAUNCHER, "  exitcode  : 1 (pid: 17)", FAILED.format(1)]),
+        (Fault.FINAL, ["[rank0]: ValueError: NaN", NCCL, *LAUNCHER, "  exitcode  : -6 (pid: 17)", FAILED.format(1)]),
+        (Fault.NETWORK, ["[rank0]: ConnectionError: refused", GLOO, *LAUNCHER, FAILED.format(1)]),
+        (Fault.MEMORY, [NCCL, "[rank0]: torch.OutOfMemoryError: CUDA out of memory.", *LAUNCHER, FAILED.format(1)]),
+        (Fault.LOST, [GLOO, *LAUNCHER, "  exitcode  : -9 (pid: 17)", FAILED.format(1)]),
+        (Fault.LOST, [NCCL, *LAUNCHER, "  exitcode  : -6 (pid: 17)", FAILED.format(1)]),
+        (Fault.NETWORK, [GLOO, *LAUNCHER, "  exitcode  : 1 (pid: 17)", FAILED.format(1)]),
         (Fault.BUSY, ["RuntimeError: another process writes to .stillhouse/vectors; wait", FAILED.format(1)]),
         (Fault.BUSY, ["RuntimeError: another process is training distill in x; wait", FAILED.format(1)]),
     ],

@@ -111,7 +111,8 @@ def test_a_stage_uses_gpus_by_processes_and_cores_by_threads(order: Order, monke
     assert wanted(Stage("params", (), Needs(None, None, reads_sources=False), ()), gpus) == ((), 0)
     monkeypatch.setenv("STILLHOUSE_MACHINES", "2")
     assert wanted(RETRIEVAL, gpus, engine={"processes": 16}) == (gpus, 8)
-    assert wanted(embed, gpus, embed={"ray": None}) == (gpus, 1)
+    assert wanted(embed, gpus, embed={"ray": {"workers": 16}}) == (gpus, 8)
+    assert wanted(embed, gpus, embed={"ray": {"workers": 4}}) == (gpus, 4)
 
 
 def test_a_stage_finds_this_interpreter_first_and_its_devices() -> None:

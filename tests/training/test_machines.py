@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,9 @@ import torch
 
 from flows.faults import PAUSES, Fault, classify
 from stages.training.launch import launch
+from tests.machines import SCRIPT as SCRIPT_OF_A_MACHINE
 from tests.machines import SECONDS, first_machine, machine, wait_for
+from tests.servers import free_port
 from tests.training.test_processes import ROOT, SCRIPT, finish, learned, start
 
 # The stage: train_all.py, which tests/training/test_processes.py writes, as two processes; each tells where it is.
@@ -24,12 +27,26 @@ import json, os, runpy, sys
 from pathlib import Path
 from stages.training.launch import launch
 launch("two", 2)
-names = ("RANK", "LOCAL_RANK", "GROUP_RANK", "CUDA_VISIBLE_DEVICES", "SECRET_KEY")
+names = ("RANK", "LOCAL_RANK", "GROUP_RANK", "CUDA_DEVICE_ORDER", "HF_TOKEN")
 Path(f"rank{os.environ['RANK']}.json").write_text(json.dumps({name: os.environ.get(name) for name in names}))
-if os.environ["RANK"] == os.environ.get("STILLHOUSE_BAD_RANK"):
-    raise ValueError("bad data")
+if bad := os.environ.get("STILLHOUSE_BAD_RANK"):
+    import torch
+    from stages.training.processes import Processes
+    processes = Processes(2)
+    processes.check_alike(1)
+    if os.environ["RANK"] == bad:
+        raise ValueError("bad data")
+    processes.check_alike(2)
 sys.argv = ["train_all.py", "2", "4", "whole", BACKBONE, "retrieval"]
 runpy.run_path("train_all.py", run_name="__main__")
+"""
+
+# Waits until the first machine is alone in the cluster.
+ALONE = """
+import ray, time
+ray.init(logging_level="error")
+while sum(node["Alive"] for node in ray.nodes()) > 1:
+    time.sleep(0.2)
 """
 
 
@@ -58,11 +75,19 @@ def folder(project: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(project, tmp_path / "own"))
 
 
+@contextmanager
+def second_machine(folder: Path, environment: dict[str, str]) -> Iterator[psutil.Process]:
+    """The second machine, until the end of the block and until the cluster knows that it is gone."""
+    with machine(1, folder, environment) as second:
+        yield second
+    subprocess.run([sys.executable, "-c", ALONE], env=environment, check=True, timeout=SECONDS)
+
+
 def started(folder: Path, environment: dict[str, str], **own: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "two"],
         cwd=folder,
-        env=environment | {"PYTHONPATH": str(ROOT), "SECRET_KEY": "planted"} | own,
+        env=environment | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "HF_TOKEN": "planted"} | own,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -81,8 +106,9 @@ def ended_well(folder: Path, environment: dict[str, str], **own: str) -> str:
     return output
 
 
-def processes_of_the_stage() -> list[psutil.Process]:
-    return [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[-2:] == ["-m", "two"]]
+def processes_of_the_stage(folder: Path) -> list[psutil.Process]:
+    found = [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[-2:] == ["-m", "two"]]
+    return [one for one in found if one.cwd() == str(folder)]
 
 
 def assert_learned_alike(folder: Path) -> None:
@@ -94,8 +120,8 @@ def assert_learned_alike(folder: Path) -> None:
 
 def test_two_machines_learn_what_two_processes_of_one_do(folder: Path, environment: dict[str, str]) -> None:
     """Started while the second machine is still away; killed, machine and all; started again. Alike to the bit."""
-    stage = started(folder, environment, CUDA_VISIBLE_DEVICES="3")
-    with machine(1, folder, environment) as second:
+    stage = started(folder, environment, CUDA_DEVICE_ORDER="PCI_BUS_ID")
+    with second_machine(folder, environment) as second:
         assert stage.stdout is not None
         lines = []
         for line in stage.stdout:
@@ -109,39 +135,51 @@ def test_two_machines_learn_what_two_processes_of_one_do(folder: Path, environme
     assert stage.returncode == 1, rest
     assert "ConnectionError: a machine of the cluster was lost" in rest
     assert classify(rest.splitlines()) is Fault.NETWORK, "tried again, after pauses"
-    assert not processes_of_the_stage()
-    with machine(1, folder, environment):
-        output = ended_well(folder, environment, CUDA_VISIBLE_DEVICES="3")
+    assert not processes_of_the_stage(folder)
+    with second_machine(folder, environment):
+        output = ended_well(folder, environment, CUDA_DEVICE_ORDER="PCI_BUS_ID")
     assert output.count("step retrieval") == 10
     assert_learned_alike(folder)
     ranks = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
-    where = {"LOCAL_RANK": "0", "CUDA_VISIBLE_DEVICES": "3"}
-    assert ranks[0] == where | {"RANK": "0", "GROUP_RANK": "0", "SECRET_KEY": "planted"}
-    assert ranks[1] == where | {"RANK": "1", "GROUP_RANK": "1", "SECRET_KEY": None}, "secrets stay on the first"
+    where = {"LOCAL_RANK": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert ranks[0] == where | {"RANK": "0", "GROUP_RANK": "0", "HF_TOKEN": "planted"}
+    assert ranks[1] == where | {"RANK": "1", "GROUP_RANK": "1", "HF_TOKEN": None}, "secrets stay on the first"
 
 
 def test_a_killed_stage_leaves_nothing_on_the_other_machine(folder: Path, environment: dict[str, str]) -> None:
-    with machine(1, folder, environment):
+    with second_machine(folder, environment):
         stage = started(folder, environment)
         assert stage.stdout is not None
         for line in stage.stdout:
             if line.endswith("step retrieval 3\n"):  # behind the progress bar
                 break
-        assert len(processes_of_the_stage()) == 5, "who started it, two launchers, two processes"
+        assert len(processes_of_the_stage(folder)) == 5, "who started it, two launchers, two processes"
         stage.send_signal(signal.SIGKILL)
         stage.communicate()
-        wait_for(lambda: not processes_of_the_stage(), seconds=30)
+        wait_for(lambda: not processes_of_the_stage(folder), seconds=30)
         ended_well(folder, environment)
     assert_learned_alike(folder)
 
 
-def test_an_error_on_the_other_machine_is_told(folder: Path, environment: dict[str, str]) -> None:
-    with machine(1, folder, environment):
-        stage = started(folder, environment, STILLHOUSE_BAD_RANK="1")
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_an_error_on_either_machine_is_told(folder: Path, environment: dict[str, str], rank: str) -> None:
+    """Not what the other process says, which only lost this one."""
+    with second_machine(folder, environment):
+        stage = started(folder, environment, STILLHOUSE_BAD_RANK=rank)
         output = stage.communicate(timeout=SECONDS)[0]
     assert stage.returncode == 1
-    assert "\nValueError: bad data" in output
+    assert f"[rank{rank}]: ValueError: bad data" in output
     assert classify(output.splitlines()) is Fault.FINAL
+
+
+def test_the_cluster_ends_with_the_command_of_its_first_machine(environment: dict[str, str], tmp_path: Path) -> None:
+    given = environment | {"RAY_PORT": str(free_port()), "RAY_TMPDIR": environment["RAY_TMPDIR"] + "/own"}
+    given |= {"JOB_COMPLETION_INDEX": "0"}
+    command = ["sh", str(SCRIPT_OF_A_MACHINE), "--machines=2", "echo", "said"]
+    done = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=SECONDS)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "said"), done.stderr
+    port = f"--gcs_server_port={given['RAY_PORT']}"
+    wait_for(lambda: not [one for one in psutil.process_iter(["cmdline"]) if port in (one.info["cmdline"] or [])], 60)
 
 
 def test_the_cluster_asks_for_its_token(environment: dict[str, str]) -> None:
