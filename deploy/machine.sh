@@ -18,7 +18,7 @@ if [ "$machines" -gt 1 ]; then
   fi
   trap 'exit 143' TERM
   until said=$(ray health-check --address "$RAY_ADDRESS" 2>&1); do
-    echo "waiting for the first machine, $RAY_ADDRESS: $(echo "$said" | tail -n 1)"
+    [ "$JOB_COMPLETION_INDEX" -eq 0 ] || echo "waiting for the first machine, $RAY_ADDRESS: $(echo "$said" | tail -n 1)"
     sleep 1
   done
   [ "$JOB_COMPLETION_INDEX" -eq 0 ] || exec ray start --block --address "$RAY_ADDRESS"
