@@ -82,9 +82,8 @@ def classify(lines: Sequence[str]) -> Fault:
     text = "\n".join(lines)
     if _BUSY.search(text):
         return Fault.BUSY
-    said = [line for line in lines if _EXCEPTION.match(line)]
-    own = [line for line in said if not _LEFT.search(line)]
-    names = [found[1] for line in own if (found := _EXCEPTION.match(line)) and found[1] not in _LAUNCHERS]
+    said = [found for line in lines if (found := _EXCEPTION.match(line)) and found[1] not in _LAUNCHERS]
+    names = [found[1] for found in said if not _LEFT.search(found.string)]
     if _MEMORY & set(names):
         return Fault.MEMORY
     if (names and names[-1] in _NETWORK) or _UNRECORDED.search(text):
@@ -93,4 +92,4 @@ def classify(lines: Sequence[str]) -> Fault:
     by_signal = exits and (int(exits[-1]) < 0 or int(exits[-1]) > 128) and int(exits[-1]) != 255
     if by_signal or signals - _STOPPED or (signals and not names):
         return Fault.LOST
-    return Fault.NETWORK if said != own and not names else Fault.FINAL
+    return Fault.NETWORK if said and not names else Fault.FINAL

@@ -127,9 +127,10 @@ def wanted_devices(stage: Stage, order: Order) -> tuple[tuple[str, ...], int]:
     if slot is None:
         return (), 0
     processes, machines = _number(order.recipe, stage.needs.devices), int(os.environ.get(MACHINES, "1"))
-    if machines > 1:
-        training = stage.needs.devices == "engine.processes"
-        processes = -(-processes // machines) if training else min(processes, len(order.devices))
+    if stage.needs.devices == "engine.processes":
+        processes = -(-processes // machines)
+    elif machines > 1 and order.devices:
+        processes = min(processes, len(order.devices))
     if slot == GPU_SLOT:
         return order.devices, processes
     here = cores()

@@ -113,6 +113,7 @@ def test_a_stage_uses_gpus_by_processes_and_cores_by_threads(order: Order, monke
     assert wanted(RETRIEVAL, gpus, engine={"processes": 16}) == (gpus, 8)
     assert wanted(embed, gpus, embed={"ray": {"workers": 16}}) == (gpus, 8)
     assert wanted(embed, gpus, embed={"ray": {"workers": 4}}) == (gpus, 4)
+    assert wanted(embed, (), embed={"ray": {"workers": 2}}, engine={"threads": 1}) == (stage_module.cores(), 2)
 
 
 def test_a_stage_finds_this_interpreter_first_and_its_devices() -> None:
