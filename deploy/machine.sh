@@ -12,9 +12,9 @@ if [ "$machines" -gt 1 ]; then
   export RAY_worker_niceness=0 RAY_memory_monitor_refresh_ms=0
   export RAY_ADDRESS="${FIRST_MACHINE:-${HOSTNAME%-*}-0.rebuild}:${RAY_PORT:-6379}"
   if [ "$JOB_COMPLETION_INDEX" -eq 0 ]; then
-    # Ends with the command, whose process this one becomes.
+    # Ends with the command, whose process this one becomes and whose standard output is the command's own.
     setpriv --pdeathsig TERM ray start --head --block --port "${RAY_PORT:-6379}" --include-dashboard false \
-      ${FIRST_MACHINE:+--node-ip-address "$FIRST_MACHINE"} &
+      ${FIRST_MACHINE:+--node-ip-address "$FIRST_MACHINE"} >&2 &
   fi
   trap 'exit 143' TERM
   until said=$(ray health-check --address "$RAY_ADDRESS" 2>&1); do
