@@ -163,8 +163,8 @@ def heading(params: Params, commit: str, num_resamples: int) -> str:
         f"`make ablate` wrote this on {datetime.now(UTC):%Y-%m-%d}: {machine}, recipe {params.name}, "
         f"seed {params.seed}, commit {commit[:10]}.\n"
         f"Figures are x100, means over test sources. Intervals are 95 %, over {num_resamples} paired resamples of the "
-        "test rows,\neach drawn by itself, also where some share an entity; each variant was trained once, so they "
-        "hold no noise of training.\nA direction is unresolved where the interval holds 0.\n"
+        "test sets'\nentities; each variant was trained once, so they hold no noise of training. A direction is "
+        "unresolved where the\ninterval holds 0.\n"
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from stages.evaluation.comparison import draws
 from stages.evaluation.comparison import overall as mean_of_sources
@@ -17,7 +18,8 @@ from stages.metrics.bootstrap import Draws
 from stages.metrics.samples import Mean, Partition, RankCorrelation, Sample
 from stages.metrics.samples import figure as figure_of
 
-Columns = dict[str, np.ndarray]  # column -> a value for each row
+UNITS = "units"  # the column of what rows are drawn by
+Columns = dict[str, np.ndarray]  # column -> a value for each row; units, as `bootstrap.resample` has them
 Scores = dict[str, Columns]  # by source
 
 AGREES, DIFFERS, UNRESOLVED = "agrees", "does not agree", "unresolved"
@@ -37,16 +39,17 @@ class Side:
         return value if self.minus is None else value - figure(self.scores, self.minus)
 
     def draws(self, seed: int, num_resamples: int) -> Draws:
-        """The same, with what it is on resamples of the rows."""
+        """The same, with what it is on resamples of the test sets' entities."""
         names = [self.figure, *([] if self.minus is None else [self.minus])]
-        found = draws({name: samples(self.scores, name) for name in names}, seed, num_resamples)
+        units = {source: columns[UNITS] for source, columns in self.scores.items()}
+        found = draws({name: samples(self.scores, name) for name in names}, seed, num_resamples, units)
         whole, *less = (mean_of_sources(found[name]) for name in names)
         return Draws(self.value(), whole.resamples - less[0].resamples) if less else whole
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much one side is above the other, and the 95 % interval of that over resampled rows."""
+    """How much one side is above the other, and the 95 % interval of that over resampled entities."""
 
     value: float
     low: float
@@ -62,11 +65,10 @@ class Difference:
 
 def by_source(table: Any) -> Scores:
     """An Arrow table of scored rows, taken apart by its column `source`."""
-    sources = np.asarray(table["source"].to_pylist())
-    columns = {name: table[name].to_numpy() for name in table.column_names if name != "source"}
+    parts = {source: table.filter(pc.field("source") == source) for source in table["source"].unique().to_pylist()}
     return {
-        str(source): {name: values[sources == source] for name, values in columns.items()}
-        for source in dict.fromkeys(sources.tolist())
+        source: {name: np.asarray(part[name].to_pylist()) for name in part.column_names if name != "source"}
+        for source, part in parts.items()
     }
 
 
@@ -76,7 +78,7 @@ def figures_of(columns: Sequence[str]) -> list[str]:
         return ["spearman"]
     if "label" in columns:
         return ["v_measure"]
-    return [name for name in columns if name != "source"]
+    return [name for name in columns if name not in ("source", UNITS)]
 
 
 def figure(scores: Scores, name: str) -> float:
@@ -97,7 +99,7 @@ def samples(scores: Scores, name: str) -> dict[str, Sample]:
 
 
 def difference(above: Side, below: Side, seed: int, num_resamples: int) -> Difference:
-    """First minus second, with a percentile interval: rows are resampled within each source, the same for both sides.
+    """First minus second, with a percentile interval: entities are resampled within a source, for both sides alike.
 
     Raises:
         ValueError: the sides were scored on other rows.

@@ -39,7 +39,8 @@ def score(params: Params, subject: str, task: str) -> None:
     import pyarrow.parquet as pq
     import torch
 
-    from tests.ablations.comparison import by_source, figure, figures_of
+    from stages.evaluation.evidence import units_of_tests
+    from tests.ablations.comparison import UNITS, by_source, figure, figures_of
 
     torch.set_num_threads(params.engine.threads)
     encoder = _encoder(params, subject, task)
@@ -51,9 +52,9 @@ def score(params: Params, subject: str, task: str) -> None:
     }
     rows, sources = of_task[task]
     parts = []
-    for source in sources:
-        columns = rows(params, encoder, source)
-        parts.append(pa.table({"source": [source] * len(next(iter(columns.values()))), **columns}))
+    for source, units in units_of_tests(CURATED, {task: sources})[task].items():
+        drawn_by = {"source": [source] * len(units), UNITS: units.reshape(len(units), -1).tolist()}
+        parts.append(pa.table({**drawn_by, **rows(params, encoder, source)}))
     table = pa.concat_tables(parts)
     OUTPUT.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, OUTPUT / f"{subject}-{task}.parquet")

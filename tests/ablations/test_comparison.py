@@ -24,19 +24,22 @@ def scores(shift: float, noise: int, rows: int = 300) -> Scores:
     hardness = np.random.default_rng(0).normal(scale=5, size=rows)
     values = hardness + np.random.default_rng(noise).normal(loc=shift, size=rows)
     halves = {"one": values[: rows // 3], "two": values[rows // 3 :]}
-    return {source: {"ndcg": part, "ndcg-binary": part - 1} for source, part in halves.items()}
+    return {
+        source: {"units": np.arange(len(one)), "ndcg": one, "ndcg-binary": one - 1} for source, one in halves.items()
+    }
 
 
 def test_a_table_is_taken_apart_by_source() -> None:
-    table = pa.table({"source": ["b", "a", "b"], "ndcg": [1.0, 0.0, 0.5]})
+    table = pa.table({"source": ["b", "a", "b"], "units": [[3, 4], [0], [4, 5]], "ndcg": [1.0, 0.0, 0.5]})
     apart = by_source(table)
     assert list(apart) == ["b", "a"]
     np.testing.assert_array_equal(apart["b"]["ndcg"], [1.0, 0.5])
+    np.testing.assert_array_equal(apart["b"]["units"], [[3, 4], [4, 5]])
     assert figure(apart, "ndcg") == pytest.approx((0.75 + 0) / 2)  # every source counts the same
 
 
 def test_figures_are_those_of_the_tables_columns() -> None:
-    assert figures_of(["source", "ndcg", "ndcg@32"]) == ["ndcg", "ndcg@32"]
+    assert figures_of(["source", "units", "ndcg", "ndcg@32"]) == ["ndcg", "ndcg@32"]
     assert figures_of(["source", "similarity", "score"]) == ["spearman"]
     assert figures_of(["source", "label", "cluster 1"]) == ["v_measure"]
 
@@ -64,6 +67,14 @@ def test_difference_of_one_source_equals_the_paired_bootstrap() -> None:
     expected = bootstrap((rows,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
     assert gap.value == pytest.approx(rows.mean())
     assert (gap.low, gap.high) == pytest.approx(expected, abs=0.02)
+
+
+def test_rows_of_one_entity_are_drawn_together() -> None:
+    """Rows that stand five times under their entity say no more than once."""
+    sides = [{"one": part["two"]} for part in (scores(0.3, 1), scores(0, 2))]
+    often = [{"one": {name: np.repeat(column, 5) for name, column in one["one"].items()}} for one in sides]
+    gap, same = (difference(*(Side(one, "ndcg", None) for one in both), 0, 500) for both in (sides, often))
+    assert (same.value, same.low, same.high) == pytest.approx((gap.value, gap.low, gap.high))
 
 
 def test_difference_of_sources_is_antisymmetric_and_repeats() -> None:
