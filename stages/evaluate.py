@@ -84,7 +84,7 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     compressed = comparison.draws(_compression(params, release, vectors), *resampling, units["retrieval"])
     metrics |= summary.compressed(compressed, dims)
     metrics["weights_int8"] = json.loads((QUANTIZED / "weights.json").read_text(encoding="utf-8"))
-    metrics["mteb"] = _mteb(params, contenders, release)
+    metrics |= _mteb(params, contenders, release)
     long = _long(params, release, kept)
     metrics["long"] = long_figures(long)
     flat = summary.of_tasks(draws) | summary.of_size(metrics["compression_kept"], metrics["weights_int8"], dims)
@@ -116,11 +116,14 @@ def _score_all(params: Params, contenders: "Contenders") -> Scores:
     return scores
 
 
-def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, dict[str, float]]:
-    """What mteb says of the test rows; the teacher has no vectors of bitext, nor of the tasks that the recipe names."""
+def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, Any]:
+    """What mteb says of the test rows, and of the tasks that the recipe names, as `mteb`; and as `mteb_overlap`
+    the share of a named task's texts in train or dev. The teacher has no vectors of bitext, nor of those tasks.
+    """
     from stages.evaluation.benchmark import benchmark, scored_by
+    from stages.evaluation.contamination import Contamination, trained_texts
     from stages.evaluation.mteb_models import ROUTED, MtebModel
-    from stages.evaluation.mteb_named import named_tasks
+    from stages.evaluation.mteb_named import named_scores, named_tasks
     from stages.evaluation.mteb_tasks import bitext_tasks, local_tasks
     from stages.training.tracking import digest
 
@@ -133,9 +136,12 @@ def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, 
     everyone = {"teacher": MtebModel(contenders, "teacher", f"{teacher}-{here}"), **students}
     sources = params.evaluate.sources
     local = local_tasks(CURATED, sources.model_dump(by_alias=True), params.evaluate.bm25.k1, params.evaluate.bm25.b)
-    others = bitext_tasks(CURATED, [*sources.retrieval, *sources.unseen])
-    others |= named_tasks(params.evaluate.mteb.tasks, params.evaluate.mteb.folder)
-    return benchmark(everyone, local, MTEB) | benchmark(students, others, MTEB)
+    bitext = bitext_tasks(CURATED, [*sources.retrieval, *sources.unseen])
+    table = benchmark(everyone, local, MTEB) | benchmark(students, bitext, MTEB)
+    named = named_tasks(params.evaluate.mteb.tasks, params.evaluate.mteb.folder)
+    contamination = Contamination(params.curate.evaluation_overlap.jaccard)
+    table |= named_scores(students, named, MTEB, contamination)
+    return {"mteb": table, "mteb_overlap": contamination.shares(trained_texts(CURATED))}
 
 
 def _long(params: Params, release: Path, kept: "KeptVectors") -> "LongScores":

@@ -1,12 +1,16 @@
 """Tasks that mteb knows, by their names or those of its benchmarks, from the hub or from folders in its format."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mteb import get_benchmark, get_tasks
 from mteb.abstasks import AbsTask
 
 from stages.corpus.locations import files_digest
+from stages.evaluation.benchmark import Table, benchmark
+from stages.evaluation.contamination import Contamination
+from stages.evaluation.mteb_models import MtebModel
+from stages.evaluation.mteb_rows import loaded, texts_of
 
 
 def named_tasks(names: Sequence[str], folder: Path | None) -> dict[str, AbsTask]:
@@ -33,6 +37,22 @@ def named_tasks(names: Sequence[str], folder: Path | None) -> dict[str, AbsTask]
         for task in tasks.values():
             _read_from(task, folder)
     return tasks
+
+
+def named_scores(
+    models: Mapping[str, MtebModel], tasks: Mapping[str, AbsTask], cache: Path, contamination: Contamination
+) -> Table:
+    """`benchmark` of tasks, with the rows of one in memory at a time.
+
+    Args:
+        contamination: gets their texts.
+    """
+    table: Table = {}
+    for name, task in tasks.items():
+        with loaded(task):
+            table |= benchmark(models, {name: task}, cache)
+            contamination.add(name, texts_of(task))
+    return table
 
 
 def _read_from(task: AbsTask, folder: Path) -> None:
