@@ -136,13 +136,14 @@ def release_figures(
     champion: "ModelVersion | None",
 ) -> dict[str, Figure]:
     """Every figure that a gate may name; another criterion is another line here."""
-    from stages.evaluation.data import data_figures
+    from stages.evaluation.data import data_figures, mteb_figures
 
     lineage = json.loads((release / "lineage.json").read_text(encoding="utf-8"))
     return {
         **evaluated_figures(metrics),
         **format_figures(release),
         **data_figures(CURATED, VALIDATED, lineage, params.promote.allowed_licenses),
+        **mteb_figures(metrics["mteb_overlap"]),
         **served_figures(version, evidence),
         **champion_figures(params, evidence, champion),
     }

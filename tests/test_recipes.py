@@ -453,7 +453,7 @@ def test_the_evaluation_has_every_figure(built: Path) -> None:
     metrics = json.loads((built / "data/evaluated/metrics.json").read_text(encoding="utf-8"))
     assert set(metrics["retrieval"]["retrieval"]) == {*recipe.evaluate.sources.retrieval, "mean"}
     beside = figure_names([*metrics["comparisons"]])
-    data = {"validation_failures", "evaluation_overlap", "licenses_not_allowed"}
+    data = {"validation_failures", "evaluation_overlap", "mteb_overlap", "licenses_not_allowed"}
     elsewhere = {"served_cosine_min", "formats_left_out", *data, *beside}
     assert set(recipe.promote.gates) <= set(metrics["summary"]) | elsewhere
     assert np.isfinite(list(metrics["summary"].values())).all()

@@ -1,4 +1,4 @@
-"""What curation and a release's lineage say about its text, as figures for gates."""
+"""What curation, a release's lineage and its benchmarks say about its text, as figures for gates."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -34,6 +34,18 @@ def data_figures(
         "evaluation_overlap": Figure(float(overlaps.get(most, 0.0)), note=most),
         "licenses_not_allowed": Figure(float(len(refused)), note=", ".join(refused)),
     }
+
+
+def mteb_figures(overlaps: Mapping[str, float]) -> dict[str, Figure]:
+    """`mteb_overlap`: the largest share of a named task's texts that stand in train or dev, and were left there.
+
+    Args:
+        overlaps: shares by task; empty where the recipe names none.
+    """
+    if not overlaps:
+        return {"mteb_overlap": Figure(None, note="there is no task of MTEB whose texts were looked for")}
+    most = max(overlaps, key=lambda task: overlaps[task])
+    return {"mteb_overlap": Figure(overlaps[most], note=most)}
 
 
 def _allowed(license_name: str | None, allowed: Sequence[str] | None) -> bool:

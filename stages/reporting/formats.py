@@ -17,7 +17,7 @@ COSINE_DECIMALS = 4
 # The last word of a figure's name tells its unit; a name without one of these is a score or a share.
 UNITS = {"bytes": "bytes", "dimensions": "dimensions", "megabytes": "MB", "seconds": "s"}
 COUNTED = ("failures", "allowed", "left_out")  # ends of names of counts
-SPELLINGS = {"bm25": "BM25", "gor": "GOR", "nce": "NCE", "ndcg": "nDCG", "cosent": "CoSENT"}
+SPELLINGS = {"bm25": "BM25", "gor": "GOR", "mteb": "MTEB", "nce": "NCE", "ndcg": "nDCG", "cosent": "CoSENT"}
 
 
 def is_known(value: float | None) -> bool:

@@ -30,7 +30,7 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
 
     Args:
         metrics: Scores of 0 to 1: `summary`, an entry a task, `unseen`, `long`, `comparisons`, `compression`,
-            `compression_kept`, `weights_int8`, `mteb` (by task and model).
+            `compression_kept`, `weights_int8`, `mteb` (by task and model), `mteb_overlap` (by task).
         curves: Training phase to its logged rows, each with `step` and any of the losses and `dev*` metrics.
         about: `name`, `created`, `git_sha`, `recipe`, `teacher`, `student`, `sources`, `notes`, and by
             retrieval source the `queries` to read; of promote: `gates`, their `mode`, the `champion` and what is to
@@ -58,6 +58,7 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         results=tables.results(metrics),
         queries=about.get("queries") or {},
         mteb=metrics.get("mteb") or {},
+        mteb_overlap=metrics.get("mteb_overlap") or {},
         long=lengths.long_tasks(metrics.get("long") or {}),
         precisions=precisions,
         compression=compression,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stages.evaluation.data import data_figures
-from stages.metrics.gates import Figure
+from stages.evaluation.data import data_figures, mteb_figures
+from stages.metrics.gates import Figure, Limits, judge
 
 
 def figures(
@@ -41,3 +41,9 @@ def test_faults_are_counted_and_named(tmp_path: Path, allowed: list[str] | None,
 
 def test_rows_refused_for_another_reason_are_a_failure_too(tmp_path: Path) -> None:
     assert figures(tmp_path, [], {}, ["MIT"], None, success=False)["validation_failures"].value == 1.0
+
+
+def test_the_task_of_mteb_that_was_trained_on_most_is_named() -> None:
+    assert mteb_figures({"SciFact": 0.125, "STS12": 0.0}) == {"mteb_overlap": Figure(0.125, note="SciFact")}
+    (verdict,) = judge(mteb_figures({}), {"mteb_overlap": Limits(max=0.0)})
+    assert verdict.word == "not applicable"
