@@ -54,6 +54,13 @@ def _increasing(dims: tuple[int, ...]) -> tuple[int, ...]:
     return dims
 
 
+def _whole(name: str) -> str:
+    """YAML takes a name with a comma apart."""
+    if name.count("(") != name.count(")"):
+        raise ValueError('expected a whole name; put one with a comma in quotes, as "MTEB(eng, v2)"')
+    return name
+
+
 Range = Annotated[tuple[int, int], AfterValidator(_range)]
 Dims = Annotated[tuple[int, ...], AfterValidator(_increasing)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -532,7 +539,7 @@ class EvaluateLong(Section):
 
 
 class EvaluateMteb(Section):
-    tasks: tuple[str, ...]
+    tasks: tuple[Annotated[str, AfterValidator(_whole)], ...]
     folder: Path | None
 
 

@@ -121,6 +121,7 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("mine/candidates", ["teacher", "student"], "mine", "give the folder of an earlier build's merged/retrieval"),
     ("mine/student", "earlier", "mine", "or neither"),
     ("adapt/retrieval/false_negative_margin", 1.5, "adapt.retrieval.false_negative_margin", "less than or equal to 1"),
+    ("evaluate/mteb/tasks", ["SciFact", "MTEB(eng"], "evaluate.mteb.tasks.1", "in quotes"),
     ("curate/sources/0/splits/test", 0.95, "curate.sources.0.splits", "shares of one whole"),
     ("curate/sources/0/words", {"query": [1, 2]}, "curate.sources.0", "needs ['query', 'document']"),
     ("curate/sources/0/tokens", {"query": [1, 2], "document": [1, 2]}, "curate.sources.0", "one of the two keys"),
