@@ -55,6 +55,14 @@ class Buckets:
         self._held, self._num_held = [], 0
 
 
+def matches(held: np.ndarray, sought: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places in sorted keys [H] of those that equal a sought one [N], in turn [M]; how many equal each [N]."""
+    first, last = (np.searchsorted(held, sought, side=side) for side in ("left", "right"))
+    times = last - first
+    steps = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+    return np.repeat(first, times) + steps, times
+
+
 def numbered(*columns: np.ndarray) -> np.ndarray:
     """Groups [I] of sorted entries that agree in every column, numbered from 0."""
     if len(columns[0]) == 0:

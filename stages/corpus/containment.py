@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stages.corpus.buckets import matches
 from stages.corpus.minhash import word_runs
 
 RUN_WORDS = 8
@@ -52,11 +53,9 @@ class Contained:
         runs, owners = _distinct(texts)
         maybe = self._filter[runs >> np.uint64(64 - FILTER_BITS)]
         runs, owners = runs[maybe], owners[maybe]
-        first, last = (np.searchsorted(self._runs, runs, side=side) for side in ("left", "right"))
-        times = last - first
+        places, times = matches(self._runs, runs)
         # Of the runs that match, every test text that holds them.
-        steps = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-        held = np.searchsorted(self._wanted, self._items[np.repeat(first, times) + steps])
+        held = np.searchsorted(self._wanted, self._items[places])
         pairs, shared = np.unique(np.repeat(owners, times) * len(self._wanted) + held, return_counts=True)
         place, test = np.divmod(pairs, max(1, len(self._wanted)))
         enough = shared >= self._least[test]

@@ -7,12 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import mteb
-from mteb._set_seed import _set_seed
 from mteb.abstasks import AbsTask
 from mteb.cache import ResultCache
 
 from stages import evaluation, modeling
 from stages.evaluation.mteb_models import MtebModel
+from stages.evaluation.mteb_rows import draw_anew
 from stages.training.tracking import digest
 
 # Of a result that mteb's cache gives back; one that was just computed has more.
@@ -42,8 +42,8 @@ def scored_by() -> str:
 
 
 def _score(model: MtebModel, task: AbsTask, cache: Path) -> float:
-    # As when it was made: else a model would meet other draws than those before it, and others where these were kept.
-    task.rng_state, task.np_rng = _set_seed(task.seed)
+    # Else a model would meet other draws than those before it, and others where these were kept.
+    draw_anew(task)
     # A cache for each revision of the rows: mteb's own takes a complete result of another revision for this one's.
     of_rows = ResultCache(cache / task.metadata.dataset["revision"])
     found = mteb.evaluate(model, task, cache=of_rows, co2_tracker=False, show_progress_bar=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as arrow
 
+from stages.corpus.buckets import matches
 from stages.corpus.cleaning import normalise
 from stages.corpus.lengths import count_words
 from stages.corpus.minhash import NUM_BANDS, NUM_PERMUTATIONS, bands, signatures, similarity, text_key
@@ -75,11 +76,12 @@ class Contamination:
         seen = np.zeros(len(self._held), dtype=bool)
         for texts in others:
             keys = np.array([text_key(ROLE, text) for text in texts], dtype=np.uint64)
-            seen[_places(self._held, keys)] = True
+            seen[matches(self._held, keys)[0]] = True
             near.pass_by(texts)
-        seen[_places(self._held, near.met())] = True
+        seen[matches(self._held, near.met())[0]] = True
         return {
-            benchmark: float(seen[_places(self._held, keys)].mean()) for benchmark, keys in self._of_benchmark.items()
+            benchmark: float(seen[matches(self._held, keys)[0]].mean())
+            for benchmark, keys in self._of_benchmark.items()
         }
 
 
@@ -109,24 +111,11 @@ class _Near:
         found, long = signatures(texts, self._jaccard)
         found = found[long]
         banded, first = np.unique(bands(found, ROLE).reshape(-1), return_index=True)
-        owners, times = self._sharing(banded)
+        places, times = matches(self._bands, banded)
+        owners = self._owners[places]
         partners = np.repeat(first // NUM_BANDS, times)
         new = ~self._met[owners]
         owners, partners = owners[new], partners[new]
         for start in range(0, len(owners), COMPARED):
             left, right = owners[start : start + COMPARED], partners[start : start + COMPARED]
             self._met[left[similarity(self._signatures[left], found[right]) >= self._jaccard]] = True
-
-    def _sharing(self, banded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Held texts [M] that share a band, band after band, and how many share each."""
-        first, last = (np.searchsorted(self._bands, banded, side=side) for side in ("left", "right"))
-        times = last - first
-        steps = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-        return self._owners[np.repeat(first, times) + steps], times
-
-
-def _places(held: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Where those of some keys stand among held ones [H], sorted, that are there."""
-    places = np.minimum(np.searchsorted(held, keys), len(held) - 1)
-    found: np.ndarray = places[held[places] == keys]
-    return found

@@ -19,14 +19,20 @@ def loaded(task: AbsTask) -> Iterator[None]:
 
     mteb would read them for each model. Worse, where it unloads rows it forgets the folder that it was told to read.
     """
+    draw_anew(task)  # some draw their rows
     for part in _parts(task):
-        part.rng_state, part.np_rng = _set_seed(part.seed)  # some draw their rows
         part.load_data()
     try:
         yield
     finally:
         for part in _parts(task):
             part.unload_data()
+
+
+def draw_anew(task: AbsTask) -> None:
+    """Have a task draw what it drew when it was made."""
+    for part in _parts(task):
+        part.rng_state, part.np_rng = _set_seed(part.seed)
 
 
 def texts_of(task: AbsTask) -> Iterator[str]:

@@ -224,14 +224,7 @@ def test_mtebs_own_tasks_are_read_from_folders_in_the_hubs_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    write_hub_folder(
-        tmp_path / "hub/scifact",
-        {
-            "corpus": ("corpus", [{"_id": f"d{n}", "title": "", "text": text} for n, text in enumerate(texts(8, 1))]),
-            "queries": ("queries", [{"_id": f"q{n}", "text": text} for n, text in enumerate(texts(4, 2))]),
-            "default": ("test", [{"query-id": f"q{n}", "corpus-id": f"d{n}", "score": 1} for n in range(4)]),
-        },
-    )
+    write_search(tmp_path / "hub/scifact", texts(4, 2), texts(8, 1))
     tasks = named_tasks(["SciFact"], tmp_path / "hub")
     contenders = Drawn()
     table = benchmark({ROUTED: MtebModel(contenders, ROUTED, "a")}, tasks, tmp_path / "cache")
@@ -240,8 +233,13 @@ def test_mtebs_own_tasks_are_read_from_folders_in_the_hubs_format(
     assert len(contenders.asked) == 12
 
 
-def write_hub_folder(folder: Path, configs: dict[str, tuple[str, list[dict]]]) -> None:
-    """JSON lines a configuration, and the card that says which file is whose."""
+def write_search(folder: Path, queries: list[str], documents: list[str]) -> None:
+    """A data set in the hub's format, document n the answer to query n: JSON lines, and the card that tells whose."""
+    configs = {
+        "corpus": ("corpus", [{"_id": f"d{n}", "title": "", "text": text} for n, text in enumerate(documents)]),
+        "queries": ("queries", [{"_id": f"q{n}", "text": text} for n, text in enumerate(queries)]),
+        "default": ("test", [{"query-id": f"q{n}", "corpus-id": f"d{n}", "score": 1} for n in range(len(queries))]),
+    }
     folder.mkdir(parents=True)
     card = ["---", "configs:"]
     for name, (split, rows) in configs.items():

@@ -12,7 +12,7 @@ from stages.evaluation.contamination import Contamination
 from stages.evaluation.mteb_models import ROUTED, MtebModel
 from stages.evaluation.mteb_named import named_scores, named_tasks
 from stages.evaluation.mteb_rows import texts_of
-from tests.evaluation.test_mteb import Drawn, texts, write_hub_folder
+from tests.evaluation.test_mteb import Drawn, texts, write_search
 
 
 def holding(name: str, rows: dict[str, list[Any]], split: str = "test", subset: str | None = None) -> AbsTask:
@@ -91,14 +91,7 @@ def test_named_tasks_are_read_once_and_their_texts_held(tmp_path: Path, monkeypa
     """Distractors do not count. Two models: mteb would read for the second one from the hub."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
     documents, queries = texts(8, 1), texts(4, 2)
-    write_hub_folder(
-        tmp_path / "hub/scifact",
-        {
-            "corpus": ("corpus", [{"_id": f"d{n}", "title": "", "text": text} for n, text in enumerate(documents)]),
-            "queries": ("queries", [{"_id": f"q{n}", "text": text} for n, text in enumerate(queries)]),
-            "default": ("test", [{"query-id": f"q{n}", "corpus-id": f"d{n}", "score": 1} for n in range(4)]),
-        },
-    )
+    write_search(tmp_path / "hub/scifact", queries, documents)
     contenders, contamination = Drawn(), Contamination(0.8)
     models = {name: MtebModel(contenders, name, name) for name in ("base", ROUTED)}
     tasks = named_tasks(["SciFact"], tmp_path / "hub")
