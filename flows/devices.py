@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flows.processes import STOP, Stopped
+from flows.process_group import STOP, Stopped
 
 LOOK_SECONDS = 1.0
 CORE = "cpu-"  # begins a core's name; GPUs have other ones

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from flows.processes import output
+from flows.process_group import output
 
 PLAN = (sys.executable, "-m", "stages.plan", "--json")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows.processes import output
+from flows.process_group import output
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 # The user's own files.

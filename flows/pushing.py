@@ -4,8 +4,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.pipeline import DVC
-from flows.processes import guarded, output
-from flows.stage import lines_of
+from flows.process_group import guarded, output
+from flows.stage_task import lines_of
 from flows.workspace import BRANCHES, Workspace
 
 PAUSES = [10.0, 30.0, 60.0]  # seconds: a remote that is away for a while

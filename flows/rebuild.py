@@ -20,17 +20,17 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.cache import remove_damaged
+from flows.champion import Champion, read_champion
 from flows.estimate import planned_hours
-from flows.faults import Fault
-from flows.page import page, table
+from flows.failure_causes import Fault
 from flows.pipeline import Stage, check_out, read_pipeline
-from flows.processes import stopping_all
+from flows.process_group import stopping_all
 from flows.pushing import check_remotes, push_branch, push_outputs
-from flows.recipe import choose_recipe, halve_micro_batch, read_recipe
-from flows.registry import Champion, read_champion
+from flows.rebuild_page import page, table
+from flows.rebuild_recipe import choose_recipe, halve_micro_batch, read_recipe
 from flows.schedule import Outcome, run_stages
 from flows.signing import PROMOTED, start_release
-from flows.stage import Order, StageFailed
+from flows.stage_task import Order, StageFailed
 from flows.workspace import BRANCHES, RECIPE, STATE, Workspace, workspace
 
 METRICS = Path("data/evaluated/metrics.json")

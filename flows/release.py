@@ -29,7 +29,8 @@ from prefect.runtime import deployment, flow_run
 from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
 from pydantic import StringConstraints
 
-from stages import params
+from stages.recipe.paths import RECIPE
+from stages.recipe.recipe import read
 
 PROMOTED = Path("data/promoted/version.json")
 REGISTRY = (sys.executable, "-m", "stages.registry.command")
@@ -68,7 +69,7 @@ def release(version: int, folder: str = ".") -> str:
     Raises:
         RegistryError: something stands against the version, or became known to while people were asked.
     """
-    recipe = params.read(Path(folder) / params.FILE).promote
+    recipe = read(Path(folder) / RECIPE).promote
     automatic = recipe.signoff == "automatic"
     state = registry(folder, "look", recipe.registered_model, str(version), *(["--automatic"] if automatic else []))
     state["folder"] = folder
@@ -173,7 +174,7 @@ def page(state: dict[str, Any]) -> str:
 
 def sign_off(arguments: argparse.Namespace) -> None:
     """Ask for a decision on a version, or take the one that was given."""
-    recipe = params.read().promote
+    recipe = read().promote
     version = arguments.version or int(json.loads(PROMOTED.read_text(encoding="utf-8"))["version"])
     if arguments.decision is None:
         with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: EPHEMERAL_SERVER_SECONDS}):
@@ -185,14 +186,14 @@ def sign_off(arguments: argparse.Namespace) -> None:
 
 def rollback(arguments: argparse.Namespace) -> None:
     """Make the champion before this one champion again."""
-    model = params.read().promote.registered_model
+    model = read().promote.registered_model
     moved = registry(".", "roll-back", model, "--who", arguments.name, "--why", arguments.reason)
     print(f"{model}: champion was version {moved['champion_from']}, is version {moved['champion_to']}")
 
 
 def history(arguments: argparse.Namespace) -> None:
     """Show every decision, and where the alias is."""
-    model = params.read().promote.registered_model
+    model = read().promote.registered_model
     known = registry(".", "history", model)
     print(told(known["entries"]))
     print(f"{model}: champion is {known['champion'] or 'none'}")

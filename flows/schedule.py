@@ -9,7 +9,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.futures import PrefectFuture, as_completed
 
 from flows.pipeline import Stage
-from flows.stage import Order, StageResult, run_stage, slot_of
+from flows.stage_task import Order, StageResult, run_stage, slot_of
 
 
 @dataclass(frozen=True)

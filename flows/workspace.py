@@ -17,7 +17,7 @@ from dvc.config import Config
 from filelock import FileLock, Timeout
 
 from flows.pipeline import SOURCES
-from flows.processes import output
+from flows.process_group import output
 
 STATE = Path(".stillhouse")
 WORKSPACES = STATE / "workspaces"

@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import Params, Source, load
+from stages.recipe.curate import Source
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     from stages.corpus.curation import Curated
-    from stages.corpus.intake import SourceToRead
     from stages.corpus.languages import LanguageCheck
-    from stages.corpus.lengths import Measure
+    from stages.corpus.source_ingest import SourceToRead
+    from stages.corpus.text_length import Measure
 
 CURATED = Path("data/curated")
 VALIDATED = Path("data/validated")
@@ -48,8 +49,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-def _run(params: Params) -> None:
-    from stages.training.tracking import stage_run
+def _run(params: Recipe) -> None:
+    from stages.tracking.runs import stage_run
 
     with stage_run(stage="curate", params=params.model_dump(include={"name", "seed", "curate"}), inputs=[]) as run:
         counts = curate(params, CURATED, VALIDATED)
@@ -60,7 +61,7 @@ def _run(params: Params) -> None:
             run.log_artifact(page)
 
 
-def curate(params: Params, curated: Path, validated: Path) -> dict[str, dict[str, int]]:
+def curate(params: Recipe, curated: Path, validated: Path) -> dict[str, dict[str, int]]:
     """Curate every source; returns rows by source and split.
 
     Raises:
@@ -88,7 +89,7 @@ def curate(params: Params, curated: Path, validated: Path) -> dict[str, dict[str
     return found.counts
 
 
-def _curate(params: Params, working: Path) -> "Curated":
+def _curate(params: Recipe, working: Path) -> "Curated":
     from stages.corpus.curation import curate_sources
     from stages.corpus.overlaps import Similarity
 
@@ -104,7 +105,7 @@ def _curate(params: Params, working: Path) -> "Curated":
     )
 
 
-def preview(params: Params, names: Sequence[str] = ()) -> bool:
+def preview(params: Recipe, names: Sequence[str] = ()) -> bool:
     """Print the first rows of some sources or of all, and what would be rejected of some more; whether all can be read.
 
     Raises:
@@ -125,9 +126,9 @@ def preview(params: Params, names: Sequence[str] = ()) -> bool:
     return readable
 
 
-def _to_read(source: Source, params: Params) -> "SourceToRead":
+def _to_read(source: Source, params: Recipe) -> "SourceToRead":
     from stages.corpus.cleaning import Limits
-    from stages.corpus.intake import SourceToRead
+    from stages.corpus.source_ingest import SourceToRead
     from stages.corpus.sources import read_records, source_files
 
     origin = {"source": source.name, "kind": source.kind, "language": source.language, "license": source.license}
@@ -140,15 +141,15 @@ def _to_read(source: Source, params: Params) -> "SourceToRead":
     )
 
 
-def _measure(source: Source, params: Params) -> "Measure":
+def _measure(source: Source, params: Recipe) -> "Measure":
     """What a source's lengths are counted in; tokens are the student's."""
-    from stages.corpus.lengths import WORDS, tokens_of
-    from stages.modeling.identity import local_folder
+    from stages.corpus.text_length import WORDS, tokens_of
+    from stages.teachers.fingerprint import local_folder
 
     return WORDS if source.tokens is None else tokens_of(local_folder(params.distill.backbone.path))
 
 
-def _languages(params: Params) -> "LanguageCheck | None":
+def _languages(params: Recipe) -> "LanguageCheck | None":
     from stages.corpus.languages import LanguageCheck
 
     rules = params.curate.language_id
@@ -180,7 +181,7 @@ def _fault(outcome: dict[str, Any], rows: int) -> str:
     return f"{named}: observed {outcome['observed']}, expected {limits}"
 
 
-def _overlap_faults(params: Params, found: "Curated") -> list[str]:
+def _overlap_faults(params: Recipe, found: "Curated") -> list[str]:
     most = params.curate.evaluation_overlap.max_share
     return [
         f"{one['source']}: {one['share']:.1%} of its {one['rows']} test rows stand in train or dev too ({one['exact']} "

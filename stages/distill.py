@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import Params, load
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from stages.modeling.encoder import Encoder
     from stages.objectives.objective import Objective
-    from stages.objectives.texts import Texts
+    from stages.objectives.training_texts import Texts
+    from stages.tracking.runs import SilentRun, StageRun
     from stages.training.state import Curve
-    from stages.training.tracking import SilentRun, StageRun
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
@@ -39,15 +39,15 @@ def main() -> None:
     params = load()
     from stages.training.launch import launch
 
-    launch("stages.distill", params.engine.processes)
-    from stages.training.tracking import stage_run
+    launch(["stages.distill"], params.engine.processes)
+    from stages.tracking.runs import stage_run
 
     section = params.model_dump(include={"name", "seed", "engine", "distill"})
     with stage_run(stage="distill", params=section, inputs=INPUTS) as run:
         distill(params, section, OUTPUT, run)
 
 
-def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRun | SilentRun") -> None:
+def distill(params: Recipe, section: dict[str, Any], output: Path, run: "StageRun | SilentRun") -> None:
     """Build the student, distil it, train it on for the baseline, and write all to `output`."""
     import torch
     from safetensors.torch import save_file
@@ -56,11 +56,11 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
     from stages.modeling.encoder import place
     from stages.modeling.projection import write_projection
     from stages.modeling.warm_start import start_projection
+    from stages.tracking.main_process import first
     from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
     from stages.training.curves import write_curve
     from stages.training.dev import retrieval_on_dev
     from stages.training.loop import EngineSettings, train
-    from stages.training.rank import first
     from stages.training.state import Schedule
 
     settings = params.distill
@@ -117,7 +117,7 @@ def distill(params: Params, section: dict[str, Any], output: Path, run: "StageRu
 
 
 def _objective(
-    params: Params, encoder: "Encoder", psi: "nn.Linear", data: "Texts", start: tuple["np.ndarray", "np.ndarray"]
+    params: Recipe, encoder: "Encoder", psi: "nn.Linear", data: "Texts", start: tuple["np.ndarray", "np.ndarray"]
 ) -> "Objective":
     """What `distill.objective` and `distill.projection` name, over texts (queries, then documents) or pairs of both.
 
@@ -132,7 +132,7 @@ def _objective(
     from stages.modeling.warm_start import nearest_rotation
     from stages.objectives.distillation import Distillation, TeacherSideDistillation
     from stages.objectives.pairs import PairContrast, ScoreDistillation
-    from stages.objectives.texts import Texts
+    from stages.objectives.training_texts import Texts
 
     settings = params.distill
     dims, trained = settings.matryoshka_dims, settings.projection.trained
@@ -159,12 +159,12 @@ def _objective(
 
 
 def _batches(
-    params: Params, pairs: "pa.Table", lengths: "np.ndarray"
+    params: Recipe, pairs: "pa.Table", lengths: "np.ndarray"
 ) -> tuple[Callable[[int, int], list["np.ndarray"]], list[str]]:
     """(seed, epoch) -> batches of row numbers, and the rows' names: texts, or pairs where the objective reads pairs."""
     import numpy as np
 
-    from stages.corpus.batches import Part, drawn_batches, shuffled_batches, shuffled_token_batches
+    from stages.training.batches import Part, drawn_batches, shuffled_batches, shuffled_token_batches
 
     settings, training, processes = params.distill, params.distill.training, params.engine.processes
     ids = pairs["id"].to_pylist()
@@ -185,20 +185,20 @@ def _batches(
     return lambda seed, epoch: drawn_batches(parts, of_pair, seed, epoch), ids
 
 
-def _student(params: Params, pairs: "pa.Table") -> tuple["Encoder", dict[str, "np.ndarray"], "Texts"]:
+def _student(params: Recipe, pairs: "pa.Table") -> tuple["Encoder", dict[str, "np.ndarray"], "Texts"]:
     """The student before training, the static closed-form embedder (table, token weights), and the tokenised texts with
     their teacher vectors: queries, then documents.
     """
     import numpy as np
     import torch
 
-    from stages.corpus.readings import TeacherVectors
     from stages.modeling import warm_start
     from stages.modeling.encoder import Encoder, EncoderSettings, load_backbone, load_encoder, load_tokenizer
     from stages.modeling.rotary import with_rotary_positions
     from stages.modeling.tokens import Tokens
     from stages.modeling.truncation import check_truncation
-    from stages.objectives.texts import Texts
+    from stages.objectives.training_texts import Texts
+    from stages.teachers.teacher_vectors import TeacherVectors
 
     settings, shape = params.distill, params.distill.backbone
     store = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)

@@ -13,14 +13,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import Params, load
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from stages.corpus.vectors import Reading, VectorStore
-    from stages.corpus.wanted import Texts
     from stages.teachers.teacher import Teacher, Work
+    from stages.teachers.teacher_inputs import Texts
+    from stages.teachers.vector_store import Reading, VectorStore
 
 CURATED = Path("data/curated")
 OUTPUT = Path("data/embedded")
@@ -47,14 +47,14 @@ def main() -> None:
         print(f"{WORKING}: {deleted} vectors deleted, {kept} kept, which {OUTPUT} holds")
         return
     params = load()
-    from stages.training.tracking import stage_run
+    from stages.tracking.runs import stage_run
 
     section = params.model_dump(include={"name", "embed"})
     with stage_run(stage="embed", params=section, inputs=[CURATED]) as run:
         run.log_metrics(embed(params, CURATED, OUTPUT, WORKING))
 
 
-def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[str, float]:
+def embed(params: Recipe, curated: Path, output: Path, working: Path) -> dict[str, float]:
     """Bring the working store to full coverage and export this build's part.
 
     Returns:
@@ -65,7 +65,7 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
         ValueError: too many texts are longer than what the teacher reads of them, or that is more than it can read; or
             a shard is damaged.
     """
-    from stages.corpus.vectors import VectorStore
+    from stages.teachers.vector_store import VectorStore
 
     teacher = load_teacher(params, working)
     with _only_writer(working):
@@ -82,7 +82,7 @@ def embed(params: Params, curated: Path, output: Path, working: Path) -> dict[st
     return {"texts": len(keys), "embedded": num_missing, "reused": len(keys) - num_missing}
 
 
-def load_teacher(params: Params, working: Path) -> "Teacher":
+def load_teacher(params: Recipe, working: Path) -> "Teacher":
     """The recipe's teacher; one behind an address leaves its probe in the working store."""
     settings, engine, teacher = params.embed, params.engine, params.embed.teacher
     if teacher.kind == "endpoint":
@@ -107,10 +107,10 @@ def load_teacher(params: Params, working: Path) -> "Teacher":
     return TransformerTeacher(teacher.path, teacher.pooling, packing=engine.packing, **shared)
 
 
-def wanted(params: Params, curated: Path) -> "Iterator[Texts]":
+def wanted(params: Recipe, curated: Path) -> "Iterator[Texts]":
     """Texts by side (`query`, `document`, `clustering`) and by how the teacher reads them, a batch at a time."""
-    from stages.corpus.readings import Readings
-    from stages.corpus.wanted import wanted_columns, wanted_texts
+    from stages.teachers.teacher_inputs import wanted_columns, wanted_texts
+    from stages.teachers.teacher_vectors import Readings
 
     readings = Readings(params.embed.prompts, params.embed.max_tokens, params.embed.long)
     wants = wanted_columns(
@@ -122,11 +122,11 @@ def wanted(params: Params, curated: Path) -> "Iterator[Texts]":
     return wanted_texts(curated, wants, readings)
 
 
-def _wanted_keys(params: Params, teacher: "Teacher", store: "VectorStore", batches: "Iterable[Texts]") -> "np.ndarray":
+def _wanted_keys(params: Recipe, teacher: "Teacher", store: "VectorStore", batches: "Iterable[Texts]") -> "np.ndarray":
     """Distinct keys of the wanted texts, once it is sure that not too many are cut."""
     import numpy as np
 
-    from stages.corpus.sample import TextSample
+    from stages.corpus.text_sample import TextSample
 
     sample: TextSample[Reading] = TextSample(COUNTED_TEXTS)
     keys = []
@@ -150,7 +150,7 @@ def _check_truncation(teacher: "Teacher", texts: "dict[Reading, list[str]]", max
 
 
 def _embed_missing(
-    params: Params, teacher: "Teacher", store: "VectorStore", batches: "Iterable[Texts]", num_missing: int
+    params: Recipe, teacher: "Teacher", store: "VectorStore", batches: "Iterable[Texts]", num_missing: int
 ) -> None:
     """Embed what the store lacks and store it, shard by shard."""
     from tqdm import tqdm
@@ -163,7 +163,7 @@ def _embed_missing(
             store.compact(SHARD_ROWS)
 
 
-def _embedded(params: Params, teacher: "Teacher", works: "Iterator[Work]") -> "Iterator[tuple[np.ndarray, np.ndarray]]":
+def _embedded(params: Recipe, teacher: "Teacher", works: "Iterator[Work]") -> "Iterator[tuple[np.ndarray, np.ndarray]]":
     """Keys and vectors of each work, from this process or from several."""
     from stages.teachers.teacher import embed_here
 
@@ -188,7 +188,7 @@ def _chunks(batches: "Iterable[Texts]") -> "Iterator[list[Texts]]":
 
 def _works(store: "VectorStore", chunk: "list[Texts]", max_tokens: int) -> "Iterator[Work]":
     """What is missing of a chunk: texts of one side read in one way together, longest first."""
-    from stages.corpus.shards import packed_keys
+    from stages.teachers.shards import packed_keys
     from stages.teachers.teacher import Work
 
     missing: dict[bytes, tuple[str, Reading, str]] = {}
@@ -220,7 +220,7 @@ def collect(output: Path, working: Path) -> tuple[int, int]:
     Raises:
         ValueError: there is no build's part, so that nothing says what to keep.
     """
-    from stages.corpus.vectors import VectorStore
+    from stages.teachers.vector_store import VectorStore
 
     build = VectorStore(output)
     deleted = kept = 0

@@ -10,16 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import TASKS, Params, load
+from stages.recipe.fields import TASKS
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from stages.evaluation.contenders import Contenders
-    from stages.evaluation.kept import KeptVectors
-    from stages.evaluation.long import Scores as LongScores
+    from stages.evaluation.compared_models import Contenders
+    from stages.evaluation.embedding_cache import KeptVectors
+    from stages.evaluation.long_documents import Scores as LongScores
     from stages.evaluation.tasks import Score
-    from stages.metrics.samples import Sample
+    from stages.metrics.row_outcomes import Sample
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
@@ -39,7 +40,7 @@ Scores = dict[str, dict[str, dict[str, "Score"]]]  # task -> contender -> source
 def main() -> None:
     """Run the stage."""
     params = load()
-    from stages.training.tracking import stage_run
+    from stages.tracking.runs import stage_run
 
     section = params.model_dump(include={"name", "seed", "engine", "evaluate"})
     with stage_run(stage="evaluate", params=section, inputs=INPUTS) as run:
@@ -52,18 +53,18 @@ def main() -> None:
     print(f"report: {OUTPUT / 'report.html'}")
 
 
-def evaluate(params: Params, output: Path) -> dict[str, Any]:
+def evaluate(params: Recipe, output: Path) -> dict[str, Any]:
     """Score, compare, compress, summarise and report; returns what metrics.json holds."""
     import torch
 
-    from stages.corpus.readings import TeacherVectors
     from stages.evaluation import comparison, summary
-    from stages.evaluation.contenders import Contenders
+    from stages.evaluation.compared_models import Contenders
+    from stages.evaluation.embedding_cache import KeptVectors
     from stages.evaluation.evidence import Evidence, digests_of_tests, units_of_tests
-    from stages.evaluation.kept import KeptVectors
-    from stages.evaluation.long import figures as long_figures
-    from stages.evaluation.long import summary as long_summary
+    from stages.evaluation.long_documents import figures as long_figures
+    from stages.evaluation.long_documents import summary as long_summary
     from stages.evaluation.tasks import retrieval_vectors
+    from stages.teachers.teacher_vectors import TeacherVectors
 
     torch.set_num_threads(params.engine.threads)
     release = QUANTIZED / params.name
@@ -97,7 +98,7 @@ def evaluate(params: Params, output: Path) -> dict[str, Any]:
     return metrics
 
 
-def _score_all(params: Params, contenders: "Contenders") -> Scores:
+def _score_all(params: Recipe, contenders: "Contenders") -> Scores:
     """Teacher, static, base, the base trained on and the task's adapter on every task; BM25 where there are queries."""
     from stages.evaluation import tasks
     from stages.evaluation.summary import adapter_of
@@ -116,7 +117,7 @@ def _score_all(params: Params, contenders: "Contenders") -> Scores:
     return scores
 
 
-def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, Any]:
+def _mteb(params: Recipe, contenders: "Contenders", release: Path) -> dict[str, Any]:
     """What mteb says of the test rows, and of the tasks that the recipe names, as `mteb`; and as `mteb_overlap`
     the share of a named task's texts in train or dev. The teacher has no vectors of bitext, nor of those tasks.
     """
@@ -125,7 +126,7 @@ def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, 
     from stages.evaluation.mteb_models import ROUTED, MtebModel
     from stages.evaluation.mteb_named import named_scores, named_tasks
     from stages.evaluation.mteb_tasks import bitext_tasks, local_tasks
-    from stages.training.tracking import digest
+    from stages.tracking.runs import digest
 
     base, adapters, teacher = (digest(folder)[:12] for folder in (release / "base", release / "adapters", EMBEDDED))
     here = f"{params.engine.precision}-{scored_by()}"
@@ -144,12 +145,12 @@ def _mteb(params: Params, contenders: "Contenders", release: Path) -> dict[str, 
     return {"mteb": table, "mteb_overlap": contamination.shares(trained_texts(CURATED))}
 
 
-def _long(params: Params, release: Path, kept: "KeptVectors") -> "LongScores":
+def _long(params: Recipe, release: Path, kept: "KeptVectors") -> "LongScores":
     """Long documents by task, model, RoPE theta and length; empty where the recipe names none.
 
     What is released is read at every theta of the recipe; what it was before, at its own and the release's alone.
     """
-    from stages.evaluation.long import long_scores, long_tasks
+    from stages.evaluation.long_documents import long_scores, long_tasks
 
     settings = params.evaluate.long
     if settings.haystacks is None and settings.articles is None:
@@ -173,7 +174,7 @@ def _release_theta(release: Path) -> float:
 
 
 def _compression(
-    params: Params, release: Path, vectors: dict[str, dict[str, "np.ndarray"]]
+    params: Recipe, release: Path, vectors: dict[str, dict[str, "np.ndarray"]]
 ) -> dict[str, dict[str, "Sample"]]:
     """nDCG@10 of every query by `precision/dimension` and source."""
     from stages.evaluation.compression import compression
@@ -184,7 +185,7 @@ def _compression(
     return {f"{precision}/{dim}": by_source for (precision, dim), by_source in scored.items()}
 
 
-def _write(params: Params, contenders: "Contenders", metrics: dict[str, Any], output: Path) -> None:
+def _write(params: Recipe, contenders: "Contenders", metrics: dict[str, Any], output: Path) -> None:
     from stages.reporting.report import render_report
     from stages.training.curves import read_curve, write_curve
 
@@ -204,9 +205,9 @@ def _write(params: Params, contenders: "Contenders", metrics: dict[str, Any], ou
     (output / "report.html").write_text(render_report(metrics, curves, contents["about"]), encoding="utf-8")
 
 
-def _about(params: Params, contenders: "Contenders") -> dict[str, Any]:
+def _about(params: Recipe, contenders: "Contenders") -> dict[str, Any]:
     from stages.evaluation.queries import queries_to_read
-    from stages.training.tracking import git_state
+    from stages.tracking.runs import git_state
 
     sources = params.evaluate.sources
     lineage = json.loads((QUANTIZED / params.name / "lineage.json").read_text(encoding="utf-8"))
@@ -229,10 +230,10 @@ def _about(params: Params, contenders: "Contenders") -> dict[str, Any]:
     }
 
 
-def _teacher(params: Params) -> dict[str, Any]:
+def _teacher(params: Recipe) -> dict[str, Any]:
     """Name and dimensions; parameters where it is a backbone alone."""
-    from stages.corpus.vectors import VectorStore
     from stages.modeling.encoder import load_backbone
+    from stages.teachers.vector_store import VectorStore
 
     teacher, parameters = params.embed.teacher, None
     if teacher.kind == "transformer":

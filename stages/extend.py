@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import Params, load
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     import numpy as np
 
     from stages.modeling.encoder import Encoder
-    from stages.objectives.texts import Texts
-    from stages.training.tracking import SilentRun, StageRun
+    from stages.objectives.training_texts import Texts
+    from stages.tracking.runs import SilentRun, StageRun
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
@@ -33,8 +33,8 @@ def main() -> None:
     if params.extend.training.steps:
         from stages.training.launch import launch
 
-        launch("stages.extend", params.engine.processes)
-    from stages.training.tracking import stage_run
+        launch(["stages.extend"], params.engine.processes)
+    from stages.tracking.runs import stage_run
 
     section = params.model_dump(include={"name", "seed", "engine", "extend"})
     with stage_run(stage="extend", params=section, inputs=INPUTS) as run:
@@ -45,7 +45,7 @@ def main() -> None:
             run.log_artifact(OUTPUT / "curve.csv")
 
 
-def extend(params: Params, section: dict[str, Any], output: Path, run: "StageRun | SilentRun") -> None:
+def extend(params: Recipe, section: dict[str, Any], output: Path, run: "StageRun | SilentRun") -> None:
     """Train student and projection on the mixture, and write both to `output`.
 
     Raises:
@@ -56,11 +56,11 @@ def extend(params: Params, section: dict[str, Any], output: Path, run: "StageRun
     from stages.modeling.encoder import saved_encoder
     from stages.modeling.projection import read_projection, write_projection
     from stages.objectives.distillation import Distillation
+    from stages.tracking.main_process import first
     from stages.training.checkpoints import checkpoint_file, run_key
     from stages.training.curves import write_curve
     from stages.training.dev import retrieval_on_dev
     from stages.training.loop import EngineSettings, train
-    from stages.training.rank import first
     from stages.training.state import Schedule
 
     settings = params.extend
@@ -94,7 +94,7 @@ def extend(params: Params, section: dict[str, Any], output: Path, run: "StageRun
 
 
 def training_texts(
-    params: Params, encoder: "Encoder"
+    params: Recipe, encoder: "Encoder"
 ) -> tuple["Texts", Callable[[int], list["np.ndarray"]], list[str]]:
     """All queries, then all documents, each source cut at its own length; the batches of an epoch; the texts' names.
 
@@ -102,11 +102,11 @@ def training_texts(
     """
     import numpy as np
 
-    from stages.corpus.batches import Part, by_language, drawn_batches
-    from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split
     from stages.modeling.truncation import check_truncation
-    from stages.objectives.texts import joined, texts_of
+    from stages.objectives.training_texts import joined, texts_of
+    from stages.teachers.teacher_vectors import TeacherVectors
+    from stages.training.batches import Part, by_language, drawn_batches
 
     mixture = params.extend.mixture
     teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)

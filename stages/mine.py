@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import Params, load
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from stages.corpus.mining import Candidates, Mined
-    from stages.corpus.readings import TeacherVectors
+    from stages.mining.hard_negatives import Candidates, Mined
+    from stages.teachers.teacher_vectors import TeacherVectors
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
@@ -30,7 +30,7 @@ Student = Callable[[Sequence[str], str], "np.ndarray"]
 def main() -> None:
     """Run the stage."""
     params = load()
-    from stages.training.tracking import stage_run
+    from stages.tracking.runs import stage_run
 
     inputs = [CURATED, EMBEDDED, *(Path(one) for one in (params.mine.student,) if one)]
     with stage_run(stage="mine", params=params.model_dump(include={"name", "mine"}), inputs=inputs) as run:
@@ -43,14 +43,14 @@ def main() -> None:
         run.log_artifact(OUTPUT / "audit.html")
 
 
-def mine_all(params: Params, curated: Path, embedded: Path, output: Path) -> dict[str, dict[str, Any]]:
+def mine_all(params: Recipe, curated: Path, embedded: Path, output: Path) -> dict[str, dict[str, Any]]:
     """Mine each source's training pairs; returns the audit: shares, margin curve and examples by source."""
     import pyarrow as pa
     from tqdm import tqdm
 
-    from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split, write_table
-    from stages.reporting.mining import render_mining
+    from stages.reporting.mining_page import render_mining
+    from stages.teachers.teacher_vectors import TeacherVectors
 
     teacher = TeacherVectors(embedded, params.embed.prompts, params.embed.max_tokens, params.embed.long)
     student = _student(params)
@@ -68,7 +68,7 @@ def mine_all(params: Params, curated: Path, embedded: Path, output: Path) -> dic
     return audit
 
 
-def _student(params: Params) -> Student | None:
+def _student(params: Recipe) -> Student | None:
     """An earlier build's retriever: texts of a side -> unit vectors."""
     if params.mine.student is None:
         return None
@@ -86,14 +86,14 @@ def _student(params: Params) -> Student | None:
 
 
 def _candidates(
-    params: Params, student: Student | None, pairs: Pairs, queries: "np.ndarray", documents: "np.ndarray"
+    params: Recipe, student: Student | None, pairs: Pairs, queries: "np.ndarray", documents: "np.ndarray"
 ) -> "Candidates":
     """The lists that the recipe names, merged."""
     import numpy as np
 
-    from stages.corpus.mining import listed, merged, nearest
     from stages.metrics.lexical import bm25_search
     from stages.metrics.retrieval import rank
+    from stages.mining.hard_negatives import listed, merged, nearest
 
     window, bm25 = params.mine.rank_window, params.evaluate.bm25
     texts = {side: [pair[side] for pair in pairs] for side in ("query", "document")}
@@ -117,11 +117,11 @@ def _candidates(
 
 
 def _mine_source(
-    params: Params, teacher: "TeacherVectors", student: Student | None, pairs: Pairs
+    params: Recipe, teacher: "TeacherVectors", student: Student | None, pairs: Pairs
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     import numpy as np
 
-    from stages.corpus.mining import margin_curve, mine
+    from stages.mining.hard_negatives import margin_curve, mine
 
     settings, sources = params.mine, [pair["source"] for pair in pairs]
     queries, documents = (
@@ -154,7 +154,7 @@ def _mine_source(
     }
 
 
-def _examples(params: Params, pairs: Pairs, positive: "np.ndarray", mined: "Mined") -> list[dict[str, Any]]:
+def _examples(params: Recipe, pairs: Pairs, positive: "np.ndarray", mined: "Mined") -> list[dict[str, Any]]:
     """Some pairs with the negatives that they got."""
     import numpy as np
 

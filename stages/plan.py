@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import FILE, TEXT_FIELDS, Params, load
+from stages.recipe.fields import TEXT_FIELDS
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     from stages.planning.corpus import Corpus
@@ -99,17 +100,17 @@ def _count(text: str) -> tuple[str, int]:
     return name, int(value)
 
 
-def read_sources(params: Params, given: Mapping[str, int], tokens: int | None) -> dict[str, "SourceTexts"]:
+def read_sources(params: Recipe, given: Mapping[str, int], tokens: int | None) -> dict[str, "SourceTexts"]:
     """The texts of each source: of given size, else what curate left of this very source, else read and cleaned now.
 
     Raises:
         ValueError: sizes are given without tokens, or for a source that the recipe has not.
     """
     from stages.corpus.cleaning import Limits
-    from stages.corpus.lengths import WORDS, tokens_of
     from stages.corpus.sources import read_records, source_files
-    from stages.modeling.identity import local_folder
+    from stages.corpus.text_length import WORDS, tokens_of
     from stages.planning.texts import cleaned_texts, curated_texts, given_texts
+    from stages.teachers.fingerprint import local_folder
 
     names = [source.name for source in params.curate.sources]
     if unknown := sorted(set(given) - set(names)):
@@ -155,14 +156,14 @@ def _built_sources(seed: int) -> list[dict[str, Any]]:
     return sources
 
 
-def plan(params: Params, models: "Models", corpus: "Corpus", device: "Hardware") -> tuple[list["Phase"], "Disk"]:
+def plan(params: Recipe, models: "Models", corpus: "Corpus", device: "Hardware") -> tuple[list["Phase"], "Disk"]:
     """Every stage that is counted, in order, and the bytes that the build leaves."""
-    from stages.corpus.readings import Readings
-    from stages.corpus.wanted import wanted_columns
     from stages.planning.memory import embedding_memory
     from stages.planning.phases import disk, phase
     from stages.planning.steps import Totals
     from stages.planning.teacher import Teacher
+    from stages.teachers.teacher_inputs import wanted_columns
+    from stages.teachers.teacher_vectors import Readings
 
     settings, engine = params.embed, params.engine
     workers = 1 if settings.ray is None else settings.ray.workers
@@ -203,7 +204,7 @@ def plan(params: Params, models: "Models", corpus: "Corpus", device: "Hardware")
     return phases, disk(work.texts, shape.hidden_size, student.shape.parameters, trained)
 
 
-def _student(params: Params, models: "Models", corpus: "Corpus", device: "Hardware") -> "Student":
+def _student(params: Recipe, models: "Models", corpus: "Corpus", device: "Hardware") -> "Student":
     from stages.planning.student import Student
     from stages.training.loop import EngineSettings
 
@@ -224,7 +225,7 @@ def _student(params: Params, models: "Models", corpus: "Corpus", device: "Hardwa
     )
 
 
-def _page(params: Params, phases: list["Phase"], disk: "Disk", corpus: "Corpus", device: "Hardware") -> str:
+def _page(params: Recipe, phases: list["Phase"], disk: "Disk", corpus: "Corpus", device: "Hardware") -> str:
     from stages.planning import report
 
     sources = report.sources_table(corpus.sources)
@@ -257,7 +258,7 @@ def _json(phases: list["Phase"], disk: "Disk", corpus: "Corpus", device: "Hardwa
 def _check(phases: list["Phase"]) -> bool:
     from stages.planning.measured import measured_stages
     from stages.planning.report import comparison
-    from stages.training.tracking import tracking_uri
+    from stages.tracking.runs import tracking_uri
 
     text, good = comparison(phases, measured_stages(LINEAGE, tracking_uri()), TOLERANCE)
     print(text)

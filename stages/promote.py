@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from stages.metrics import gates
 from stages.metrics.gates import Figure, Limits, Verdict, judge, refusals, table
-from stages.params import Params, load
+from stages.recipe.recipe import Recipe, load
 from stages.registry import decisions, registration, store
 from stages.registry.advice import next_steps
 from stages.registry.provenance import LOCK, provenance
-from stages.training.tracking import StageRun, digest, redacted, stage_run, tracking_uri
+from stages.tracking.runs import StageRun, digest, redacted, stage_run, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,7 +54,7 @@ def main() -> None:
     print(next_steps(promotion, redacted(tracking_uri()).replace(f"{Path.cwd()}/", ""), OUTPUT / "report.html"))
 
 
-def promote(params: Params, release: Path, run: StageRun, output: Path) -> tuple[dict[str, Any], list[Verdict]]:
+def promote(params: Recipe, release: Path, run: StageRun, output: Path) -> tuple[dict[str, Any], list[Verdict]]:
     """Register a release, or find it where it is registered already; judge it, and decide where nobody is asked.
 
     Returns:
@@ -122,13 +122,13 @@ def outcome(client: "MlflowClient", name: str, number: str, verdicts: Sequence[V
     }
 
 
-def limits_of(params: Params) -> dict[str, Limits]:
+def limits_of(params: Recipe) -> dict[str, Limits]:
     """The recipe's gates."""
     return {name: Limits(gate.min, gate.max, gate.low, gate.otherwise) for name, gate in params.promote.gates.items()}
 
 
 def release_figures(
-    params: Params,
+    params: Recipe,
     release: Path,
     metrics: Mapping[str, Any],
     evidence: "Evidence",
@@ -136,7 +136,7 @@ def release_figures(
     champion: "ModelVersion | None",
 ) -> dict[str, Figure]:
     """Every figure that a gate may name; another criterion is another line here."""
-    from stages.evaluation.data import data_figures, mteb_figures
+    from stages.evaluation.data_gates import data_figures, mteb_figures
 
     lineage = json.loads((release / "lineage.json").read_text(encoding="utf-8"))
     return {
@@ -171,7 +171,7 @@ def served_figures(version: "ModelVersion", evidence: "Evidence") -> dict[str, F
     return {"served_cosine_min": Figure(registration.served_cosine(version, texts, vectors))}
 
 
-def champion_figures(params: Params, evidence: "Evidence", champion: "ModelVersion | None") -> dict[str, Figure]:
+def champion_figures(params: Recipe, evidence: "Evidence", champion: "ModelVersion | None") -> dict[str, Figure]:
     """The release beside the champion on the same rows; where it cannot be compared, not-a-number and the reason."""
     from stages.evaluation import champion as comparison
 
@@ -199,14 +199,14 @@ def champion_evidence(champion: "ModelVersion") -> "Evidence | None":
     return None if folder is None else load_evidence(folder)
 
 
-def scored_again(params: Params, champion: "ModelVersion") -> Any:
+def scored_again(params: Recipe, champion: "ModelVersion") -> Any:
     """Scores the champion's models on rows that it was not scored on; loads them only then."""
 
     def again(sources: Mapping[str, Sequence[str]]) -> "Evidence":
         import torch
 
         from stages.evaluation.champion import rescoring
-        from stages.evaluation.contenders import Released
+        from stages.evaluation.compared_models import Released
 
         torch.set_num_threads(params.engine.threads)
         models = Released(store.served_models(store.registry(), champion), params.engine.precision)
@@ -224,7 +224,7 @@ def write_evidence(verdicts: Sequence[Verdict], folder: Path) -> None:
     (folder / "verdicts.json").write_text(text, encoding="utf-8")
 
 
-def write_report(params: Params, verdicts: Sequence[Verdict], champion: "ModelVersion | None", path: Path) -> None:
+def write_report(params: Recipe, verdicts: Sequence[Verdict], champion: "ModelVersion | None", path: Path) -> None:
     """The evaluation's report again, with every gate's verdict and what changed since the champion."""
     from stages.evaluation.champion import statement
     from stages.reporting.report import render_report

@@ -13,14 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import TASKS, Params, Task, load
+from stages.recipe.fields import TASKS, Task
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     from stages.modeling.encoder import Encoder
-    from stages.release.comparison import Reading
+    from stages.release.format_comparison import Reading
     from stages.release.formats import Kind
     from stages.release.parity import Report
-    from stages.release.samples import Samples
+    from stages.release.parity_samples import Samples
 
 CURATED = Path("data/curated")
 EXTENDED = Path("data/extended")
@@ -34,9 +35,9 @@ UPSTREAM = ("curate", "embed", "mine", "distill", "extend", "adapt")
 def main() -> None:
     """Run the stage."""
     params = load()
-    from stages.release.files import SUMS
+    from stages.release.checksums import SUMS
     from stages.release.lineage import run_ids
-    from stages.training.tracking import LINEAGE, digest, stage_run, write_lineage
+    from stages.tracking.runs import LINEAGE, digest, stage_run, write_lineage
 
     section = params.model_dump(include={"name", "seed", "engine", "quantize"})
     with stage_run(stage="quantize", params=section, inputs=[CURATED, EXTENDED, ADAPTED]) as run:
@@ -57,7 +58,7 @@ def main() -> None:
         print(f"{name:14} " + ("released" if one["released"] else f"NOT released: {'; '.join(one['reasons'])}"))
 
 
-def quantize(params: Params, output: Path) -> "Report":
+def quantize(params: Recipe, output: Path) -> "Report":
     """Write the release; returns how near to torch each format is, and which are released.
 
     Raises:
@@ -65,9 +66,9 @@ def quantize(params: Params, output: Path) -> "Report":
     """
     import torch
 
-    from stages.release.files import write_checksums, write_json
+    from stages.release.checksums import write_checksums, write_json
     from stages.release.parity import parity, release_or_remove
-    from stages.release.samples import save_samples
+    from stages.release.parity_samples import save_samples
 
     torch.set_num_threads(params.engine.threads)
     shutil.rmtree(output, ignore_errors=True)
@@ -92,17 +93,17 @@ def quantize(params: Params, output: Path) -> "Report":
     return report
 
 
-def _write_models(params: Params, release: Path, texts: Sequence[str]) -> tuple["Samples", int]:
+def _write_models(params: Recipe, release: Path, texts: Sequence[str]) -> tuple["Samples", int]:
     """Base, adapters and every format of each task; returns the samples, and how many of them are the fixed ones."""
     from tqdm import tqdm
 
     from stages.modeling.adapters import load_adapter, merge_adapter
     from stages.modeling.encoder import saved_encoder
     from stages.release.calibration import calibration, embedding_limits
-    from stages.release.files import write_json
+    from stages.release.checksums import write_json
+    from stages.release.parity_samples import Samples
+    from stages.release.parity_texts import Case, fixed_cases
     from stages.release.reference import embedded_cases, reference
-    from stages.release.samples import Samples
-    from stages.release.texts import Case, fixed_cases
     from stages.release.writers import Writer
 
     # What the release is read with from here on, whatever the phases were trained with.
@@ -143,7 +144,7 @@ def prompts_of(encoder: "Encoder", task: Task) -> dict[str, str]:
     return {"query": encoder.settings.prompts["query"] if task == "retrieval" else document, "document": document}
 
 
-def _calibration_texts(params: Params) -> list[str]:
+def _calibration_texts(params: Recipe) -> list[str]:
     """Training texts spread over the sources: parity and ranges are never measured on the test split."""
     import numpy as np
 
@@ -178,7 +179,7 @@ def _int8_weights(report: "Report") -> dict[str, dict[str, float]]:
     raise ValueError(f"no format with int8 weights could be read: {reasons}")
 
 
-def _lineage(params: Params) -> dict[str, Any]:
+def _lineage(params: Recipe) -> dict[str, Any]:
     """Where the weights come from: sources with licences and rows, teacher, recipe, code and data."""
     from stages.release.lineage import lineage
 
@@ -206,7 +207,7 @@ def _lineage(params: Params) -> dict[str, Any]:
     return lineage(facts, recipe, LOCK, UPSTREAM)
 
 
-def _write_cards(params: Params, release: Path, report: Mapping[str, Any]) -> None:
+def _write_cards(params: Recipe, release: Path, report: Mapping[str, Any]) -> None:
     from stages.reporting.card import render_card
 
     about = {

@@ -60,7 +60,7 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(tmp_path_factory: pytest.TempPathFactory, tiny_release: Path) -> Path:
     """A working folder as the stages before promote leave it, to copy: the tiny release, scored on made-up rows."""
     from stages.evaluation.champion import rescoring
-    from stages.evaluation.contenders import Released
+    from stages.evaluation.compared_models import Released
     from stages.evaluation.evidence import Evidence, digests_of_tests
 
     folder = tmp_path_factory.mktemp("evaluated")
@@ -250,7 +250,7 @@ def register_version(client: Any, model: str, weights: str) -> str:
     """A version of a release in data/quantized/tiny as promote leaves it, judged against the champion of now."""
     from stages.registry import store
     from stages.registry.provenance import provenance
-    from stages.training.tracking import digest
+    from stages.tracking.runs import digest
 
     release = Path("data/quantized/tiny")
     (release / "merged/retrieval").mkdir(parents=True, exist_ok=True)

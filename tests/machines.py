@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.processes import GUARD, release
+from flows.process_group import GUARD, release
 from tests.servers import free_port
 
 SCRIPT = Path(__file__).resolve().parents[1] / "deploy/machine.sh"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages import params
 from stages.corpus.tables import SCHEMAS, SPLITS, read_table
 from stages.curate import REFUSED, curate
+from stages.recipe.recipe import read
 
 ROOT = Path(__file__).resolve().parents[1]
 CURATED, VALIDATED = Path("data/curated"), Path("data/validated")
@@ -111,7 +111,7 @@ def recipe_here(short_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytes
 
 def run(recipe: dict[str, Any]) -> dict[str, dict[str, int]]:
     YAML(typ="safe").dump(recipe, Path("params.yaml"))
-    return curate(params.read(Path("params.yaml")), CURATED, VALIDATED)
+    return curate(read(Path("params.yaml")), CURATED, VALIDATED)
 
 
 def refused(recipe: dict[str, Any]) -> list[str]:
@@ -345,7 +345,7 @@ def test_a_preview_shows_rows_and_reasons_and_writes_nothing(
     recipe_here["curate"]["sources"][0]["words"]["document"] = [2, 10]
     recipe_here["curate"]["sources"][2]["files"] = ["data/sources/none.tsv"]
     YAML(typ="safe").dump(recipe_here, Path("params.yaml"))
-    recipe = params.read(Path("params.yaml"))
+    recipe = read(Path("params.yaml"))
     assert preview(recipe) is False, "one cannot be read"
     shown = capsys.readouterr().out
     assert (

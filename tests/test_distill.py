@@ -9,13 +9,14 @@ import torch
 from ruamel.yaml import YAML
 from torch.nn.functional import cosine_similarity
 
-from stages import distill, params
+from stages import distill
 from stages.corpus.tables import SCHEMAS, SPLITS, read_split, write_table
-from stages.corpus.vectors import Reading, VectorStore
 from stages.modeling.encoder import saved_encoder
 from stages.modeling.projection import read_projection
+from stages.recipe.recipe import Recipe, read
+from stages.teachers.vector_store import Reading, VectorStore
+from stages.tracking.runs import SilentRun
 from stages.training.curves import read_curve
-from stages.training.tracking import SilentRun
 from tests.conftest import cut_at
 
 TEACHER = 40
@@ -31,7 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def written(recipe: dict[str, Any], changes: dict[str, Any], file: Path) -> params.Params:
+def written(recipe: dict[str, Any], changes: dict[str, Any], file: Path) -> Recipe:
     """The recipe with values of its section distill changed, read back from a file."""
     for key, value in changes.items():
         *parents, last = key.split(".")
@@ -40,7 +41,7 @@ def written(recipe: dict[str, Any], changes: dict[str, Any], file: Path) -> para
             section = section[parent]
         section[last] = value
     YAML(typ="safe").dump(recipe, file)
-    return params.read(file)
+    return read(file)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def project(
     return recipe
 
 
-def run(recipe: params.Params) -> None:
+def run(recipe: Recipe) -> None:
     section = recipe.model_dump(include={"seed", "engine", "distill"})
     distill.distill(recipe, section, distill.OUTPUT, SilentRun())
 

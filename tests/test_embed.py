@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from stages import params
 from stages.corpus.tables import SCHEMAS, SPLITS, write_table
-from stages.corpus.vectors import Reading, VectorStore
 from stages.embed import collect, embed, wanted
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.modeling.truncation import encode_windows
+from stages.recipe.recipe import Recipe, read
+from stages.teachers.vector_store import Reading, VectorStore
 from tests.conftest import cut_at
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,11 +64,11 @@ def project(short_recipe: dict[str, Any], backbones: dict[str, Path], sentences:
 
 
 def run_embed(project: Path, working: str, output: str) -> dict[str, float]:
-    recipe = params.read(project / "params.yaml")
+    recipe = read(project / "params.yaml")
     return embed(recipe, project / "data/curated", project / output, project / working)
 
 
-def distinct(recipe: params.Params, project: Path) -> dict[tuple[str, Reading], set[str]]:
+def distinct(recipe: Recipe, project: Path) -> dict[tuple[str, Reading], set[str]]:
     texts: dict[tuple[str, Reading], set[str]] = {}
     for side, reading, batch in wanted(recipe, project / "data/curated"):
         texts.setdefault((side, reading), set()).update(batch)
@@ -80,7 +80,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_text_is_wanted_once_under_the_instructions_that_read_it(project: Path, sentences: list[str]) -> None:
-    texts = distinct(params.read(project / "params.yaml"), project)
+    texts = distinct(read(project / "params.yaml"), project)
     queries, documents = sentences[::2], sentences[1::2]
     assert set(texts) == set(READINGS.items())
     assert texts["query", READINGS["query"]] == {*queries}
@@ -89,13 +89,13 @@ def test_every_text_is_wanted_once_under_the_instructions_that_read_it(project: 
     assert texts["clustering", READINGS["clustering"]] == {*queries[::2], *documents[::2]}
 
 
-def long_source(project: Path, recipe: dict[str, Any], **changes: Any) -> params.Params:
+def long_source(project: Path, recipe: dict[str, Any], **changes: Any) -> Recipe:
     """The recipe with documents of the source wikipedia read in windows of 8 tokens, some of them longer than 16."""
     recipe["embed"]["long"] = {"sources": ["wikipedia"], "max_tokens": 16, "window_tokens": 8}
     recipe["adapt"]["retrieval"]["mixture"][0]["max_tokens"] = 16  # no more than the teacher
     recipe["embed"] |= {"max_truncated_share": 0.5, **changes}
     YAML(typ="safe").dump(recipe, project / "params.yaml")
-    return params.read(project / "params.yaml")
+    return read(project / "params.yaml")
 
 
 def test_documents_of_a_long_source_are_read_in_windows(
@@ -223,8 +223,9 @@ def test_texts_in_small_chunks_are_all_embedded_once(project: Path, monkeypatch:
 SCRIPT = """
 import json, sys, time
 from pathlib import Path
-from stages import embed, params
-from stages.corpus.vectors import VectorStore
+from stages import embed
+from stages.recipe.recipe import Recipe, load, read
+from stages.teachers.vector_store import VectorStore
 
 add = VectorStore.add
 def slow(self, keys, vectors):
@@ -234,7 +235,7 @@ def slow(self, keys, vectors):
 VectorStore.add = slow
 embed.WORKING_SHARD_ROWS = 20
 curated, output, working = (Path(name) for name in sys.argv[1:])
-print(json.dumps(embed.embed(params.load(), curated, output, working)))
+print(json.dumps(embed.embed(load(), curated, output, working)))
 """
 
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from stages import extend, params
+from stages import extend
 from stages.corpus.tables import SCHEMAS, SPLITS, read_split, write_table
-from stages.corpus.vectors import Reading, VectorStore
 from stages.modeling.encoder import EncoderSettings, load_encoder, saved_encoder
 from stages.modeling.projection import read_projection, write_projection
+from stages.recipe.recipe import Recipe, read
+from stages.teachers.vector_store import Reading, VectorStore
+from stages.tracking.runs import SilentRun
 from stages.training.curves import read_curve
-from stages.training.tracking import SilentRun
 from tests.conftest import cut_at
 
 TEACHER = 40
@@ -69,12 +70,12 @@ def project(
     return recipe
 
 
-def read(recipe: dict[str, Any]) -> params.Params:
+def read(recipe: dict[str, Any]) -> Recipe:
     YAML(typ="safe").dump(recipe, Path("params.yaml"))
-    return params.read(Path("params.yaml"))
+    return read(Path("params.yaml"))
 
 
-def run(recipe: params.Params) -> None:
+def run(recipe: Recipe) -> None:
     section = recipe.model_dump(include={"seed", "engine", "extend"})
     extend.extend(recipe, section, extend.OUTPUT, SilentRun())
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from stages import params
 from stages.adapt.retrieval import hard_negatives
 from stages.corpus.tables import SCHEMAS, read_table, write_table
-from stages.corpus.vectors import Reading, VectorStore
 from stages.metrics.lexical import bm25_search
 from stages.mine import mine_all
-from stages.reporting.mining import render_mining
+from stages.recipe.recipe import read
+from stages.reporting.mining_page import render_mining
+from stages.teachers.vector_store import Reading, VectorStore
 
 SOURCES = ("wikipedia", "docstrings")
 
@@ -62,7 +62,7 @@ def mined(recipe: dict[str, Any], tmp_path: Path) -> tuple[Path, dict[str, Any]]
     YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
     write_pairs(tmp_path / "curated")
     write_vectors(tmp_path / "embedded", tmp_path / "curated", recipe["embed"]["prompts"])
-    checked = params.read(tmp_path / "params.yaml")
+    checked = read(tmp_path / "params.yaml")
     return tmp_path, mine_all(checked, tmp_path / "curated", tmp_path / "embedded", tmp_path / "mined")
 
 
@@ -101,7 +101,7 @@ def test_audit_counts_what_happened(mined: tuple[Path, dict[str, Any]]) -> None:
 
 def test_mining_twice_gives_the_same_bytes(mined: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = mined
-    mine_all(params.read(folder / "params.yaml"), folder / "curated", folder / "embedded", folder / "again")
+    mine_all(read(folder / "params.yaml"), folder / "curated", folder / "embedded", folder / "again")
     for name in ("negatives.parquet", "audit.json", "audit.html"):
         assert (folder / "again" / name).read_bytes() == (folder / "mined" / name).read_bytes()
 
@@ -117,7 +117,7 @@ def test_words_and_an_earlier_student_give_candidates_too(
     folder, alone = mined
     recipe["mine"] |= {"candidates": ["bm25", "student"], "student": str(tiny_release / "merged/retrieval")}
     YAML(typ="safe").dump(recipe, folder / "params.yaml")
-    audit = mine_all(params.read(folder / "params.yaml"), folder / "curated", folder / "embedded", folder / "others")
+    audit = mine_all(read(folder / "params.yaml"), folder / "curated", folder / "embedded", folder / "others")
     rows, before = (read_table(folder / name / "negatives.parquet").to_pylist() for name in ("others", "mined"))
     assert [row["id"] for row in rows] == [row["id"] for row in before]
     assert rows != before

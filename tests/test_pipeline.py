@@ -13,13 +13,13 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 # DVC follows the values that a stage reads from the recipe, not the code that reads them.
-RECIPE_READER = "stages.params"
+RECIPE_READER = "stages.check"
 # What a user runs before a build or on a release, beside the pipeline.
 COMMANDS = {"stages.plan", "stages.verify"}
 MAY_IMPORT_MLFLOW = {
     "stages.planning.measured",
-    "stages.training.recorder",
-    "stages.training.tracking",
+    "stages.tracking.recorder",
+    "stages.tracking.runs",
     "stages.promote",
     "stages.modeling.serving",
     *(f"stages.registry.{name}" for name in ("command", "decisions", "ledger", "lock", "registration", "store")),
@@ -213,7 +213,8 @@ def test_every_data_dependency_is_named_by_the_code(stage: Stage) -> None:
     idle = [
         dep
         for dep in stage.data
-        if dep not in ("data/sources", "data/params") and not any(meet(Path(dep), place) for place in named_data(stage))
+        if dep not in ("data/sources", "data/checked")
+        and not any(meet(Path(dep), place) for place in named_data(stage))
     ]
     assert not idle, f"dvc.yaml: {stage.name} would re-run for {idle}, which it does not read"
 
@@ -386,7 +387,7 @@ def test_flows_import_neither_torch_nor_stages(name: str) -> None:
 def test_only_the_record_keepers_import_mlflow() -> None:
     using = {name for name, path in modules("stages").items() if "mlflow" in {top(one) for one in imported_names(path)}}
     assert using <= MAY_IMPORT_MLFLOW
-    assert "stages.training.recorder" in using  # else this test looks at nothing
+    assert "stages.tracking.recorder" in using  # else this test looks at nothing
 
 
 def test_no_module_is_a_lumber_room() -> None:

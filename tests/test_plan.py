@@ -9,17 +9,18 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.corpus.tables import SCHEMAS, write_table
-from stages.corpus.vectors import Reading
 from stages.embed import wanted
 from stages.modeling.encoder import EncoderSettings, load_encoder
 from stages.modeling.truncation import windows
-from stages.params import TEXT_FIELDS, Params, read
 from stages.plan import main, plan, read_sources
 from stages.planning.corpus import Corpus
 from stages.planning.hardware import GPUS
 from stages.planning.models import Models
 from stages.planning.phases import Phase
 from stages.planning.texts import SourceTexts, TokenCounts
+from stages.recipe.fields import TEXT_FIELDS
+from stages.recipe.recipe import Recipe, read
+from stages.teachers.vector_store import Reading
 
 TINY = Path(__file__).parent / "recipes" / "tiny.yaml"
 ROWS = {"train": 40, "dev": 12, "test": 8}
@@ -27,12 +28,12 @@ WORDS = ["still", "house", "copper", "wort", "spirit", "oak", "malt", "barley", 
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Params:
+def tiny() -> Recipe:
     return read(TINY)
 
 
 @pytest.fixture(scope="module")
-def sources(tiny: Params) -> dict[str, SourceTexts]:
+def sources(tiny: Recipe) -> dict[str, SourceTexts]:
     """Texts of every source of the recipe; some occur in several sources, some are longer than every cut."""
     generator = np.random.default_rng(0)
 
@@ -54,7 +55,7 @@ def sources(tiny: Params) -> dict[str, SourceTexts]:
 
 
 @pytest.fixture(scope="module")
-def phases(tiny: Params, sources: dict[str, SourceTexts]) -> dict[str, Phase]:
+def phases(tiny: Recipe, sources: dict[str, SourceTexts]) -> dict[str, Phase]:
     models = Models({})
     counts = TokenCounts(lambda name: models.tokenizer(*name.rsplit(" ", 1)))
     planned, disk = plan(tiny, models, Corpus(sources, counts), GPUS["l4"])
@@ -62,7 +63,7 @@ def phases(tiny: Params, sources: dict[str, SourceTexts]) -> dict[str, Phase]:
     return {one.stage: one for one in planned}
 
 
-def write_curated(tiny: Params, sources: dict[str, SourceTexts], folder: Path) -> None:
+def write_curated(tiny: Recipe, sources: dict[str, SourceTexts], folder: Path) -> None:
     for kind, columns in TEXT_FIELDS.items():
         named = [source for source in tiny.curate.sources if source.kind == kind]
         for split, number in ROWS.items():
@@ -78,7 +79,7 @@ def write_curated(tiny: Params, sources: dict[str, SourceTexts], folder: Path) -
 
 
 def test_the_teacher_reads_what_the_embed_stage_gives_it(
-    tiny: Params, phases: dict[str, Phase], sources: dict[str, SourceTexts], tmp_path: Path
+    tiny: Recipe, phases: dict[str, Phase], sources: dict[str, SourceTexts], tmp_path: Path
 ) -> None:
     """Each distinct text once a way of reading it, long ones in windows: the same texts and tokens."""
     write_curated(tiny, sources, tmp_path)
@@ -101,7 +102,7 @@ def test_the_teacher_reads_what_the_embed_stage_gives_it(
     assert phases["embed"].work.tokens == tokens
 
 
-def test_every_phase_has_its_steps_and_its_dev_texts(tiny: Params, phases: dict[str, Phase]) -> None:
+def test_every_phase_has_its_steps_and_its_dev_texts(tiny: Recipe, phases: dict[str, Phase]) -> None:
     adapt, dev = tiny.adapt, ROWS["dev"]
     expected = {
         "extend": None,
@@ -120,7 +121,7 @@ def test_every_phase_has_its_steps_and_its_dev_texts(tiny: Params, phases: dict[
         assert 0 < one.memory.total < GPUS["l4"].memory
 
 
-def test_a_source_of_given_size_is_not_read(tiny: Params) -> None:
+def test_a_source_of_given_size_is_not_read(tiny: Recipe) -> None:
     given = {source.name: 1000 for source in tiny.curate.sources}
     found = read_sources(tiny, given, 20)
     assert {source.counted for source in found.values()} == {"given"}
@@ -131,14 +132,14 @@ def test_a_source_of_given_size_is_not_read(tiny: Params) -> None:
         read_sources(tiny, {"gooaq": 5}, 20)
 
 
-def only(tiny: Params, **changed: Any) -> Params:
+def only(tiny: Recipe, **changed: Any) -> Recipe:
     """The recipe with one small source."""
     source = next(source for source in tiny.curate.sources if source.name == "simlex").model_copy(update=changed)
     return tiny.model_copy(update={"curate": tiny.curate.model_copy(update={"sources": (source,)})})
 
 
 def test_a_source_is_read_unless_curate_has_left_this_very_one(
-    tiny: Params, sources: dict[str, SourceTexts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Recipe, sources: dict[str, SourceTexts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     found = read_sources(only(tiny), {}, None)["simlex"]
@@ -157,7 +158,7 @@ def test_a_source_is_read_unless_curate_has_left_this_very_one(
     assert read_sources(other_seed, {}, None)["simlex"].counted == "read and cleaned now"
 
 
-def test_a_source_out_of_reach_says_what_would_do(tiny: Params) -> None:
+def test_a_source_out_of_reach_says_what_would_do(tiny: Recipe) -> None:
     with pytest.raises(FileNotFoundError, match=r"source simlex: .*--rows simlex=N --tokens-per-text N"):
         read_sources(only(tiny, files=("no/such/file.txt",)), {}, None)
 
@@ -172,7 +173,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str | int | None:
 
 
 @pytest.fixture
-def given(tiny: Params) -> list[str]:
+def given(tiny: Recipe) -> list[str]:
     """Sizes for every source, so that nothing is read."""
     return [
         *(word for source in tiny.curate.sources for word in ("--rows", f"{source.name}=400")),

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages import params, promote
+from stages import promote
 from stages.evaluation.evidence import Evidence, load_evidence
 from stages.metrics.gates import Figure
-from stages.metrics.samples import Mean
+from stages.metrics.row_outcomes import Mean
+from stages.recipe.promote import Promote
+from stages.recipe.recipe import Recipe
 from stages.registry import store
 from stages.registry.advice import next_steps
 from stages.registry.provenance import lock_digest
-from stages.training.tracking import digest
+from stages.tracking.runs import digest
 from tests.conftest import write_curated, write_json
 
 MODEL = "tiny-embedder"
@@ -74,7 +76,7 @@ class Run:
         log(self.run_id, str(path), folder)
 
 
-def recipe(**changes: Any) -> params.Params:
+def recipe(**changes: Any) -> Recipe:
     """A recipe of which only this stage's part matters."""
     section = {
         "registered_model": MODEL,
@@ -89,8 +91,8 @@ def recipe(**changes: Any) -> params.Params:
         "engine": SimpleNamespace(threads=1, precision="float32"),
         "evaluate": SimpleNamespace(num_resamples=200),
     }
-    promoting = params.Promote.model_validate(section | changes)
-    return params.Params.model_construct(name="tiny", seed=1, promote=promoting, **others)
+    promoting = Promote.model_validate(section | changes)
+    return Recipe.model_construct(name="tiny", seed=1, promote=promoting, **others)
 
 
 def submit(**changes: Any) -> dict[str, Any]:
@@ -180,7 +182,7 @@ def test_another_release_is_held_against_the_champion(project: Path) -> None:
     kept = load_evidence(promote.EVIDENCE)
     write_curated(Path("data/curated"), variant=1)
     from stages.evaluation.champion import rescoring
-    from stages.evaluation.contenders import Released
+    from stages.evaluation.compared_models import Released
     from stages.evaluation.evidence import digests_of_tests
 
     sources = {task: list(of_task) for task, of_task in kept.tests.items()}

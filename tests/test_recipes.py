@@ -18,7 +18,9 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from stages import params
+from stages.recipe.distill import Projection
+from stages.recipe.recipe import Recipe
+from stages.recipe.recipe import read as read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "deploy/recipes"
@@ -64,13 +66,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
 each_model = pytest.mark.parametrize("model", TABLE_A1)
 
 
-def recipe_of(model: str) -> params.Params:
-    return params.read(RECIPES / f"{model}.yaml")
+def recipe_of(model: str) -> Recipe:
+    return read_recipe(RECIPES / f"{model}.yaml")
 
 
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.name)
 def test_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
-    recipe = params.read(file)
+    recipe = read_recipe(file)
     assert recipe.name == recipe.promote.registered_model == f"stillhouse-{file.stem}"
 
 
@@ -118,7 +120,7 @@ def test_losses_models_and_inference_are_the_papers(model: str) -> None:
     assert distill.rope_theta == CONFIGS[student]["rope_theta"], "stage 1 keeps the untouched backbone's"
     assert distill.prompts == {"query": "Query: ", "document": "Document: "}
     assert distill.objective == "embedding_distillation"
-    assert distill.projection == params.Projection(side="student", trained=True)
+    assert distill.projection == Projection(side="student", trained=True)
     assert not distill.freeze_token_embeddings
     assert "retrieve relevant passages that answer the query" in recipe.embed.prompts["query"]
     assert "Identify the topic or theme of the given document:" in recipe.embed.prompts["clustering"]
@@ -348,8 +350,8 @@ def test_recipes_share_text_and_teacher() -> None:
     assert (nano.seed, nano.curate, nano.embed, nano.mine) == (small.seed, small.curate, small.embed, small.mine)
 
 
-def recipe_in(folder: Path) -> params.Params:
-    return params.read(folder / "params.yaml")
+def recipe_in(folder: Path) -> Recipe:
+    return read_recipe(folder / "params.yaml")
 
 
 def release_in(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from stages import extend
 from stages.adapt import classification, clustering, retrieval, text_matching
-from stages.params import read
+from stages.recipe.recipe import read
 from tests.checkouts import ROOT, TINY, run
 
 TASKS = ("retrieval", "text-matching", "clustering", "classification")
@@ -149,8 +149,8 @@ def test_promoted_model_is_served_by_alias_and_has_not_drifted(built: Path, monk
     """What is served is what the checkpoint gave before anything was merged, saved or logged."""
     import mlflow
 
-    from stages.release.comparison import cosine
-    from stages.release.samples import load_samples
+    from stages.release.format_comparison import cosine
+    from stages.release.parity_samples import load_samples
 
     monkeypatch.chdir(built)
     mlflow.set_tracking_uri(f"sqlite:///{built / 'mlflow.db'}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import Params, load
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ def main() -> None:
     params = load()
     from stages.training.launch import launch
 
-    launch("stages.adapt.classification", params.engine.processes)
+    launch(["stages.adapt.classification"], params.engine.processes)
     from stages.training.adaptation import adapt
     from stages.training.dev import clustering_on_dev
 
@@ -33,13 +33,13 @@ def main() -> None:
     )
 
 
-def build(params: Params, encoder: Any) -> Any:
+def build(params: Recipe, encoder: Any) -> Any:
     """The objective over labelled texts, its batches, and its rows' names."""
-    from stages.corpus.batches import shuffled_batches
     from stages.corpus.tables import read_split
     from stages.modeling.truncation import check_truncation
     from stages.objectives.classification import Classification
-    from stages.objectives.texts import texts_of
+    from stages.objectives.training_texts import texts_of
+    from stages.training.batches import shuffled_batches
 
     settings = params.adapt.classification
     rows = read_split(CURATED, "labelled", "train", settings.sources)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import Params, load
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ def main() -> None:
     params = load()
     from stages.training.launch import launch
 
-    launch("stages.adapt.clustering", params.engine.processes)
+    launch(["stages.adapt.clustering"], params.engine.processes)
     from stages.training.adaptation import adapt
     from stages.training.dev import clustering_on_dev
 
@@ -34,14 +34,14 @@ def main() -> None:
     )
 
 
-def build(params: Params, encoder: Any, projection: Any) -> Any:
+def build(params: Recipe, encoder: Any, projection: Any) -> Any:
     """The objective over both texts of the pairs, read as documents, its batches, and its rows' names."""
-    from stages.corpus.batches import shuffled_batches
-    from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split
     from stages.modeling.truncation import check_truncation
     from stages.objectives.distillation import Distillation
-    from stages.objectives.texts import texts_of
+    from stages.objectives.training_texts import texts_of
+    from stages.teachers.teacher_vectors import TeacherVectors
+    from stages.training.batches import shuffled_batches
 
     settings = params.adapt.clustering
     pairs = read_split(CURATED, "pairs", "train", settings.sources)

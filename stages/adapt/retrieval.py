@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import Params, load
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ def main() -> None:
     params = load()
     from stages.training.launch import launch
 
-    launch("stages.adapt.retrieval", params.engine.processes)
+    launch(["stages.adapt.retrieval"], params.engine.processes)
     from stages.training.adaptation import adapt
     from stages.training.dev import retrieval_on_dev
 
@@ -38,16 +38,16 @@ def main() -> None:
     )
 
 
-def build(params: Params, encoder: Any, projection: Any) -> Any:
+def build(params: Recipe, encoder: Any, projection: Any) -> Any:
     """The objective over every training pair with enough hard negatives, its batches, and its rows' names."""
     import numpy as np
 
-    from stages.corpus.batches import Part, by_language, drawn_batches
-    from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split, read_table
     from stages.modeling.truncation import check_truncation
     from stages.objectives.retrieval import Retrieval
-    from stages.objectives.texts import Texts, joined, texts_of
+    from stages.objectives.training_texts import Texts, joined, texts_of
+    from stages.teachers.teacher_vectors import TeacherVectors
+    from stages.training.batches import Part, by_language, drawn_batches
 
     settings = params.adapt.retrieval
     mixture = settings.mixture

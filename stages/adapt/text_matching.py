@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from stages.params import Params, load
+from stages.recipe.recipe import Recipe, load
 
 CURATED = Path("data/curated")
 EMBEDDED = Path("data/embedded")
@@ -15,7 +15,7 @@ def main() -> None:
     params = load()
     from stages.training.launch import launch
 
-    launch("stages.adapt.text_matching", params.engine.processes)
+    launch(["stages.adapt.text_matching"], params.engine.processes)
     from stages.training.adaptation import adapt
     from stages.training.dev import similarity_on_dev
 
@@ -31,16 +31,16 @@ def main() -> None:
     )
 
 
-def build(params: Params, encoder: Any, projection: Any) -> Any:
+def build(params: Recipe, encoder: Any, projection: Any) -> Any:
     """The objective over scored pairs, then pairs without scores, its batches of one kind each, and its rows' names."""
     import numpy as np
 
-    from stages.corpus.batches import mixed_batches, shuffled_batches
-    from stages.corpus.readings import TeacherVectors
     from stages.corpus.tables import read_split
     from stages.modeling.truncation import check_truncation
     from stages.objectives.text_matching import TextMatching
-    from stages.objectives.texts import texts_of
+    from stages.objectives.training_texts import texts_of
+    from stages.teachers.teacher_vectors import TeacherVectors
+    from stages.training.batches import mixed_batches, shuffled_batches
 
     settings = params.adapt.text_matching
     teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)

@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from stages.corpus.languages import DECLARED, MANY, LanguageCheck
-from stages.corpus.lengths import WORDS, Measure
 from stages.corpus.readers.unreadable import Unreadable
 from stages.corpus.tables import SCHEMAS
+from stages.corpus.text_length import WORDS, Measure
 
 Row = dict[str, Any]
 

@@ -14,11 +14,19 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from stages.corpus.expectations import Validator
-from stages.corpus.intake import KEPT, OVER_MAX_ROWS, Intake, Reasons, SourceToRead, reject_single_labels, take_in
 from stages.corpus.languages import LanguageCheck
 from stages.corpus.overlaps import Overlaps, Similarity
 from stages.corpus.profiles import Profile
 from stages.corpus.quarantine import Quarantine
+from stages.corpus.source_ingest import (
+    KEPT,
+    OVER_MAX_ROWS,
+    Intake,
+    Reasons,
+    SourceToRead,
+    reject_single_labels,
+    take_in,
+)
 from stages.corpus.tables import SCHEMAS, SPLITS, TableWriter
 
 # Rows that are validated at once.

@@ -12,7 +12,7 @@ and the last's. `und` is undetermined; `mul`, of a source, leaves it to each row
 import re
 from collections.abc import Sequence
 
-from stages.corpus.lengths import count_words
+from stages.corpus.text_length import count_words
 
 # Words that are looked at: more cost time and change little.
 WORDS = 20

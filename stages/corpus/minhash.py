@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 from rensa import RMinHash
 
-from stages.corpus.lengths import UNSPACED
+from stages.corpus.text_length import UNSPACED
 
 NUM_PERMUTATIONS, NUM_BANDS = 128, 16
 SHINGLE_WORDS = 3

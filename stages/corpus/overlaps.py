@@ -21,10 +21,10 @@ import xxhash
 
 from stages.corpus.buckets import Buckets, first_of, numbered
 from stages.corpus.containment import Contained
-from stages.corpus.intake import DOCUMENT, KEPT, ROLES, SCORED, Intake, Reasons, role_of, text_keys
-from stages.corpus.lengths import count_words
 from stages.corpus.minhash import NUM_PERMUTATIONS, bands, signatures, similarity, text_key
+from stages.corpus.source_ingest import DOCUMENT, KEPT, ROLES, SCORED, Intake, Reasons, role_of, text_keys
 from stages.corpus.tables import SPLITS
+from stages.corpus.text_length import count_words
 
 TRAIN, DEV, TEST = range(len(SPLITS))
 # Pairs whose signatures are compared at once.

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stages.corpus.cleaning import judge, text_fields
-from stages.corpus.intake import SourceToRead, apart, text_keys
 from stages.corpus.languages import LanguageCheck
+from stages.corpus.source_ingest import SourceToRead, apart, text_keys
 
 ROWS, LOOKED_AT = 10, 500
 WIDTH = 60  # columns of a text

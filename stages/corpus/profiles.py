@@ -12,7 +12,7 @@ import xxhash
 
 from stages.corpus.buckets import Buckets
 from stages.corpus.languages import MANY
-from stages.corpus.lengths import word_counts
+from stages.corpus.text_length import word_counts
 
 # Upper bounds of the length histogram's bins, words; the last bin is open.
 LENGTHS = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)

@@ -4,19 +4,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stages.corpus.locations import HubDataset, Place, RemoteFile, check_versions, matching_places
-from stages.corpus.readers import (
-    beir,
+from stages.corpus.packaged import (
     botocore,
     docstrings,
     encyclopedia,
-    gettext,
     human_scores,
     needles,
-    rows,
     speeches,
     weaknesses,
     wikipedia,
 )
+from stages.corpus.readers import beir, gettext, rows
 from stages.corpus.readers.unreadable import Unreadable
 
 Record = dict[str, Any]

@@ -13,7 +13,7 @@ from mteb.cache import ResultCache
 from stages import evaluation, modeling
 from stages.evaluation.mteb_models import MtebModel
 from stages.evaluation.mteb_rows import draw_anew
-from stages.training.tracking import digest
+from stages.tracking.runs import digest
 
 # Of a result that mteb's cache gives back; one that was just computed has more.
 DIGITS = 6

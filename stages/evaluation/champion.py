@@ -15,7 +15,7 @@ from stages.evaluation.tasks import Contenders, retrieval_vectors, score
 from stages.metrics import bootstrap
 from stages.metrics.gates import Figure, Verdict
 from stages.metrics.retrieval import ndcg_at_10, rank
-from stages.metrics.samples import Mean, Sample
+from stages.metrics.row_outcomes import Mean, Sample
 
 INDEX = "index_compatibility"
 # Scores the champion's models on named sources by task.

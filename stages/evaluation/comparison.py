@@ -9,7 +9,7 @@ import numpy as np
 from stages.evaluation.tasks import Score
 from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Draws
-from stages.metrics.samples import Sample, figure
+from stages.metrics.row_outcomes import Sample, figure
 
 BySource = Mapping[str, Score]
 

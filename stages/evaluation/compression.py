@@ -9,7 +9,7 @@ import numpy as np
 from sentence_transformers.util import quantize_embeddings
 
 from stages.metrics.retrieval import ndcg_at_10, rank
-from stages.metrics.samples import Mean, Sample
+from stages.metrics.row_outcomes import Mean, Sample
 
 # Candidates of a search among bits that a float query ranks again: 4 times the ten that are wanted, the oversampling
 # of Shakir, Aarsen and Lee, "Binary and Scalar Embedding Quantization" (Hugging Face, 2024).

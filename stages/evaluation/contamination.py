@@ -15,9 +15,9 @@ import pyarrow.dataset as arrow
 
 from stages.corpus.buckets import matches
 from stages.corpus.cleaning import normalise
-from stages.corpus.lengths import count_words
 from stages.corpus.minhash import NUM_BANDS, NUM_PERMUTATIONS, bands, signatures, similarity, text_key
 from stages.corpus.overlaps import COMPARED, TELLING_WORDS
+from stages.corpus.text_length import count_words
 
 # Of the kinds that phases train on: documents are for the long evaluation alone.
 TRAINED = {"pairs": ("query", "document"), "scored": ("text_a", "text_b"), "labelled": ("text",)}

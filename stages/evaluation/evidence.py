@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from stages.corpus.tables import read_split
-from stages.metrics.samples import Mean, Partition, RankCorrelation, Sample
+from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, Sample
 
 ROWS, UNITS, VECTORS, TESTS = "rows.safetensors", "units.safetensors", "vectors.safetensors", "tests.json"
 SAMPLES: tuple[type[Mean] | type[RankCorrelation] | type[Partition], ...] = (Mean, RankCorrelation, Partition)

@@ -15,7 +15,7 @@ from mteb.similarity_functions import cos_sim, pairwise_cos_sim
 from mteb.types import PromptType
 from torch import Tensor
 
-from stages.evaluation.contenders import Contenders
+from stages.evaluation.compared_models import Contenders
 from stages.evaluation.mteb_tasks import PREFIX
 
 # The released v5 models' routing of mteb's kinds of task to adapters.

@@ -15,7 +15,7 @@ from stages.metrics.classification import accuracy
 from stages.metrics.clustering import clusters
 from stages.metrics.lexical import bm25_rank
 from stages.metrics.retrieval import ndcg_at_10, rank, recall_at_k
-from stages.metrics.samples import Mean, Partition, RankCorrelation, Sample, figure
+from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, Sample, figure
 from stages.metrics.similarity import cosines
 
 RANKS = 100

@@ -21,15 +21,15 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from stages.corpus.batches import token_budget_batches
 from stages.modeling.backbones import first_position, load_backbone, set_rope_theta, take_length
 from stages.modeling.flops import Shape, shape_of_config, training_flops
-from stages.modeling.inference import side_by_side
-from stages.modeling.narrowing import narrow
+from stages.modeling.last_token_layer import narrow
 from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
 from stages.modeling.pooling import Pooling, pool, read_positions
+from stages.modeling.threaded_inference import side_by_side
 from stages.modeling.tokenization import ensure_end_of_sequence, load_tokenizer
 from stages.modeling.tokens import Tokens
+from stages.training.batches import token_budget_batches
 
 SETTINGS = "encoder.json"
 # Texts tokenised at once: what the tokenizer gives of them, lists of ints and more, is dropped before the next.

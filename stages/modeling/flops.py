@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from stages.modeling.backbones import keep_layers, layers_of, without_dropout
-from stages.modeling.narrowing import narrows
+from stages.modeling.last_token_layer import narrows
 
 # Names that backbones give the linear maps which read a layer's input.
 READS_INPUT = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "Wqkv", "qkv_proj", "q_lin", "k_lin", "v_lin")

@@ -15,7 +15,7 @@ from stages.losses.matryoshka import mean_over_dims, prefix
 from stages.modeling.encoder import Encoder
 from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
-from stages.objectives.texts import Texts
+from stages.objectives.training_texts import Texts
 
 
 class Classification(Objective):

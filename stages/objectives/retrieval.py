@@ -17,7 +17,7 @@ from stages.modeling.encoder import Encoder
 from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import projected_distillation
 from stages.objectives.objective import Objective
-from stages.objectives.texts import Texts
+from stages.objectives.training_texts import Texts
 
 # A learned temperature stays within these bounds, so that neither loss nor gradient runs away.
 TEMPERATURE_BOUNDS = (0.005, 0.2)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.corpus.batches import Part, drawn_batches, mixed_batches, shuffled_batches, shuffled_token_batches
+from stages.training.batches import Part, drawn_batches, mixed_batches, shuffled_batches, shuffled_token_batches
 
 # Of a phase: the mean of so many steps is within a percent or so of all.
 SAMPLED_STEPS = 200

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import psutil
 import torch
 
-from stages.training.meter import gemm_peak
+from stages.training.throughput import gemm_peak
 
 # Assumed shares of the peak, over all that is computed (padding and second passes too).
 # CPU: a 6-layer teacher and a 2-layer student's step reach 0.80 of the product measured beside them; a stage does other

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.corpus.batches import token_budget_batches
 from stages.modeling.flops import Shape, forward_flops, training_flops
-from stages.training.pieces import cut
+from stages.training.batches import token_budget_batches
+from stages.training.gradcache import cut
 
 
 @dataclass(frozen=True)

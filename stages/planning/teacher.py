@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.corpus.readings import Readings
-from stages.corpus.vectors import Reading
-from stages.corpus.wanted import Want
 from stages.modeling.flops import Shape
 from stages.planning.corpus import Corpus
 from stages.planning.steps import Totals, embedding
 from stages.planning.texts import in_windows
+from stages.teachers.teacher_inputs import Want
+from stages.teachers.teacher_vectors import Readings
+from stages.teachers.vector_store import Reading
 
 
 @dataclass(frozen=True)

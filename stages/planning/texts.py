@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from stages.corpus.cleaning import Limits
-from stages.corpus.intake import KEPT, Reasons, SourceToRead, take_in
 from stages.corpus.quarantine import Quarantine
 from stages.corpus.readers.unreadable import Unreadable
+from stages.corpus.source_ingest import KEPT, Reasons, SourceToRead, take_in
 from stages.corpus.tables import SPLITS, read_table
 
 # Records of a source to read; a larger source is known by its first ones.

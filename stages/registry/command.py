@@ -14,7 +14,7 @@ from stages.registry import decisions, store
 from stages.registry.decisions import Decision, NotAllowedError
 from stages.registry.ledger import Ledger, LedgerError
 from stages.registry.lock import LockedError
-from stages.training.tracking import redacted
+from stages.tracking.runs import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -8,7 +8,7 @@ from stages.registry import store
 from stages.registry.ledger import Action, Entry, Ledger
 from stages.registry.lock import deciding
 from stages.registry.provenance import provenance
-from stages.training.tracking import digest
+from stages.tracking.runs import digest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from stages.training.recorder import find_or_create_experiment
+from stages.tracking.recorder import find_or_create_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

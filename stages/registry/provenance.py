@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stages.training.tracking import digest, git_state
+from stages.tracking.runs import digest, git_state
 
 LOCK = Path("dvc.lock")
 LINEAGE = "lineage.json"

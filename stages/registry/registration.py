@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.registry import store
-from stages.training.tracking import digest
+from stages.tracking.runs import digest
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.training.tracking import digest, tracking_uri
+from stages.tracking.runs import digest, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stages.modeling.encoder import Encoder
-from stages.release.files import write_json
+from stages.release.checksums import write_json
 
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "embeddings"
 SETTINGS = "embedder.json"

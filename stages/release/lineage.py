@@ -8,7 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.training.tracking import LINEAGE, git_state
+from stages.tracking.runs import LINEAGE, git_state
 
 # The last three are null where git or DVC are not used.
 FIELDS = ("name", "license", "teacher", "sources", "recipe_sha256", "git_sha", "git_dirty", "dvc_lock_sha256")

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from stages.release import consumer
-from stages.release.comparison import Reading, faults, figures
+from stages.release.checksums import write_json
 from stages.release.environment import consumer_site, run_isolated
-from stages.release.files import write_json
+from stages.release.format_comparison import Reading, faults, figures
 from stages.release.formats import FORMATS, NEEDED, Format, Kind
-from stages.release.samples import Samples
+from stages.release.parity_samples import Samples
 
 # Consumers at a time, which share the threads: each spends half of its seconds importing, with one thread.
 AT_ONCE = 2

@@ -10,8 +10,8 @@ import torch
 
 from stages.modeling.encoder import Encoder
 from stages.modeling.tokens import Tokens
-from stages.release.comparison import Reading
-from stages.release.texts import Case
+from stages.release.format_comparison import Reading
+from stages.release.parity_texts import Case
 
 
 def embedded_cases(encoder: Encoder, cases: Sequence[Case], longest: int) -> list[int]:

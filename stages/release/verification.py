@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stages.release.files import checksum_faults
+from stages.release.checksums import checksum_faults
 from stages.release.formats import FORMATS, NEEDED
 from stages.release.lineage import lineage_faults
 from stages.release.parity import parity
-from stages.release.samples import load_samples
+from stages.release.parity_samples import load_samples
 
 # What a release is made of. Weights are safetensors and graphs; .bin and .data belong to a graph of the same name.
 SUFFIXES = {".json", ".jinja", ".md", ".onnx", ".safetensors", ".txt", ".xml", ""}

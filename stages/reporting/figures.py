@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from stages.reporting import formats
+from stages.reporting import number_format as formats
 from stages.reporting.svg import INK, MUTED, SERIES, STYLE, canvas, to_svg
 
 WIDTH = 440  # CSS pixels: readable on a phone without zoom, and two fit beside each other on a desktop

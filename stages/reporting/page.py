@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stages.reporting import formats
+from stages.reporting import number_format as formats
 
 FOLDER = Path(__file__).parent
 FILTERS = (

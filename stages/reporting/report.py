@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from stages.reporting import figures, formats, lengths, tables, verdicts
+from stages.reporting import figures, tables, verdicts
+from stages.reporting import long_document_charts as lengths
+from stages.reporting import number_format as formats
 from stages.reporting.page import render
 
 Rows = Sequence[Mapping[str, Any]]

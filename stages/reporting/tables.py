@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stages.reporting import formats
+from stages.reporting import number_format as formats
 from stages.reporting.verdicts import difference_verdict
 
 

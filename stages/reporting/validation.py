@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from stages.reporting import formats
+from stages.reporting import number_format as formats
 from stages.reporting.page import render
 
 MAX_CHARACTERS = 300  # of an example; enough to recognise a row

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stages.reporting import formats
+from stages.reporting import number_format as formats
 
 Verdict = Mapping[str, Any]  # of `stages.metrics.gates`: metric, figure, low, high, min, max, least_low, note, verdict
 MARKS = {"passed": "passed", "refused": "failed", "warned": "warned", "not applicable": "none"}

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.corpus.vectors import Identity, Reading
-from stages.modeling.identity import identified
-from stages.teachers.probes import same_probe
+from stages.teachers.endpoint_probe import same_probe
+from stages.teachers.fingerprint import identified
+from stages.teachers.vector_store import Identity, Reading
 
 # What every model is asked, to tell it from the others that its name may stand for some day.
 PROBE = "The still house stands beside the river, and its copper kettles are older than the bridge."

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.corpus.shards import KEY
-from stages.corpus.vectors import Reading
+from stages.teachers.shards import KEY
 from stages.teachers.teacher import Teacher, Work
+from stages.teachers.vector_store import Reading
 
 STARTS = 3
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from stages.corpus.locations import files_digest
-from stages.corpus.vectors import Identity, Reading
-from stages.modeling.identity import identified, local_folder
 from stages.modeling.truncation import means, parts_of, whole_lengths
+from stages.teachers.fingerprint import identified, local_folder
+from stages.teachers.vector_store import Identity, Reading
 
 # What decides a model's vectors; weights in another format than safetensors are not read.
 _SUFFIXES = {".json", ".txt", ".model", ".safetensors"}

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from stages.corpus.vectors import Identity, Reading
+from stages.teachers.vector_store import Identity, Reading
 
 
 class Teacher(Protocol):

@@ -7,13 +7,13 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from stages.corpus.vectors import Identity, Reading
 from stages.modeling.backbones import take_length
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder, place
-from stages.modeling.identity import teacher_identity
 from stages.modeling.pooling import Pooling
 from stages.modeling.tokenization import ensure_end_of_sequence, load_tokenizer
 from stages.modeling.truncation import encode_windows, whole_lengths
+from stages.teachers.fingerprint import teacher_identity
+from stages.teachers.vector_store import Identity, Reading
 
 
 @dataclass

@@ -12,12 +12,12 @@ from stages.modeling.adapters import add_adapter, average_adapter, save_adapter
 from stages.modeling.encoder import Encoder, saved_encoder
 from stages.modeling.projection import read_projection
 from stages.objectives.objective import Objective
+from stages.tracking.main_process import first
+from stages.tracking.runs import stage_run
 from stages.training.checkpoints import checkpoint_file, run_key
 from stages.training.curves import write_curve
 from stages.training.loop import EngineSettings, EpochBatches, train
-from stages.training.rank import first
 from stages.training.state import Schedule
-from stages.training.tracking import stage_run
 
 EXTENDED = Path("data/extended")
 ADAPTED = Path("data/adapted")

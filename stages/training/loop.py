@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 from stages.modeling.backbones import layers_of
 from stages.objectives.objective import Objective
 from stages.training.checkpoints import CheckpointFile
-from stages.training.meter import Meter
-from stages.training.pieces import Batch, backward, prepare
-from stages.training.processes import Processes, unshard, whole
+from stages.training.distributed import Processes, unshard, whole
+from stages.training.gradcache import Batch, backward, prepare
 from stages.training.state import Curve, Run, Schedule, resume, save, start, trained
+from stages.training.throughput import Meter
 
 EpochBatches = Callable[[int], list[np.ndarray]]
 

@@ -15,7 +15,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from stages.objectives.objective import Objective
 from stages.training.checkpoints import CheckpointFile, restore_rng, rng_state
-from stages.training.processes import spread_like, whole
+from stages.training.distributed import spread_like, whole
 
 Curve = list[dict[str, float]]
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stages.params import Params, load
+from stages.recipe.recipe import Recipe, load
 from tests.ablations import claims
 from tests.ablations.comparison import AGREES, Difference, Scores, Side, by_source, difference, overall
 from tests.ablations.experiments import ExperimentError, Workshop
@@ -67,10 +67,10 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-def ablate(params: Params, suite: claims.Suite, chosen: list[str], output: Path | None) -> None:
+def ablate(params: Recipe, suite: claims.Suite, chosen: list[str], output: Path | None) -> None:
     """Run the experiments that some claims need and write their table; with no output, list them."""
-    from stages.training.recorder import connect, find_or_create_experiment
-    from stages.training.tracking import tracking_uri
+    from stages.tracking.recorder import connect, find_or_create_experiment
+    from stages.tracking.runs import tracking_uri
 
     workshop = Workshop(Path.cwd(), tracking_uri())
     history = f"{params.name}-ablations"
@@ -155,7 +155,7 @@ def _row(comparison: claims.Comparison, scores: Mapping[tuple[str, str], Scores]
     return Row(comparison, above.value(), below.value(), difference(above, below, seed, num_resamples))
 
 
-def heading(params: Params, commit: str, num_resamples: int) -> str:
+def heading(params: Recipe, commit: str, num_resamples: int) -> str:
     """What was run, where and when, and how to read it."""
     machine = f"{os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}"
     return (

@@ -15,8 +15,8 @@ from stages.evaluation.comparison import draws
 from stages.evaluation.comparison import overall as mean_of_sources
 from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Draws
-from stages.metrics.samples import Mean, Partition, RankCorrelation, Sample
-from stages.metrics.samples import figure as figure_of
+from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, Sample
+from stages.metrics.row_outcomes import figure as figure_of
 
 UNITS = "units"  # the column of what rows are drawn by
 Columns = dict[str, np.ndarray]  # column -> a value for each row; units, as `bootstrap.resample` has them

@@ -12,12 +12,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from stages.adapt import classification, clustering, retrieval, text_matching
-from stages.corpus.batches import mixed_batches
 from stages.modeling.encoder import Encoder
 from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
-from stages.params import Params, load
+from stages.recipe.recipe import Recipe, load
 from stages.training.adaptation import adapt
+from stages.training.batches import mixed_batches
 from stages.training.dev import retrieval_on_dev
 from stages.training.launch import launch
 
@@ -56,7 +56,7 @@ class Joint(Objective):
 def main() -> None:
     """Run the stage."""
     params = load()
-    launch("tests.ablations.joint", params.engine.processes)
+    launch(["tests.ablations.joint"], params.engine.processes)
     adapters = params.adapt
     training = adapters.retrieval.training
     settings = adapters.retrieval.model_copy(
@@ -77,14 +77,14 @@ def main() -> None:
     )
 
 
-def steps(params: Params) -> list[int]:
+def steps(params: Recipe) -> list[int]:
     """Steps of each task's adapter, in the order of `build`."""
     adapters = params.adapt
     tasks = (adapters.retrieval, adapters.text_matching, adapters.clustering, adapters.classification)
     return [task.training.steps for task in tasks]
 
 
-def build(params: Params, encoder: Encoder, projection: nn.Linear) -> Any:
+def build(params: Recipe, encoder: Encoder, projection: nn.Linear) -> Any:
     """The joint objective, its batches, each of a task drawn in proportion to its steps, and its rows' names."""
     parts = [
         retrieval.build(params, encoder, projection),

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.params import TASKS, Params, load
+from stages.recipe.fields import TASKS
+from stages.recipe.recipe import Recipe, load
 
 if TYPE_CHECKING:
     from stages.modeling.encoder import Encoder
@@ -33,7 +34,7 @@ def main() -> None:
     score(load(), arguments.subject, arguments.task)
 
 
-def score(params: Params, subject: str, task: str) -> None:
+def score(params: Recipe, subject: str, task: str) -> None:
     """Score every source of the task; write rows and figures."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -63,7 +64,7 @@ def score(params: Params, subject: str, task: str) -> None:
     (OUTPUT / f"{subject}-{task}.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def _encoder(params: Params, subject: str, task: str) -> "Encoder":
+def _encoder(params: Recipe, subject: str, task: str) -> "Encoder":
     """The model as it would be released: RoPE base and cut of inference, the adapter on."""
     from stages.modeling.adapters import load_adapter
     from stages.modeling.encoder import place, saved_encoder
@@ -75,7 +76,7 @@ def _encoder(params: Params, subject: str, task: str) -> "Encoder":
     return place(encoder, precision=params.engine.precision, packing=params.engine.packing)
 
 
-def _retrieval(params: Params, encoder: "Encoder", source: str) -> Columns:
+def _retrieval(params: Recipe, encoder: "Encoder", source: str) -> Columns:
     """nDCG@10 of each query: of the whole vectors, cut to each dimension, and of the signs of the whole."""
     from stages.corpus.tables import read_split
     from stages.evaluation.compression import stored
@@ -93,7 +94,7 @@ def _retrieval(params: Params, encoder: "Encoder", source: str) -> Columns:
     return columns | {f"ndcg@{dim}": ndcg(dim, "float32") for dim in params.evaluate.truncate_dims}
 
 
-def _text_matching(params: Params, encoder: "Encoder", source: str) -> Columns:
+def _text_matching(params: Recipe, encoder: "Encoder", source: str) -> Columns:
     """Cosine and people's score of each pair."""
     from stages.corpus.tables import read_split
 
@@ -104,7 +105,7 @@ def _text_matching(params: Params, encoder: "Encoder", source: str) -> Columns:
     return {"similarity": (left * right).sum(axis=1), "score": pairs["score"].to_numpy()}
 
 
-def _clustering(params: Params, encoder: "Encoder", source: str) -> Columns:
+def _clustering(params: Recipe, encoder: "Encoder", source: str) -> Columns:
     """Label and clusters of each text, as numbers."""
     import numpy as np
 
@@ -118,7 +119,7 @@ def _clustering(params: Params, encoder: "Encoder", source: str) -> Columns:
     return {"label": labels} | {f"cluster {seed}": clusters(embeddings, len(names), seed) for seed in seeds}
 
 
-def _classification(params: Params, encoder: "Encoder", source: str) -> Columns:
+def _classification(params: Recipe, encoder: "Encoder", source: str) -> Columns:
     """Whether each text is labelled rightly by a logistic regression fitted on dev, which no adapter trained on."""
     from stages.corpus.tables import read_split
     from stages.metrics.classification import accuracy

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages import params
+from stages.recipe.recipe import read
 from tests.ablations import claims
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,8 +75,8 @@ def test_every_variant_is_a_valid_recipe_that_differs_from_the_projects(
         assert last in section, f"{name} sets {key}, which the recipe does not have"
         section[last] = value
     yaml.dump(recipe, tmp_path / "params.yaml")
-    changed = params.read(tmp_path / "params.yaml")
-    assert (changed == params.read(ROOT / "params.yaml")) == (not SUITE.variants[name].set)
+    changed = read(tmp_path / "params.yaml")
+    assert (changed == read(ROOT / "params.yaml")) == (not SUITE.variants[name].set)
 
 
 def test_every_variant_is_compared_and_truncates_to_dimensions_that_are_scored(recipe: dict[str, Any]) -> None:

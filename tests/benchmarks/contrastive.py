@@ -17,9 +17,9 @@ from sentence_transformers.losses import CachedMultipleNegativesRankingLoss
 
 from stages.modeling.encoder import Encoder
 from stages.objectives.pairs import PairContrast
-from stages.objectives.texts import texts_of
-from stages.training.pieces import backward, prepare
-from stages.training.processes import Processes
+from stages.objectives.training_texts import texts_of
+from stages.training.distributed import Processes
+from stages.training.gradcache import backward, prepare
 from tests.benchmarks.engine import LEARNING_RATE, recipe, timed_steps
 from tests.benchmarks.measure import Figure, in_turns, middle, most_resident, seconds, use_all_cores
 from tests.benchmarks.students import MAX_TOKENS, PROMPTS, as_peer, eurobert, gradients_apart

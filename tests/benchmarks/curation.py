@@ -120,8 +120,8 @@ def curate_rows(rows: int, folder: Path) -> dict[str, Any]:
     """Curate the rows of a folder; core-seconds of this process."""
     from stages.corpus.cleaning import Limits
     from stages.corpus.curation import curate_sources
-    from stages.corpus.intake import SourceToRead
     from stages.corpus.overlaps import Similarity
+    from stages.corpus.source_ingest import SourceToRead
     from stages.corpus.sources import read_records
 
     origin = {"source": "rows", "kind": "pairs", "language": "und", "license": "none"}

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
-from stages.corpus.batches import shuffled_token_batches
 from stages.modeling.encoder import Encoder
 from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import Distillation
-from stages.objectives.texts import Texts
+from stages.objectives.training_texts import Texts
+from stages.training.batches import shuffled_token_batches
 from tests.benchmarks.engine import LEARNING_RATE, WARM_STEPS, recipe, timed_steps
 from tests.benchmarks.measure import Figure, in_turns, middle
 from tests.benchmarks.students import PROMPTS, as_peer, gradients_apart

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stages.objectives.objective import Objective
-from stages.params import Params, read
+from stages.recipe.recipe import Recipe, read
 from stages.training.checkpoints import CheckpointFile
 from stages.training.loop import EngineSettings, train
 from stages.training.state import Schedule
@@ -36,7 +36,7 @@ class Timed:
         return self.tokens / self.seconds
 
 
-def recipe() -> Params:
+def recipe() -> Recipe:
     """The default recipe, for its settings of the engine."""
     return read(ROOT / "params.yaml")
 

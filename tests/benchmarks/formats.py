@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from stages.corpus.batches import token_budget_batches
 from stages.modeling.encoder import Encoder
-from stages.release.comparison import cosine
 from stages.release.consumer import onnx_runner, openvino_runner
+from stages.release.format_comparison import cosine
 from stages.release.formats import OPTIONAL
 from stages.release.writers import Writer
+from stages.training.batches import token_budget_batches
 from tests.benchmarks.measure import Figure, in_turns, middle, seconds, spread
 from tests.benchmarks.students import PROMPTS
 

@@ -15,8 +15,8 @@ from stages.modeling.encoder import Encoder, EncoderSettings
 from stages.modeling.tokenization import load_tokenizer
 from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import Distillation
-from stages.objectives.texts import Texts
-from stages.training.meter import gemm_peak
+from stages.objectives.training_texts import Texts
+from stages.training.throughput import gemm_peak
 from tests.benchmarks.engine import timed_steps
 from tests.benchmarks.measure import Figure, in_turns, middle, seconds
 from tests.benchmarks.students import PROMPTS, as_peer

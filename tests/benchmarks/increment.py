@@ -11,16 +11,16 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from stages.corpus.tables import SCHEMAS, SPLITS, write_table
-from stages.corpus.vectors import VectorStore
+from stages.teachers.vector_store import VectorStore
 from tests.benchmarks.measure import Figure
 from tests.checkouts import ROOT
 
 STAGE = """
 from pathlib import Path
-from stages import params
+from stages.recipe.recipe import load
 from stages.embed import embed
 
-embed(params.load(), Path("curated"), Path("embedded"), Path("working"))
+embed(load(), Path("curated"), Path("embedded"), Path("working"))
 """
 # Of a run, whatever it embeds: starting Python, loading torch and the teacher.
 FIXED_SECONDS = 10

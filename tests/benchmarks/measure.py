@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from stages.training.meter import gemm_peak
+from stages.training.throughput import gemm_peak
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from stages.corpus.shards import KEY, packed_keys
-from stages.corpus.vectors import VectorStore
+from stages.teachers.shards import KEY, packed_keys
+from stages.teachers.vector_store import VectorStore
 from tests.benchmarks.measure import Figure, most_resident
 
 ROWS, DIMENSIONS, SHARD_ROWS, ASKED = 1_000_000, 384, 65_536, 20_000

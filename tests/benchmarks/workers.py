@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import ray
 
-from stages.corpus.shards import KEY
-from stages.corpus.vectors import Reading
 from stages.teachers.ray import embed_on_ray
+from stages.teachers.shards import KEY
 from stages.teachers.teacher import Work
 from stages.teachers.transformer import TransformerTeacher
+from stages.teachers.vector_store import Reading
 from tests.benchmarks.measure import Figure
 from tests.benchmarks.texts import TEACHER
 

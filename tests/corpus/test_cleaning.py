@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from stages.corpus.cleaning import Limits, Row, judge, normalise, row_id, split_of
-from stages.corpus.intake import KEPT, OVER_MAX_ROWS, Intake, Reasons, SourceToRead, take_in
 from stages.corpus.languages import LanguageCheck, is_language, text_languages
 from stages.corpus.quarantine import Quarantine
 from stages.corpus.readers.unreadable import Unreadable
+from stages.corpus.source_ingest import KEPT, OVER_MAX_ROWS, Intake, Reasons, SourceToRead, take_in
 from stages.corpus.tables import SPLITS, read_table
 
 PAIRS = {"source": "wiki", "kind": "pairs", "language": "en", "license": "MIT"}

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.corpus.cleaning import Limits
-from stages.corpus.intake import OVER_MAX_ROWS, Intake, Reasons, SourceToRead, take_in
 from stages.corpus.quarantine import Quarantine
 from stages.corpus.readers import files
+from stages.corpus.source_ingest import OVER_MAX_ROWS, Intake, Reasons, SourceToRead, take_in
 from stages.corpus.sources import read_records, source_files
 from stages.corpus.tables import read_table
 

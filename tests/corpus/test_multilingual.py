@@ -10,9 +10,7 @@ import pyarrow as pa
 import pytest
 
 from stages.corpus.cleaning import Limits, judge, normalise
-from stages.corpus.intake import KEPT, Intake, Reasons, SourceToRead, take_in
 from stages.corpus.languages import LanguageCheck
-from stages.corpus.lengths import count_words, tokens_of, word_counts
 from stages.corpus.locations import matching_files, resolve
 from stages.corpus.minhash import signatures, similarity
 from stages.corpus.overlaps import Overlaps, Similarity
@@ -20,8 +18,10 @@ from stages.corpus.previews import preview_source
 from stages.corpus.profiles import Profile
 from stages.corpus.quarantine import Quarantine
 from stages.corpus.readers.unreadable import Unreadable
+from stages.corpus.source_ingest import KEPT, Intake, Reasons, SourceToRead, take_in
 from stages.corpus.sources import read_records
 from stages.corpus.tables import SCHEMAS
+from stages.corpus.text_length import count_words, tokens_of, word_counts
 
 LANGUAGES = {"ar": "ar", "he": "he", "zh_Hans": "zh", "ja": "ja", "fr": "fr", "es": "es"}
 MANY = {"source": "django", "kind": "pairs", "language": "mul", "license": "BSD-3-Clause"}

@@ -10,10 +10,10 @@ import pytest
 from stages.corpus.buckets import Buckets
 from stages.corpus.cleaning import Limits
 from stages.corpus.containment import COMMON, Contained
-from stages.corpus.intake import KEPT, Intake, Reasons, SourceToRead, take_in
 from stages.corpus.minhash import bands, signatures, similarity
 from stages.corpus.overlaps import Overlaps, Similarity
 from stages.corpus.quarantine import Quarantine
+from stages.corpus.source_ingest import KEPT, Intake, Reasons, SourceToRead, take_in
 
 WORDS = [f"word{number}" for number in range(400)]
 

@@ -10,16 +10,8 @@ import pytest
 
 from stages.corpus.cleaning import Limits, split_of
 from stages.corpus.locations import check_versions, files_digest, matching_files, resolve
-from stages.corpus.readers import (
-    botocore,
-    docstrings,
-    encyclopedia,
-    human_scores,
-    needles,
-    speeches,
-    weaknesses,
-    wikipedia,
-)
+from stages.corpus.packaged import botocore, docstrings, encyclopedia, human_scores, needles, speeches, weaknesses, wikipedia
+from stages.corpus.readers import 
 from stages.corpus.readers.unreadable import Unreadable
 from stages.corpus.sources import READERS, read_records, source_files
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from flows.faults import Fault, classify
+from flows.failure_causes import Fault, classify
 from tests.checkouts import checkout, short_recipe
 from tests.deploy.conftest import ROOT, Stack, free_port, mlflow_server, service, stack_on_loopback
 from tests.flows.conftest import commit, git
@@ -192,7 +192,7 @@ def accepted(stack: Stack, run_id: str) -> bool:
 def test_wrong_credentials_stop_a_stage_for_good_and_are_not_shown(retrain: Retrain) -> None:
     environment = stage_environment(retrain.stack) | {"MLFLOW_TRACKING_PASSWORD": "a-wrong-password"}
     lineage = (retrain.workspace / "data/lineage/promote.json").read_bytes()
-    code = "from stages.training.tracking import stage_run\nwith stage_run('promote', {'name': 'tiny'}, []): pass"
+    code = "from stages.tracking.runs import stage_run\nwith stage_run('promote', {'name': 'tiny'}, []): pass"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=retrain.workspace, env=environment, capture_output=True, text=True
     )

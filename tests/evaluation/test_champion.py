@@ -16,7 +16,7 @@ from stages.losses.contrastive import info_nce
 from stages.metrics.bootstrap import Draws, ratio
 from stages.metrics.gates import Figure, Limits, judge
 from stages.metrics.retrieval import rank
-from stages.metrics.samples import Mean, Partition, RankCorrelation, Sample, figure
+from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, Sample, figure
 
 ROWS = 40
 

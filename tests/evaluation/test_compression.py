@@ -6,7 +6,7 @@ import pytest
 from stages.evaluation.compression import compression, rescored, stored
 from stages.evaluation.tasks import ranking_score
 from stages.metrics.lexical import bm25_rank
-from stages.metrics.samples import Mean, figure
+from stages.metrics.row_outcomes import Mean, figure
 
 
 @pytest.fixture

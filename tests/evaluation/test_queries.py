@@ -13,8 +13,8 @@ from stages.corpus.tables import SCHEMAS, write_table
 from stages.evaluation.evidence import Evidence
 from stages.evaluation.queries import LENGTH, moved_queries, places, shortened, worst_queries
 from stages.metrics.retrieval import ndcg_at_10, rank
-from stages.metrics.samples import Mean
-from stages.params import read
+from stages.metrics.row_outcomes import Mean
+from stages.recipe.recipe import read
 
 ROOT = Path(__file__).resolve().parents[2]
 # Rows: queries; columns: similarities to documents 0 to 3. With the unit matrix as documents, a query is its own row.

@@ -18,7 +18,7 @@ time.time = lambda: real() - 86400 * os.path.exists("jumped")
 """
 STAGE = """
 from pathlib import Path
-from stages.training.tracking import stage_run
+from stages.tracking.runs import stage_run
 with stage_run("distill", {"name": "tiny"}, []) as run:
     assert run.run_id
     run.log_metrics({"loss": 2.0}, step=1)

@@ -59,7 +59,7 @@ VERSION = (
 FILES = {
     "dvc.yaml": PIPELINE,
     "stages/__init__.py": "",
-    "stages/params.py": READER,
+    "stages/recipe/recipe.py": READER,
     "params.yaml": RECIPE,
     "retrieval.sh": "true\n",
     "clustering.sh": "true\n",

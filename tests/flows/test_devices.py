@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import devices, processes
+from flows import devices
+from flows import process_group as processes
 from flows.devices import held_devices
 
 

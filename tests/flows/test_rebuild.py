@@ -15,7 +15,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.rebuild import rebuild
-from flows.stage import StageFailed
+from flows.stage_task import StageFailed
 from tests.flows.conftest import ROOT, commit, git, made
 
 FLOW_SECONDS = 900

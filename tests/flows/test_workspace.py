@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import recipe as recipe_module
+from flows import rebuild_recipe as recipe_module
 from flows import workspace as workspace_module
-from flows.recipe import choose_recipe, halve_micro_batch, read_recipe
+from flows.rebuild_recipe import choose_recipe, halve_micro_batch, read_recipe
 from flows.workspace import WORKSPACES, remove_old, workspace
 from tests.flows.conftest import commit, git
 
@@ -45,7 +45,7 @@ def test_a_remote_folder_beside_the_checkout_stays_the_same_folder(project: Path
 def test_stages_of_all_workspaces_record_under_one_lock(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from filelock import FileLock, Timeout
 
-    from stages.training.recorder import build_lock
+    from stages.tracking.recorder import build_lock
 
     with workspace(project, "one", "HEAD") as space:
         monkeypatch.chdir(space.folder)

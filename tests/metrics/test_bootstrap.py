@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import bootstrap, norm
 
 from stages.metrics.bootstrap import Draws, Statistic, difference, mean, ratio, resample
-from stages.metrics.samples import Mean
+from stages.metrics.row_outcomes import Mean
 
 
 @pytest.fixture

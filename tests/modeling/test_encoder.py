@@ -25,10 +25,10 @@ from stages.modeling.encoder import (
     place,
     saved_encoder,
 )
-from stages.modeling.identity import local_folder, teacher_identity
 from stages.modeling.pooling import pool
 from stages.modeling.tokenization import end_of_sequence
 from stages.modeling.tokens import Tokens
+from stages.teachers.fingerprint import local_folder, teacher_identity
 
 PROMPTS = {"query": "query : ", "document": "document : "}
 ARCHITECTURES = ["bert", "eurobert", "qwen3", "modernbert"]

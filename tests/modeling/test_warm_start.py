@@ -12,7 +12,7 @@ from stages.modeling import warm_start
 from stages.modeling.encoder import Encoder, EncoderSettings, load_backbone, load_tokenizer
 from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import Distillation
-from stages.objectives.texts import Texts
+from stages.objectives.training_texts import Texts
 
 PROMPTS = {"query": "query : ", "document": ""}
 GENERATOR = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
 from stages.objectives.distillation import TeacherSideDistillation
-from stages.objectives.texts import Texts
+from stages.objectives.training_texts import Texts
 
 NO_MODEL: Any = nn.Identity()  # an objective takes embeddings; the encoder is the engine's
 DIMS = (2, 5)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.corpus.batches import mixed_batches, shuffled_batches
 from stages.losses.contrastive import info_nce
 from stages.losses.distillation import embedding_distillation, relational_distillation
 from stages.losses.ranking import cosent
@@ -22,7 +21,8 @@ from stages.objectives.distillation import Distillation
 from stages.objectives.objective import Objective
 from stages.objectives.retrieval import TEMPERATURE_BOUNDS, Retrieval, Temperature
 from stages.objectives.text_matching import TextMatching
-from stages.objectives.texts import Texts, texts_of
+from stages.objectives.training_texts import Texts, texts_of
+from stages.training.batches import mixed_batches, shuffled_batches
 
 DIMS = (8, 32)
 TEACHER = 12

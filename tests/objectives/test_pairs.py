@@ -10,7 +10,7 @@ from stages.losses.contrastive import info_nce
 from stages.losses.distillation import score_distillation
 from stages.modeling.tokens import Tokens
 from stages.objectives.pairs import PairContrast, PairObjective, ScoreDistillation
-from stages.objectives.texts import Texts
+from stages.objectives.training_texts import Texts
 
 NO_MODEL: Any = nn.Identity()  # an objective takes embeddings; the encoder is the engine's
 DIMS = (3, 8)

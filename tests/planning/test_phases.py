@@ -14,7 +14,7 @@ from stages.planning.phases import START_SECONDS, Disk, Phase, disk, phase
 from stages.planning.report import comparison, disk_lines, memory_table, phase_table, sources_table
 from stages.planning.steps import Totals
 from stages.planning.texts import given_texts
-from stages.training.tracking import stage_run
+from stages.tracking.runs import stage_run
 
 DEVICE = Hardware("slow", {"float32": 100.0}, memory=1000.0, utilisation=0.5, source="made up")
 MEMORY = Memory(400, 100, 200, 300)

@@ -90,7 +90,7 @@ def test_a_refusal_is_final(client: Any) -> None:
 
 def judge_again(client: Any, number: str) -> None:
     """Other evidence, against the champion of now."""
-    from stages.training.tracking import digest
+    from stages.tracking.runs import digest
 
     run_id = client.get_model_version(MODEL, number).tags["evidence_run_id"]
     client.log_text(run_id, "other", "evidence/verdicts.json")

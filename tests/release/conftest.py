@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import quantize
-from stages.params import Params
+from stages.recipe.recipe import Recipe
 from tests.conftest import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,17 +53,17 @@ def workspace(
 
 
 @pytest.fixture(scope="session")
-def recipe_of_release() -> Params:
+def recipe_of_release() -> Recipe:
     """The tiny recipe for a student of 32 dimensions."""
     values = tiny_values()
     values["distill"]["matryoshka_dims"] = values["evaluate"]["truncate_dims"] = [8, 16, 32]
     values["quantize"] |= {"max_tokens": MAX_TOKENS, "rope_theta": THETA, "num_calibration_texts": 30}
     values["engine"]["threads"] = 1
-    return Params.model_validate(values)
+    return Recipe.model_validate(values)
 
 
 @pytest.fixture(scope="session")
-def built(workspace: Path, recipe_of_release: Params) -> Path:
+def built(workspace: Path, recipe_of_release: Recipe) -> Path:
     """The release as the stage left it; copy it before changing it."""
     quantize.quantize(recipe_of_release, workspace / "data/quantized")
     return workspace / "data/quantized" / recipe_of_release.name

@@ -8,8 +8,8 @@ import pytest
 
 from stages.release.environment import consumer_site, run_isolated
 from stages.release.formats import FORMATS, Format
-from stages.release.samples import load_samples
-from stages.release.texts import Case
+from stages.release.parity_samples import load_samples
+from stages.release.parity_texts import Case
 
 FIRST_IMPORT = {"onnx": "onnxruntime", "openvino-int8": "openvino"}
 QUERY = Case("query", "how do plants make sugar?")

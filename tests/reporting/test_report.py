@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from stages.metrics.gates import Figure, Limits, Verdict
-from stages.reporting import figures, formats, svg, tables
+from stages.reporting import figures, svg, tables
+from stages.reporting import number_format as formats
 from stages.reporting.report import render_report
 
 MEASURES = {

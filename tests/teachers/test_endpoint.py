@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.corpus.vectors import Reading, VectorStore
 from stages.teachers.endpoint import EndpointTeacher
+from stages.teachers.vector_store import Reading, VectorStore
 
 PLAIN = Reading("", 96, 96)
 TEXTS = [f"text number {number}" for number in range(11)]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages import params
 from stages.corpus.tables import SCHEMAS, SPLITS, write_table
 from stages.embed import embed
+from stages.recipe.recipe import read
 from stages.teachers import ray as on_ray
 from tests.conftest import cut_at
 from tests.machines import SECONDS, first_machine, machine
@@ -23,8 +23,9 @@ SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
 import psutil
-from stages import embed, params
-from stages.corpus.vectors import VectorStore
+from stages import embed
+from stages.recipe.recipe import load, read
+from stages.teachers.vector_store import VectorStore
 
 embed.WORKING_SHARD_ROWS = 10
 add, seen = VectorStore.add, {"killed": [], "addresses": []}
@@ -39,7 +40,7 @@ def kill(self, keys, vectors):
         seen["killed"].append(worker.pid)
     add(self, keys, vectors)
 VectorStore.add = kill
-figures = embed.embed(params.load(), *(Path(name) for name in sys.argv[1:]))
+figures = embed.embed(load(), *(Path(name) for name in sys.argv[1:]))
 Path("told.json").write_text(json.dumps({"figures": figures, **seen}))  # Ray writes to both streams
 """
 
@@ -47,9 +48,10 @@ Path("told.json").write_text(json.dumps({"figures": figures, **seen}))  # Ray wr
 ON_MACHINES = """
 import sys
 from pathlib import Path
-from stages import embed, params
+from stages import embed
+from stages.recipe.recipe import load, read
 embed.WORKING_SHARD_ROWS = 10
-embed.embed(params.load(), Path("curated"), Path(sys.argv[1]), Path("working-" + sys.argv[1]))
+embed.embed(load(), Path("curated"), Path(sys.argv[1]), Path("working-" + sys.argv[1]))
 """
 
 
@@ -83,7 +85,7 @@ def test_two_workers_give_the_bytes_of_one_process_though_one_is_killed(
     project: Path, short_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stages.embed.WORKING_SHARD_ROWS", 10)
-    alone = embed(params.read(project / "params.yaml"), project / "curated", project / "alone", project / "working")
+    alone = embed(read(project / "params.yaml"), project / "curated", project / "alone", project / "working")
     short_recipe["embed"]["ray"] = {"workers": 2, "gpus": 0}
     write_recipe(project, short_recipe)
     ended = subprocess.run(

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, StaticEmbedding, Transformer
 
-from stages.corpus.vectors import Reading
 from stages.teachers.sentence_transformer import SentenceTransformerTeacher
+from stages.teachers.vector_store import Reading
 
 TEXTS = ["ba be bi", "bo", "ca ce ci co cu da de di do du", "fa"]
 LONG = " ".join(["ba be bi bo bu ca ce ci co cu"] * 3)

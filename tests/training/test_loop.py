@@ -23,10 +23,10 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from stages.corpus.batches import shuffled_batches
 from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
 from stages.training import checkpoints
+from stages.training.batches import shuffled_batches
 from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
 from stages.training.curves import read_curve, write_curve
 from stages.training.loop import FIRST_STEPS, EngineSettings, train
@@ -495,11 +495,11 @@ import sys, time
 from pathlib import Path
 import numpy as np, torch
 from safetensors.torch import save_file
-from stages.corpus.batches import shuffled_batches
+from stages.training.batches import shuffled_batches
 from stages.modeling.adapters import add_adapter
 from stages.modeling.encoder import EncoderSettings, load_encoder
 from stages.objectives.retrieval import Retrieval
-from stages.objectives.texts import texts_of
+from stages.objectives.training_texts import texts_of
 from stages.training.checkpoints import checkpoint_file
 from stages.training.loop import EngineSettings, train
 from stages.training.state import Schedule, trained

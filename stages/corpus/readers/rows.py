@@ -14,8 +14,8 @@ from typing import Any
 
 from stages.corpus.entities import Components, text_entity
 from stages.corpus.locations import HubDataset, Place
+from stages.corpus.packaged.needles import planted
 from stages.corpus.readers.files import no_column, rows_of_file
-from stages.corpus.readers.needles import planted
 from stages.corpus.readers.unreadable import Unreadable
 from stages.corpus.sentences import sentences
 

@@ -1,0 +1,120 @@
+"""Processes of a rebuild: guarded, stopped together, and none started once the rebuild has to end."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows import process_guard as guard
+from flows.redaction import redacted
+
+GUARD = (sys.executable, "-P", guard.__file__)
+END_SECONDS = guard.TERM_SECONDS + guard.KILL_SECONDS + 2.0
+EXIT_SECONDS = 20.0  # after a signal, for Prefect to say what became of the run
+# Set once the rebuild has to end: a stage that a freed slot would let in does not start.
+STOP = threading.Event()
+_running: set[subprocess.Popen[str]] = set()
+
+
+class Stopped(RuntimeError):
+    """The rebuild was told to end, so this did not start, or did not go on."""
+
+
+@contextmanager
+def guarded(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A command, with what it prints as text; nothing of it is left when the block ends.
+
+    Raises:
+        Stopped: the rebuild has to end.
+    """
+    if STOP.is_set():
+        raise Stopped(f"not started, because the rebuild was told to end: {command[0]}")
+    process = subprocess.Popen(
+        [*GUARD, *command],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    _running.add(process)
+    try:
+        if STOP.is_set():  # between the look above and here
+            raise Stopped("the rebuild was told to end")
+        yield process
+    finally:
+        end(process)
+        _running.discard(process)
+
+
+def release(process: subprocess.Popen[str]) -> None:
+    """Close the pipe that keeps the command alive; its guard does the rest."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Have the guard stop its command, and kill the guard's group if it does not."""
+    release(process)
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def output(command: Sequence[str], folder: Path) -> str:
+    """What a short command prints, without the last newline.
+
+    Raises:
+        RuntimeError: it failed; with what it printed.
+    """
+    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = redacted(f"{done.stdout}\n{done.stderr}".strip())
+        raise RuntimeError(f"`{' '.join(command)}` failed with exit code {done.returncode} in {folder}:\n{said}")
+    return done.stdout.rstrip("\n")
+
+
+@contextmanager
+def stopping_all() -> Iterator[None]:
+    """Within the block, whatever ends it early stops every stage first: a SIGTERM, Ctrl-C, an error.
+
+    Prefect turns a SIGTERM into an exception in the main thread, while stages go on in others. There is no signal
+    handler here, because Prefect takes a cancel for a crash where SIGTERM is not its own.
+    """
+    STOP.clear()
+    try:
+        yield
+    except BaseException as error:
+        stop_all()
+        if not isinstance(error, Exception):
+            # A thread that waits for a slot cannot be woken; nothing of this process is needed any more.
+            last = threading.Timer(EXIT_SECONDS, os._exit, [128 + signal.SIGTERM])
+            last.daemon = True
+            last.start()
+        raise
+
+
+def stop_all() -> None:
+    """Let no stage start, end all that run at once, and wait until they have ended."""
+    STOP.set()
+    running = tuple(_running)
+    for process in running:
+        release(process)
+    deadline = time.monotonic() + END_SECONDS
+    while any(process.poll() is None for process in running) and time.monotonic() < deadline:
+        time.sleep(0.05)

@@ -1,0 +1,82 @@
+"""What a rebuild shows in Prefect's UI: a page in Markdown and a table of its stages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.champion import Champion, links
+from flows.pipeline import Stage
+from flows.stage_task import StageResult
+
+COLUMNS = ("stage", "outcome", "seconds", "planned device-hours", "devices")
+
+
+def page(
+    title: str,
+    stages: Sequence[Stage],
+    results: Sequence[StageResult],
+    planned: Mapping[str, float],
+    promoted: Mapping[str, Any] | None = None,
+    figures: Mapping[str, float] | None = None,
+    champion: Champion | None = None,
+) -> str:
+    """A rebuild in Markdown.
+
+    Args:
+        title: what came of it, in a sentence.
+        planned: device-hours that the plan expected of stages.
+        promoted: data/promoted/version.json of this rebuild, where it made or found a version.
+        figures: its evaluation's figures.
+        champion: what was served when the rebuild began.
+    """
+    lines = [title, "", "## Stages", "", f"| {' | '.join(COLUMNS)} | why |"]
+    lines += ["| --- | --- | ---: | ---: | --- | --- |"]
+    reasons = {stage.name: _reasons(stage, results) for stage in stages}
+    lines += [f"| {' | '.join(map(str, row.values()))} | {reasons[row['stage']]} |" for row in table(results, planned)]
+    if promoted is not None:
+        lines += ["", *_gates(promoted)]
+        lines += ["", " · ".join(links(promoted))] if links(promoted) else []
+    if figures:
+        lines += ["", *_comparison(figures, champion)]
+    return "\n".join(lines)
+
+
+def _reasons(stage: Stage, results: Sequence[StageResult]) -> str:
+    ran = [one.stage for one in results if one.stage in stage.upstream and one.outcome == "run"]
+    return "; ".join([*stage.reasons, *(f"{one} ran" for one in ran)]).replace("|", "\\|")
+
+
+def _gates(promoted: Mapping[str, Any]) -> list[str]:
+    heading = f"## {promoted['name']} version {promoted['version']}: {promoted['validation_status']}"
+    lines = [f"{heading} ({', '.join(promoted['aliases'])})", "", "| gate | figure | limit | verdict |"]
+    lines += ["| --- | ---: | --- | --- |"]
+    for gate in promoted["gates"]:
+        figure = "" if gate["figure"] is None else f"{gate['figure']:.4f}"  # there was nothing to judge
+        lines.append(f"| {gate['metric']} | {figure} | {gate['limit']} | {gate['verdict']} |")
+    return lines
+
+
+def _comparison(figures: Mapping[str, float], champion: Champion | None) -> list[str]:
+    if champion is None:
+        return ["There was no champion to compare with."]
+    lines = [f"## Against the champion, version {champion.version}", "", "| figure | champion | now | difference |"]
+    lines += ["| --- | ---: | ---: | ---: |"]
+    for name, now in figures.items():
+        if name in champion.figures:
+            before = champion.figures[name]
+            lines.append(f"| {name} | {before:.4f} | {now:.4f} | {now - before:+.4f} |")
+    return lines
+
+
+def table(results: Sequence[StageResult], planned: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The stages as rows of Prefect's table artifact."""
+    rows = [
+        (
+            one.stage,
+            one.outcome,
+            round(one.seconds, 1),
+            f"{planned[one.stage]:.3g}" if one.stage in planned else "",
+            ", ".join(one.devices),
+        )
+        for one in results
+    ]
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows]

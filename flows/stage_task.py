@@ -1,0 +1,230 @@
+"""One stage of a rebuild as a Prefect task: waits for devices, runs under DVC, is tried again where that can help."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Cancelled, State
+
+from flows.devices import CORE, cores, held_devices
+from flows.failure_causes import BUSY_PAUSE, PAUSES, Fault, classify
+from flows.pipeline import DVC, Stage
+from flows.process_group import STOP, Stopped, guarded, release
+from flows.redaction import redacted
+
+# Lines of a failed stage's log that tell its fault: several processes and their launcher have a traceback each.
+TOLD_BY = 200
+LAST_LINES = 20  # and those that a message shows
+CPU_SLOT = "cpu-heavy"
+GPU_SLOT = "gpu"
+MACHINES = "STILLHOUSE_MACHINES"  # as stages/training/launch.py reads it
+# What DVC says to a person at a terminal, and about a remote that nobody has set up.
+_NOISE = (
+    "Generating lock file",
+    "Updating lock file",
+    "To track the changes with git, run:",
+    "git add ",
+    "To enable auto staging, run:",
+    "dvc config core.autostage",
+    "Use `dvc push`",
+    "WARNING: Failed to pull run cache: config file error: no remote",
+    "dvc remote add -d",
+)
+
+
+class StageFailed(RuntimeError):
+    """A stage ended with an error that trying again did not or would not cure."""
+
+    def __init__(self, message: str, fault: Fault) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage of this rebuild.
+
+    `outcome` is cached, run, failed, stopped or not reached; `devices` are those that it held, for `seconds`.
+    """
+
+    stage: str
+    outcome: str
+    seconds: float = 0.0
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a rebuild tells all its stages.
+
+    `forced` are stages that run also where they are up to date, `limit` the seconds of one attempt (None: any).
+    """
+
+    folder: Path
+    build: str
+    recipe: Mapping[str, Any]
+    forced: frozenset[str]
+    devices: tuple[str, ...]
+    locks: Path
+    limit: float | None
+    has_remote: bool
+
+
+@task(name="stage", cache_policy=NO_CACHE)
+def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> StageResult | State[Any]:
+    """Bring one stage up to date through DVC, with its output as this task's log.
+
+    Args:
+        upstream: what became of the stages that it needs.
+
+    Returns:
+        Its result; the state Cancelled where the rebuild had to end.
+
+    Raises:
+        StageFailed: with the last lines of the log.
+    """
+    logger = get_run_logger()
+    changed = [one.stage for one in upstream if one.outcome == "run"]
+    if not (stage.reasons or changed or stage.name in order.forced):
+        logger.info("up to date")
+        return StageResult(stage.name, "cached")
+    logger.info("why: %s", ", ".join([*stage.reasons, *(f"{one} ran" for one in changed)]) or "forced")
+    wanted, number = wanted_devices(stage, order)
+
+    def waiting() -> None:
+        logger.info("waiting for %d of the devices %s", number, ", ".join(wanted))
+
+    try:
+        with held_devices(wanted, number, order.locks, waiting) as devices:
+            started = time.monotonic()
+            ran = run_until_it_lasts(stage, order, devices)
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
+    return StageResult(stage.name, "run" if ran else "cached", time.monotonic() - started, devices)
+
+
+def slot_of(stage: Stage, order: Order) -> str | None:
+    """The limit that a stage counts for; where the rebuild has no devices, a GPU's stage works on the CPU."""
+    return CPU_SLOT if stage.needs.slot == GPU_SLOT and not order.devices else stage.needs.slot
+
+
+def wanted_devices(stage: Stage, order: Order) -> tuple[tuple[str, ...], int]:
+    """The devices that a stage may use, and how many of them it uses: GPUs, else cores; a light stage uses none.
+
+    On several machines a training stage's processes are shared evenly, and use devices of the numbers that it holds on
+    this one; those of embedding go where Ray puts them, at most to all that there are.
+    """
+    slot = slot_of(stage, order)
+    if slot is None:
+        return (), 0
+    processes, machines = _number(order.recipe, stage.needs.devices), int(os.environ.get(MACHINES, "1"))
+    if stage.needs.devices == "engine.processes":
+        processes = -(-processes // machines)
+    elif machines > 1 and order.devices:
+        processes = min(processes, len(order.devices))
+    if slot == GPU_SLOT:
+        return order.devices, processes
+    here = cores()
+    return here, min(len(here), processes * _number(order.recipe, "engine.threads"))
+
+
+def _number(recipe: Mapping[str, Any], key: str | None) -> int:
+    """What the recipe has at a dotted key, 1 where that is no number."""
+    value: Any = recipe
+    for part in (key or "").split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int) else 1
+
+
+def run_until_it_lasts(stage: Stage, order: Order, devices: Sequence[str]) -> bool:
+    """Run a stage, and again while its fault may pass; returns whether it ran, rather than being found up to date."""
+    logger = get_run_logger()
+    pauses = {fault: list(seconds) for fault, seconds in PAUSES.items()}
+    waited = 0.0
+    while True:
+        ran, code, tail = run_once(stage, order, devices)
+        if not code:
+            return ran
+        fault = classify(tail)
+        if fault is Fault.BUSY and (order.limit is None or waited < order.limit):
+            pause = BUSY_PAUSE
+            waited += pause
+        elif pauses.get(fault):
+            pause = pauses[fault].pop(0)
+        else:
+            raise StageFailed(failure_message(stage.name, code, tail, order.folder), fault)
+        logger.warning("this may pass (%s): trying again in %.0f s", fault.value, pause)
+        if STOP.wait(pause):
+            raise Stopped(f"the rebuild was told to end before another try of {stage.name}")
+
+
+def run_once(stage: Stage, order: Order, devices: Sequence[str]) -> tuple[bool, int, list[str]]:
+    """One attempt: whether the stage ran, DVC's exit code, the last lines of the log.
+
+    Raises:
+        StageFailed: it took longer than it may.
+        Stopped: the rebuild has to end.
+    """
+    logger = get_run_logger()
+    options = ["--force"] if stage.name in order.forced else []
+    # What is not here comes from the remote when it is needed; without a remote `--pull` fails where it finds nothing.
+    options += ["--pull", "--allow-missing"] if order.has_remote else []
+    command = [*DVC, "repro", "--single-item", *options, stage.name]
+    ran, tail, expired = False, deque[str](maxlen=TOLD_BY), threading.Event()
+    with guarded(command, order.folder, stage_environment(order.build, devices)) as process:
+
+        def expire() -> None:
+            expired.set()
+            release(process)
+
+        timer = threading.Timer(order.limit or threading.TIMEOUT_MAX, expire)
+        timer.daemon = True
+        timer.start()
+        for line in lines_of(process):
+            logger.info("%s", line)
+            tail.append(line)
+            ran = ran or line == f"Running stage '{stage.name}':"
+        code = process.wait()
+        timer.cancel()
+    if STOP.is_set():
+        raise Stopped(f"{stage.name} was stopped")
+    if expired.is_set():
+        assert order.limit is not None
+        message = f"stage '{stage.name}' took longer than {order.limit / 3600:g} h (stage_hours) and was stopped"
+        raise StageFailed(f"{message}; training goes on from its checkpoint in the next rebuild", Fault.FINAL)
+    return ran, code, list(tail)
+
+
+def failure_message(stage: str, code: int, tail: Sequence[str], folder: Path) -> str:
+    """What a person needs who sees only that the flow failed."""
+    lines = [f"stage '{stage}' failed with exit code {code}. The checkout is untouched; this rebuild's files: {folder}"]
+    if (folder / ".stillhouse/refused").is_dir():
+        lines.append(f"Refused rows, if this stage refused any: {folder}/.stillhouse/refused/")
+    return "\n".join([*lines, f"Last lines of its log (all of them are in the task '{stage}'):", *tail[-LAST_LINES:]])
+
+
+def stage_environment(build: str, devices: Sequence[str]) -> dict[str, str]:
+    """Environment of a stage: this interpreter first in the path, its devices, progress bars that flood no log."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    own = {"PATH": path, "STILLHOUSE_BUILD": build, "PYTHONUNBUFFERED": "1"}
+    if gpus := [one for one in devices if not one.startswith(CORE)]:
+        own["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    return {"TQDM_MININTERVAL": "10", **os.environ, **own}
+
+
+def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
+    """The command's output as it comes, without empty lines, DVC's advice and secrets."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        text = line.rstrip()
+        if text and not text.lstrip().startswith(_NOISE):
+            yield redacted(text)

@@ -1,0 +1,29 @@
+"""Where everything stands: the folders of `data/` that stages hand on, and what a checkout keeps outside of DVC.
+
+All are relative to the working folder, which is the root of a checkout or of a rebuild's workspace.
+"""
+
+from pathlib import Path
+
+RECIPE = Path("params.yaml")
+
+# One folder for each stage, written by it alone.
+CHECKED = Path("data/checked")
+CURATED = Path("data/curated")
+VALIDATED = Path("data/validated")
+EMBEDDED = Path("data/embedded")
+MINED = Path("data/mined")
+DISTILLED = Path("data/distilled")
+EXTENDED = Path("data/extended")
+ADAPTED = Path("data/adapted")
+QUANTIZED = Path("data/quantized")
+EVALUATED = Path("data/evaluated")
+PROMOTED = Path("data/promoted")
+# One file for each stage: which run wrote the stage's outputs.
+LINEAGE = Path("data/lineage")
+
+# Kept between builds and never an output of DVC.
+STATE = Path(".stillhouse")
+VECTORS = STATE / "vectors"
+CHECKPOINTS = STATE / "checkpoints"
+REFUSED = STATE / "refused"

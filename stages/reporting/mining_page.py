@@ -1,0 +1,71 @@
+"""The audit page of mining: what the margins removed, who is left with too few negatives, and texts to read.
+
+Texts on this page are other people's: everything is escaped by the template and long texts are cut.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+
+from stages.reporting import number_format as formats
+from stages.reporting.figures import DASHES, coordinates, finish, legend
+from stages.reporting.page import render
+from stages.reporting.svg import MUTED, SERIES, STYLE, canvas, to_svg
+from stages.reporting.validation import as_text
+
+WIDTH, HEIGHT = 440, 270  # CSS pixels
+LINES = {"removed": "candidates removed", "too_few": "queries with too few negatives"}
+
+
+def render_mining(settings: Mapping[str, Any], audit: Mapping[str, Mapping[str, Any]]) -> str:
+    """Render the audit of a build's hard negatives; the same audit gives the same bytes.
+
+    Args:
+        settings: the recipe's section `mine`.
+        audit: by source, as the stage writes it to audit.json.
+
+    Returns:
+        An HTML document that requests nothing from anywhere.
+    """
+    sources = [
+        {
+            **figures,
+            "source": source,
+            "curve": Markup(margin_figure(source, figures["margin_curve"], settings["relative_margin"])),
+            "suspects": [_cut(one) for one in figures["suspects"]],
+            "examples": [_cut(one) for one in figures["examples"]],
+        }
+        for source, figures in audit.items()
+    ]
+    return render("mining.html.j2", name="Hard negatives", settings=settings, sources=sources)
+
+
+def margin_figure(source: str, curve: Sequence[Mapping[str, float]], chosen: float) -> str:
+    """Draw what each relative margin would remove, and whom it would leave with too few; the recipe's is marked."""
+    tips = {"chosen": f"the recipe's margin: {formats.percent(chosen)}"}
+    with matplotlib.rc_context(STYLE):
+        figure = canvas(WIDTH, HEIGHT)
+        axes = figure.subplots()
+        for number, (name, label) in enumerate(LINES.items()):
+            points = [(point["margin"] * 100, point[name] * 100) for point in curve]
+            axes.plot(*coordinates(points), color=SERIES[number], linestyle=DASHES[number], label=label, gid=name)
+            tips[name] = "; ".join(f"margin {formats.fixed(x, 0)}%: {formats.fixed(y)}% of {label}" for x, y in points)
+        axes.axvline(chosen * 100, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, gid="chosen")
+        axes.set(xlabel="relative margin, %", ylabel="share, %", ylim=(0, None))
+        legend(axes, columns=1)
+        finish(figure, "What a margin costs")
+    return to_svg(figure, f"margin-{source}", f"Margins of {source}", "; ".join(tips.values()), tips)
+
+
+def _cut(example: Mapping[str, Any]) -> dict[str, Any]:
+    """An example with its long texts cut."""
+    return {
+        name: [as_text(one) for one in value]
+        if name == "negatives"
+        else as_text(value)
+        if isinstance(value, str)
+        else value
+        for name, value in example.items()
+    }

@@ -1,0 +1,231 @@
+"""The content-addressed vector store: addresses, other teachers, kills, damage, merging, exports."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from stages.teachers import shards
+from stages.teachers.vector_store import Reading, VectorStore
+
+IDENTITY: dict[str, str | int | bool] = {
+    "weights": "w1",
+    "tokenizer": "t1",
+    "pooling": "mean",
+    "normalised": True,
+    "dtype": "float16",
+}
+PLAIN = Reading("", 128, 128)
+TEXTS = [f"text {number}" for number in range(20)]
+VECTORS = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+
+
+def filled(
+    folder: Path, order: Sequence[Sequence[int]], identity: Mapping[str, str | int | bool] = IDENTITY
+) -> VectorStore:
+    """A store of the texts, one shard a group of `order`."""
+    store = VectorStore(folder, identity)
+    for group in order:
+        store.add(store.keys(PLAIN, [TEXTS[place] for place in group]), VECTORS[list(group)])
+    return store
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_vectors_come_back_by_text_in_the_order_asked(tmp_path: Path) -> None:
+    filled(tmp_path, [range(7), range(7, 20)])
+    store = VectorStore(tmp_path)  # as another process sees it
+    asked = [19, 0, 7, 6, 0]
+    found = store.texts(PLAIN, [TEXTS[place] for place in asked])
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, VECTORS[asked].astype(np.float16))
+    assert len(store) == 20
+
+
+def test_the_address_holds_all_that_decides_a_vector(tmp_path: Path) -> None:
+    changes: list[dict[str, str | int | bool]] = [
+        {},
+        {"weights": "w2"},
+        {"tokenizer": "t2"},
+        {"pooling": "cls"},
+        {"normalised": False},
+        {"dtype": "float32"},
+    ]
+    stores = [VectorStore(tmp_path / str(place), IDENTITY | change) for place, change in enumerate(changes)]
+    keys = {store.key(PLAIN, "text") for store in stores}
+    assert len(keys) == len(changes)
+    readings = [Reading("query: ", 128, 128), Reading("", 128, 64), Reading("", 256, 128)]
+    keys |= {stores[0].key(reading, "text") for reading in readings}
+    keys |= {stores[0].key(PLAIN, "Text"), stores[0].key(PLAIN, "query: text")}
+    assert len(keys) == len(changes) + 5
+    again = VectorStore(tmp_path / "again", dict(reversed(IDENTITY.items())))
+    assert again.key(PLAIN, "text") == stores[0].key(PLAIN, "text")
+    assert {len(key) for key in keys} == {16}
+
+
+def test_vectors_of_another_teacher_are_refused(tmp_path: Path) -> None:
+    filled(tmp_path, [range(3)])
+    with pytest.raises(ValueError, match=r"holds vectors of another teacher: \['pooling', 'weights'\] differ"):
+        VectorStore(tmp_path, IDENTITY | {"weights": "w2", "pooling": "cls"})
+    with pytest.raises(ValueError, match=r"another teacher: \['revision'\] differ"):
+        VectorStore(tmp_path, IDENTITY | {"revision": "2"})
+    assert len(VectorStore(tmp_path, IDENTITY)) == 3
+
+
+def test_no_store_is_no_empty_store(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no vector store"):
+        VectorStore(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_missing_texts_are_counted(tmp_path: Path) -> None:
+    store = filled(tmp_path, [range(5)])
+    with pytest.raises(KeyError, match="2 of 4 texts have no teacher vector; run the embed stage"):
+        store.texts(PLAIN, [TEXTS[0], TEXTS[5], TEXTS[1], TEXTS[6]])
+    with pytest.raises(KeyError, match="1 of 1"):
+        store.texts(Reading("query: ", 128, 128), [TEXTS[0]])
+
+
+def test_vectors_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    store = filled(tmp_path, [])
+    broken = VECTORS[:2].copy()
+    broken[1, 3] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        store.add(store.keys(PLAIN, TEXTS[:2]), broken)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_vector_too_large_for_its_precision_is_refused(tmp_path: Path) -> None:
+    store = filled(tmp_path, [])
+    with pytest.raises(ValueError, match="not finite"):
+        store.add(store.keys(PLAIN, TEXTS[:1]), np.full((1, 6), 1e6, dtype=np.float32))
+
+
+@pytest.mark.parametrize("dies_at", ["write", "flush", "rename"])
+def test_a_kill_while_writing_leaves_whole_shards_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str
+) -> None:
+    filled(tmp_path / "store", [range(5)])
+
+    def die(*args: object) -> None:
+        if dies_at == "write":
+            (tmp_path / "store" / "half.partial").write_bytes(b"half a shard")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        where = {"write": (shards, "save_file"), "flush": (shards.os, "fsync"), "rename": (Path, "rename")}[dies_at]
+        patched.setattr(*where, die)
+        store = VectorStore(tmp_path / "store", IDENTITY)
+        keys = store.keys(PLAIN, TEXTS[5:9])
+        with pytest.raises(KeyboardInterrupt):
+            store.add(keys, VECTORS[5:9])
+    again = VectorStore(tmp_path / "store", IDENTITY)
+    assert len(again) == 5
+    again.add(keys, VECTORS[5:9])
+    np.testing.assert_array_equal(again.texts(PLAIN, TEXTS[:9]), VECTORS[:9].astype(np.float16))
+
+
+def test_an_export_is_the_same_bytes_whatever_the_history(tmp_path: Path) -> None:
+    histories = [[range(20)], [range(10, 20), range(10)], [[place] for place in reversed(range(20))]]
+    exported = []
+    for number, history in enumerate(histories):
+        store = filled(tmp_path / f"working{number}", history)
+        keys = store.keys(PLAIN, TEXTS[:15])
+        if number == 1:
+            keys = np.concatenate([keys[::-1], keys[:1]])  # order and repetition do not matter
+        store.export(keys, tmp_path / f"exported{number}", shard_rows=6)
+        exported.append(files(tmp_path / f"exported{number}"))
+    assert exported[0] == exported[1] == exported[2]
+    assert len(exported[0]) == 4  # the manifest, 6 + 6 + 3 rows
+    target = VectorStore(tmp_path / "exported0", IDENTITY)
+    assert len(target) == 15
+    np.testing.assert_array_equal(target.texts(PLAIN, TEXTS[:15]), VECTORS[:15].astype(np.float16))
+    assert target.holds(store.keys(PLAIN, TEXTS[14:16])).tolist() == [True, False]
+
+
+def test_an_export_of_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    store = filled(tmp_path / "working", [range(3)])
+    with pytest.raises(KeyError, match="1 of 4 texts"):
+        store.export(store.keys(PLAIN, TEXTS[:4]), tmp_path / "exported", shard_rows=10)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 40])
+def test_a_lookup_finds_the_same_however_the_rows_are_spread(tmp_path: Path, groups: int) -> None:
+    generator = np.random.default_rng(groups)
+    texts = [f"row {number}" for number in range(1000)]
+    vectors = generator.normal(size=(1000, 4)).astype(np.float16)
+    store = VectorStore(tmp_path, IDENTITY)
+    for part in np.array_split(generator.permutation(1000), groups):
+        store.add(store.keys(PLAIN, [texts[place] for place in part]), vectors[part])
+    again = VectorStore(tmp_path)
+    for size in (1, 2, 30, 999, 3000):
+        asked = generator.integers(1000, size=size)
+        np.testing.assert_array_equal(again.texts(PLAIN, [texts[place] for place in asked]), vectors[asked])
+    asked_for = store.keys(PLAIN, ["no", "row 5", "neither", "row 999", "row 5"])
+    assert again.holds(asked_for).tolist() == [False, True, False, True, True]
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "emptied", "header"])
+def test_a_damaged_shard_is_named_with_what_to_do(tmp_path: Path, damage: str) -> None:
+    filled(tmp_path, [range(7), range(7, 20)])
+    path = sorted(tmp_path.glob("*.safetensors"))[0]
+    content = bytearray(path.read_bytes())
+    if damage == "changed":
+        content[-3] ^= 1
+    path.write_bytes({"cut": content[:-5], "emptied": b"", "header": b"x" * 40 + content}.get(damage, bytes(content)))
+    with pytest.raises(ValueError, match=rf"{path} is damaged: .*; delete this file and run the embed stage"):
+        VectorStore(tmp_path).texts(PLAIN, TEXTS)
+    path.unlink()
+    assert len(VectorStore(tmp_path)) in (7, 13), "the other shard is as it was"
+
+
+def test_small_shards_are_merged_and_lose_nothing(tmp_path: Path) -> None:
+    store = filled(tmp_path, [range(8), *([place] for place in range(8, 20))])
+    store.compact(8)
+    assert sorted(len(shards.Shard(path)) for path in tmp_path.glob("*.safetensors")) == [4, 8, 8]
+    for one in (store, VectorStore(tmp_path)):
+        np.testing.assert_array_equal(one.texts(PLAIN, TEXTS), VECTORS.astype(np.float16))
+        assert len(one) == 20
+    before = files(tmp_path)
+    VectorStore(tmp_path).compact(8)
+    assert files(tmp_path) == before
+
+
+def test_a_kill_while_merging_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path, [[place] for place in range(20)])
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            VectorStore(tmp_path).compact(50)
+    store = VectorStore(tmp_path)
+    assert len(store) == 40, "merged rows and the small shards that they came from"
+    store.compact(50)
+    assert len(store) == len(VectorStore(tmp_path)) == 20
+    np.testing.assert_array_equal(store.texts(PLAIN, TEXTS), VECTORS.astype(np.float16))
+
+
+def test_rows_that_are_not_kept_are_deleted_and_no_others(tmp_path: Path) -> None:
+    store = filled(tmp_path, [range(5), range(5, 12), range(12, 20)])
+    assert store.keep(store.keys(PLAIN, [*TEXTS[:5], *TEXTS[8:12], "another"]), 100) == 11
+    assert sorted(len(shards.Shard(path)) for path in tmp_path.glob("*.safetensors")) == [4, 5]
+    left = VectorStore(tmp_path)
+    assert left.holds(store.keys(PLAIN, TEXTS)).tolist() == [place < 5 or 8 <= place < 12 for place in range(20)]
+    np.testing.assert_array_equal(left.texts(PLAIN, TEXTS[8:12]), VECTORS[8:12].astype(np.float16))
+
+
+def test_shards_of_earlier_versions_are_read_and_merged(tmp_path: Path) -> None:
+    """They are in the order in which rows came, without a checksum."""
+    store = filled(tmp_path, [])
+    for part in (range(12), range(12, 20)):
+        keys = store.keys(PLAIN, [TEXTS[place] for place in part]).view(np.uint8).reshape(-1, 16)
+        save_file({"keys": keys, "vectors": VECTORS[part].astype(np.float16)}, tmp_path / f"{part[0]}.safetensors")
+    old = VectorStore(tmp_path)
+    np.testing.assert_array_equal(old.texts(PLAIN, TEXTS[::-1]), VECTORS[::-1].astype(np.float16))
+    old.compact(100)
+    (path,) = tmp_path.glob("*.safetensors")
+    assert shards.Shard(path).checksum
+    np.testing.assert_array_equal(VectorStore(tmp_path).texts(PLAIN, TEXTS), VECTORS.astype(np.float16))
