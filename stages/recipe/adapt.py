@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from stages.recipe.fields import Count, Names, NotNegative, Positive, Section, Share, Tokens
-from stages.recipe.training import Draw, RowTraining, Training
+from stages.recipe.training import BatchSchedule, Draw, Schedule
 
 
 class Lora(Section):
@@ -21,7 +21,7 @@ class Adapter(Section):
 
 class FixedLengthAdapter(Adapter):
     max_tokens: Tokens
-    training: RowTraining
+    training: BatchSchedule
 
 
 class RetrievalWeights(Section):
@@ -38,7 +38,7 @@ class Average(Section):
 class Retrieval(Adapter):
     mixture: Annotated[tuple[Draw, ...], Field(min_length=1)]
     language_exponent: Share | None
-    training: Training
+    training: Schedule
     num_negatives: Count
     temperature: Annotated[float, Field(ge=0.005, le=0.2)]  # it is learned, within these bounds
     false_negative_margin: Share | None

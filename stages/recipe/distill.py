@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from stages.recipe.fields import BatchSize, Count, Dims, Names, Positive, Section, Share, Tokens
-from stages.recipe.training import Training
+from stages.recipe.training import Schedule
 
 
 class Backbone(Section):
@@ -39,7 +39,7 @@ class WarmStart(Section):
     ridge_penalty: Positive
 
 
-class DistillTraining(Training):
+class DistillSchedule(Schedule):
     batch_tokens: Count | None
     batch_size: BatchSize | None
 
@@ -69,7 +69,7 @@ class Distill(Section):
     objective: Literal["embedding_distillation", "score_distillation", "info_nce"]
     projection: Projection
     temperature: Positive
-    training: DistillTraining
+    training: DistillSchedule
     continued_steps: Count
 
     @model_validator(mode="after")

@@ -5,10 +5,10 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from stages.recipe.fields import Positive, Section, Share
-from stages.recipe.training import Draw, Training
+from stages.recipe.training import Draw, Schedule
 
 
-class ExtendTraining(Training):
+class ExtendSchedule(Schedule):
     steps: Annotated[int, Field(ge=0)]
 
 
@@ -17,7 +17,7 @@ class Extend(Section):
     language_exponent: Share | None
     max_truncated_share: Share
     rope_theta: Positive | None
-    training: ExtendTraining
+    training: ExtendSchedule
 
     @model_validator(mode="after")
     def _draw_from_something(self) -> Self:
