@@ -161,7 +161,7 @@ def read(file: Path = RECIPE) -> Recipe:
     except YAMLError as error:
         raise ValueError(f"{file}: not valid YAML: {error}") from error
     try:
-        return Params.model_validate(values)
+        return Recipe.model_validate(values)
     except ValidationError as error:
         raise ValueError("\n".join(_explain(file, fault) for fault in error.errors())) from error
 
