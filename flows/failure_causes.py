@@ -1,24 +1,29 @@
-"""Why a stage failed, and whether trying again can help: by how it ended and by the exception that ended it.
+"""Why a stage failed, and whether trying again can help.
 
-A stage ends with 0, by a signal, or with 1 and a last line that says why. DVC passes on neither code nor signal but
-names it, so both are read from the log:
+The processes of a stage report their exceptions in files (stages/tracking/failure_report.py). DVC says which exit code
+its command had.
 
 | fault | how it shows | what follows |
 | --- | --- | --- |
-| BUSY | another process holds the teacher's store or this run's checkpoint | again, until the stage's limit |
-| LOST | a signal ended it: a lost worker, the kernel short of memory | again; training goes on from its checkpoint |
-| NETWORK | a connection, a name, a server or another machine's process failed | again after a pause |
+| BUSY | another process holds the lock of the store or of the checkpoint | again, until the stage's limit |
+| LOST | a signal ended a process: a lost worker, no memory | again; training resumes from its checkpoint |
+| NETWORK | a connection, a name, a server or a process on another machine failed | again after a pause |
 | MEMORY | the accelerator's memory is full | the whole recipe again with half of `engine.micro_batch_tokens` |
 | FINAL | anything else: bad data, a bad recipe, a bug, a full disk | stop; the log says what to do |
 """
 
-import re
+import json
 from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
+from typing import Any
+
+# What a process reported: {"chain": ..., "raised_in": ...}, or None where it ended without a report.
+Report = dict[str, Any] | None
 
 
 class Fault(Enum):
-    """What kind of failure a stage's end was."""
+    """The kinds of failure, by what helps against them."""
 
     BUSY = "busy"
     LOST = "lost"
@@ -27,69 +32,73 @@ class Fault(Enum):
     FINAL = "final"
 
 
-# Seconds before each further attempt; then the fault counts as lasting.
+# Seconds before each further attempt; after the last one the stage has failed.
 PAUSES: dict[Fault, tuple[float, ...]] = {Fault.LOST: (5.0, 30.0), Fault.NETWORK: (10.0, 30.0, 60.0, 120.0)}
 BUSY_PAUSE = 10.0
 
-# Of stages.embed and stages.training.checkpoints.
-_BUSY = re.compile(r"another process (writes to|is training) ")
-# Of a training stage of several processes, torch's launcher says how the first of them ended.
-_RANK_EXIT = re.compile(r"^\s*exitcode\s*: -(\d+) ", re.MULTILINE)
-# How processes end that only lost another one: stopped by their launcher, by NCCL's watchdog, or by these exceptions.
-_STOPPED = {"6", "15"}
-_LEFT = re.compile(r"RuntimeError: \[.*\bgloo\b|Dist(?:Backend|Network|Store)Error")
-# DVC's last line; a shell says 128 + n where signal n ended its command.
-_EXIT = re.compile(r"failed to run: .* exited with (-?\d+)")
-_EXCEPTION = re.compile(
-    r"^(?:\[rank\d+\]: )?(?:\w+\.)*(\w*(?:Error|Exception|Timeout|Disconnected)|IncompleteRead|gaierror): "
-)
-# They only say that a process failed, whose own exception stands above.
-_LAUNCHERS = {"ChildFailedError", "CalledProcessError"}
+# Names of exception classes, without their modules, which differ between the libraries' versions.
 _MEMORY = {"OutOfMemoryError"}
 _NETWORK = {
-    "APIConnectionError",
-    "APITimeoutError",
-    "ClientConnectorError",
-    "ConnectError",
-    "ConnectTimeout",
-    "ConnectTimeoutError",
-    "ConnectionAbortedError",
+    "APIConnectionError",  # openai
+    "ClientConnectorError",  # aiohttp
+    "ConnectTimeoutError",  # urllib3
     "ConnectionClosedError",
     "ConnectionError",
-    "ConnectionRefusedError",
-    "ConnectionResetError",
-    "EndpointConnectionError",
+    "HTTPClientError",  # botocore
     "IncompleteRead",
-    "InternalServerError",
-    "MaxRetryError",
-    "NewConnectionError",
-    "ReadTimeout",
-    "ReadTimeoutError",
-    "RemoteDisconnected",
-    "RemoteProtocolError",
-    "ServerDisconnectedError",
+    "InternalServerError",  # openai
+    "MaxRetryError",  # urllib3
+    "NewConnectionError",  # urllib3
+    "ReadTimeoutError",  # urllib3
+    "ServerDisconnectedError",  # aiohttp
+    "Timeout",  # requests
     "TimeoutError",
+    "TransportError",  # httpx
     "gaierror",
 }
-# MLflow's server was away: the stage's own exception only says that it could not be recorded.
-_UNRECORDED = re.compile(
-    r"MLflow could not record it: .*(Max retries exceeded|Connection|timed out|error code 50[234])"
-)
+# The stage did its work, but MLflow did not take the record: the cause says whether its server was away.
+_UNRECORDED = "TrackingError"
+_LOCK_HELD = "filelock._error.Timeout"
+# A process that lost another one fails in torch's communication; a launcher only says that a process failed.
+_COMMUNICATION = "torch.distributed"
+_LAUNCHERS = {"ChildFailedError", "CalledProcessError", "SystemExit"}
 
 
-def classify(lines: Sequence[str]) -> Fault:
-    """The fault behind a failed stage, from its last lines as DVC printed them."""
-    text = "\n".join(lines)
-    if _BUSY.search(text):
+def read_reports(folder: Path) -> list[Report]:
+    """Read what the processes of a stage reported in a folder."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+
+
+def classify(reports: Sequence[Report], exit_code: int | None = None) -> Fault:
+    """Find the fault behind a failed stage.
+
+    Args:
+        reports: of its processes.
+        exit_code: of the stage's command: -n, or 128 + n from a shell, where signal n ended it; None: unknown.
+    """
+    raised = [report for report in reports if report and not _names(report["chain"][0]) & _LAUNCHERS]
+    own = [report for report in raised if not report["raised_in"].startswith(_COMMUNICATION)]
+    if any(_LOCK_HELD in classes for report in raised for classes in report["chain"]):
         return Fault.BUSY
-    said = [found for line in lines if (found := _EXCEPTION.match(line)) and found[1] not in _LAUNCHERS]
-    names = [found[1] for found in said if not _LEFT.search(found.string)]
-    if _MEMORY & set(names):
+    if any(_names(report["chain"][0]) & _MEMORY for report in raised):
         return Fault.MEMORY
-    if (names and names[-1] in _NETWORK) or _UNRECORDED.search(text):
+    if any(_is_network(report["chain"]) for report in own):
         return Fault.NETWORK
-    exits, signals = _EXIT.findall(text), set(_RANK_EXIT.findall(text))
-    by_signal = exits and (int(exits[-1]) < 0 or int(exits[-1]) > 128) and int(exits[-1]) != 255
-    if by_signal or signals - _STOPPED or (signals and not names):
+    if own:
+        return Fault.FINAL
+    ended_by_signal = exit_code is not None and (exit_code < 0 or 128 < exit_code < 255)
+    if ended_by_signal or None in reports:
         return Fault.LOST
-    return Fault.NETWORK if said and not names else Fault.FINAL
+    return Fault.NETWORK if raised else Fault.FINAL
+
+
+def _names(classes: Sequence[str]) -> set[str]:
+    return {name.rpartition(".")[2] for name in classes}
+
+
+def _is_network(chain: Sequence[Sequence[str]]) -> bool:
+    """Whether an exception comes from the network; of a TrackingError the causes count."""
+    first, causes = _names(chain[0]), chain[1:]
+    if _UNRECORDED in first:
+        return any(_names(classes) & _NETWORK for classes in causes)
+    return bool(first & _NETWORK)

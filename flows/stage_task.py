@@ -1,6 +1,8 @@
 """One stage of a rebuild as a Prefect task: waits for devices, runs under DVC, is tried again where that can help."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,18 +18,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Cancelled, State
 
 from flows.devices import CORE, cores, held_devices
-from flows.failure_causes import BUSY_PAUSE, PAUSES, Fault, classify
+from flows.failure_causes import BUSY_PAUSE, PAUSES, Fault, classify, read_reports
 from flows.pipeline import DVC, Stage
 from flows.process_group import STOP, Stopped, guarded, release
 from flows.redaction import redacted
+from stages.recipe.paths import FAILURES, FAILURES_VARIABLE, MACHINES_VARIABLE, REFUSED
 
-# Lines of a failed stage's log that tell its fault: several processes and their launcher have a traceback each.
-TOLD_BY = 200
-LAST_LINES = 20  # and those that a message shows
+LAST_LINES = 20  # of a failed stage's log, which the message shows
 CPU_SLOT = "cpu-heavy"
 GPU_SLOT = "gpu"
-MACHINES = "STILLHOUSE_MACHINES"  # as stages/training/launch.py reads it
-# What DVC says to a person at a terminal, and about a remote that nobody has set up.
+_COMMAND_EXIT = re.compile(r"failed to run: .* exited with (-?\d+)")
+# DVC's advice to a person at a terminal, and its warnings about a remote that nobody has set up.
 _NOISE = (
     "Generating lock file",
     "Updating lock file",
@@ -60,6 +61,21 @@ class StageResult:
     outcome: str
     seconds: float = 0.0
     devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One run of a stage: whether the stage ran, DVC's exit code, and the last lines of the log."""
+
+    ran: bool
+    dvc_exit_code: int
+    tail: tuple[str, ...]
+
+    @property
+    def command_exit_code(self) -> int | None:
+        """Exit code of the stage's command as DVC's log has it, the only place where DVC tells the code."""
+        found = _COMMAND_EXIT.findall("\n".join(self.tail))
+        return int(found[-1]) if found else None
 
 
 @dataclass(frozen=True)
@@ -106,7 +122,7 @@ def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> St
     try:
         with held_devices(wanted, number, order.locks, waiting) as devices:
             started = time.monotonic()
-            ran = run_until_it_lasts(stage, order, devices)
+            ran = run_with_retries(stage, order, devices)
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
     return StageResult(stage.name, "run" if ran else "cached", time.monotonic() - started, devices)
@@ -126,7 +142,7 @@ def wanted_devices(stage: Stage, order: Order) -> tuple[tuple[str, ...], int]:
     slot = slot_of(stage, order)
     if slot is None:
         return (), 0
-    processes, machines = _number(order.recipe, stage.needs.devices), int(os.environ.get(MACHINES, "1"))
+    processes, machines = _number(order.recipe, stage.needs.devices), int(os.environ.get(MACHINES_VARIABLE, "1"))
     if stage.needs.devices == "engine.processes":
         processes = -(-processes // machines)
     elif machines > 1 and order.devices:
@@ -145,42 +161,50 @@ def _number(recipe: Mapping[str, Any], key: str | None) -> int:
     return value if isinstance(value, int) else 1
 
 
-def run_until_it_lasts(stage: Stage, order: Order, devices: Sequence[str]) -> bool:
-    """Run a stage, and again while its fault may pass; returns whether it ran, rather than being found up to date."""
+def run_with_retries(stage: Stage, order: Order, devices: Sequence[str]) -> bool:
+    """Run a stage, and run it again while its fault may pass.
+
+    Returns:
+        Whether the stage ran; false where DVC found it up to date.
+
+    Raises:
+        StageFailed: the fault does not pass.
+        Stopped: the rebuild has to end.
+    """
     logger = get_run_logger()
     pauses = {fault: list(seconds) for fault, seconds in PAUSES.items()}
     waited = 0.0
     while True:
-        ran, code, tail = run_once(stage, order, devices)
-        if not code:
-            return ran
-        fault = classify(tail)
+        attempt = run_once(stage, order, devices)
+        if not attempt.dvc_exit_code:
+            return attempt.ran
+        fault = classify(read_reports(failures_folder(stage, order)), attempt.command_exit_code)
         if fault is Fault.BUSY and (order.limit is None or waited < order.limit):
             pause = BUSY_PAUSE
             waited += pause
         elif pauses.get(fault):
             pause = pauses[fault].pop(0)
         else:
-            raise StageFailed(failure_message(stage.name, code, tail, order.folder), fault)
+            raise StageFailed(failure_message(stage.name, attempt, order.folder), fault)
         logger.warning("this may pass (%s): trying again in %.0f s", fault.value, pause)
         if STOP.wait(pause):
             raise Stopped(f"the rebuild was told to end before another try of {stage.name}")
 
 
-def run_once(stage: Stage, order: Order, devices: Sequence[str]) -> tuple[bool, int, list[str]]:
-    """One attempt: whether the stage ran, DVC's exit code, the last lines of the log.
+def run_once(stage: Stage, order: Order, devices: Sequence[str]) -> Attempt:
+    """Run a stage once through DVC, with its output in this task's log.
 
     Raises:
-        StageFailed: it took longer than it may.
+        StageFailed: the stage took longer than it may.
         Stopped: the rebuild has to end.
     """
     logger = get_run_logger()
     options = ["--force"] if stage.name in order.forced else []
-    # What is not here comes from the remote when it is needed; without a remote `--pull` fails where it finds nothing.
+    # An output that is not here comes from the remote when it is needed; without a remote `--pull` fails for it.
     options += ["--pull", "--allow-missing"] if order.has_remote else []
     command = [*DVC, "repro", "--single-item", *options, stage.name]
-    ran, tail, expired = False, deque[str](maxlen=TOLD_BY), threading.Event()
-    with guarded(command, order.folder, stage_environment(order.build, devices)) as process:
+    ran, tail, expired = False, deque[str](maxlen=LAST_LINES), threading.Event()
+    with guarded(command, order.folder, stage_environment(stage, order, devices)) as process:
 
         def expire() -> None:
             expired.set()
@@ -200,25 +224,36 @@ def run_once(stage: Stage, order: Order, devices: Sequence[str]) -> tuple[bool, 
     if expired.is_set():
         assert order.limit is not None
         message = f"stage '{stage.name}' took longer than {order.limit / 3600:g} h (stage_hours) and was stopped"
-        raise StageFailed(f"{message}; training goes on from its checkpoint in the next rebuild", Fault.FINAL)
-    return ran, code, list(tail)
+        raise StageFailed(f"{message}; training resumes from its checkpoint in the next rebuild", Fault.FINAL)
+    return Attempt(ran, code, tuple(tail))
 
 
-def failure_message(stage: str, code: int, tail: Sequence[str], folder: Path) -> str:
-    """What a person needs who sees only that the flow failed."""
-    lines = [f"stage '{stage}' failed with exit code {code}. The checkout is untouched; this rebuild's files: {folder}"]
-    if (folder / ".stillhouse/refused").is_dir():
-        lines.append(f"Refused rows, if this stage refused any: {folder}/.stillhouse/refused/")
-    return "\n".join([*lines, f"Last lines of its log (all of them are in the task '{stage}'):", *tail[-LAST_LINES:]])
+def failure_message(stage: str, attempt: Attempt, folder: Path) -> str:
+    """Tell a person who sees only that the flow failed which stage it was, where its files are and how its log ends."""
+    lines = [
+        f"stage '{stage}' failed with exit code {attempt.dvc_exit_code}. The checkout is untouched; "
+        f"this rebuild's files: {folder}"
+    ]
+    if (folder / REFUSED).is_dir():
+        lines.append(f"Refused rows, if this stage refused any: {folder / REFUSED}/")
+    return "\n".join([*lines, f"Last lines of its log (all of them are in the task '{stage}'):", *attempt.tail])
 
 
-def stage_environment(build: str, devices: Sequence[str]) -> dict[str, str]:
-    """Environment of a stage: this interpreter first in the path, its devices, progress bars that flood no log."""
+def failures_folder(stage: Stage, order: Order) -> Path:
+    """Folder in which the processes of a stage report how they failed."""
+    return order.folder / FAILURES / stage.name
+
+
+def stage_environment(stage: Stage, order: Order, devices: Sequence[str]) -> dict[str, str]:
+    """Environment of an attempt: this interpreter first in the path, the devices, an empty folder for reports."""
+    reports = failures_folder(stage, order).resolve()
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir(parents=True)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    own = {"PATH": path, "STILLHOUSE_BUILD": build, "PYTHONUNBUFFERED": "1"}
-    if gpus := [one for one in devices if not one.startswith(CORE)]:
+    own = {"PATH": path, "STILLHOUSE_BUILD": order.build, FAILURES_VARIABLE: str(reports), "PYTHONUNBUFFERED": "1"}
+    if gpus := [device for device in devices if not device.startswith(CORE)]:
         own["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    return {"TQDM_MININTERVAL": "10", **os.environ, **own}
+    return {"TQDM_MININTERVAL": "10", **os.environ, **own}  # progress bars that flood no log
 
 
 def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""How every stage starts: the recipe is checked and the stage's processes are started before anything heavy is imported.
+"""The start of every stage: check the recipe and start the processes before anything heavy is imported.
 
 A stage module runs as `python -m stages.<stage>` and hands over to `run_stage` on its first line. `run_stage` imports
 the module once more, by its name, and calls its `main`.
@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 from stages.recipe.recipe import load
+from stages.tracking.failure_report import reported_failure
 from stages.training.launch import launch
 
 
@@ -20,7 +21,8 @@ def run_stage(stage: str, *, distributed: bool = False) -> NoReturn:
         distributed: whether the stage trains in `engine.processes` processes.
     """
     recipe, module, arguments = load(), f"stages.{stage}", sys.argv[1:]
-    if distributed:
-        launch([module, *arguments], recipe.engine.processes)
-    importlib.import_module(module).main(recipe, *arguments)
+    with reported_failure():
+        if distributed:
+            launch([module, *arguments], recipe.engine.processes)
+        importlib.import_module(module).main(recipe, *arguments)
     sys.exit()

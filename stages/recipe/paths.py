@@ -27,3 +27,9 @@ STATE = Path(".stillhouse")
 VECTORS = STATE / "vectors"
 CHECKPOINTS = STATE / "checkpoints"
 REFUSED = STATE / "refused"
+FAILURES = STATE / "failures"
+
+# Environment variable that names the folder in which a stage's processes report how they failed.
+FAILURES_VARIABLE = "STILLHOUSE_FAILURES"
+# Environment variable with the number of machines that share the processes of a training stage.
+MACHINES_VARIABLE = "STILLHOUSE_MACHINES"

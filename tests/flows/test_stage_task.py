@@ -1,5 +1,6 @@
 """One stage under DVC: what runs, what is tried again, what is stopped, what a log shows."""
 
+import json
 import logging
 import os
 import sys
@@ -7,6 +8,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import psutil
 import pytest
 
@@ -14,7 +16,17 @@ from flows import stage_task as stage_module
 from flows.failure_causes import Fault
 from flows.pipeline import Needs, Stage
 from flows.process_group import Stopped
-from flows.stage_task import Order, StageFailed, run_once, run_until_it_lasts, stage_environment, wanted_devices
+from flows.stage_task import (
+    Attempt,
+    Order,
+    StageFailed,
+    failures_folder,
+    run_once,
+    run_with_retries,
+    stage_environment,
+    wanted_devices,
+)
+from stages.tracking.failure_report import described
 
 CURATE = Stage("curate", (), Needs("cpu-heavy", None, reads_sources=True), ("data/sources new",))
 RETRIEVAL = Stage("adapt@retrieval", ("curate",), Needs("gpu", "engine.processes", reads_sources=False), ())
@@ -37,7 +49,7 @@ def test_a_stage_killed_by_a_signal_is_tried_again_and_shows_no_secret(
     monkeypatch.setattr(stage_module, "PAUSES", {Fault.LOST: (0.0,)})
     monkeypatch.setenv("STORE_PASSWORD", "open-sesame")
     (project / "retrieval.sh").write_text("echo open-sesame; [ -e lost ] || { touch lost; kill -9 $$; }\n")
-    assert run_until_it_lasts(RETRIEVAL, order, ("1", "3"))
+    assert run_with_retries(RETRIEVAL, order, ("1", "3"))
     assert "this may pass (lost): trying again in 0 s" in caplog.text
     assert "devices 1,3" in caplog.text
     assert "open-sesame" not in caplog.text
@@ -47,7 +59,7 @@ def test_a_stage_killed_by_a_signal_is_tried_again_and_shows_no_secret(
 def test_a_stage_that_fails_for_good_is_not_tried_again(order: Order, project: Path) -> None:
     (project / "data/sources/source.txt").write_text("bad\n")
     with pytest.raises(StageFailed, match=r"'curate' failed with exit code 255\. The checkout is untouched") as failed:
-        run_until_it_lasts(CURATE, order, ())
+        run_with_retries(CURATE, order, ())
     assert failed.value.fault is Fault.FINAL
     assert f"{project}/.stillhouse/refused/" in str(failed.value)
     assert "failed to reproduce 'curate'" in str(failed.value)
@@ -63,19 +75,27 @@ def test_a_stage_over_its_limit_is_stopped(order: Order, project: Path) -> None:
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
+def failed_attempt(stage: Stage, order: Order, error: Exception) -> Attempt:
+    """An attempt whose process reported an exception."""
+    folder = failures_folder(stage, order)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "one.json").write_text(json.dumps(described(error)), encoding="utf-8")
+    return Attempt(ran=True, dvc_exit_code=1, tail=(str(error),))
+
+
 def test_a_stage_is_not_tried_again_once_the_rebuild_has_to_end(
     order: Order, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = threading.Event()
 
-    def attempt(*_: object) -> tuple[bool, int, list[str]]:
+    def attempt(*_: object) -> Attempt:
         stop.set()
-        return True, 1, ["requests.exceptions.ConnectionError: refused"]
+        return failed_attempt(RETRIEVAL, order, ConnectionError("refused"))
 
     monkeypatch.setattr(stage_module, "STOP", stop)
     monkeypatch.setattr(stage_module, "run_once", attempt)
     with pytest.raises(Stopped, match="before another try of adapt@retrieval"):
-        run_until_it_lasts(RETRIEVAL, order, ())
+        run_with_retries(RETRIEVAL, order, ())
 
 
 def test_a_stage_that_waits_for_another_process_gives_up_at_its_limit(
@@ -83,14 +103,14 @@ def test_a_stage_that_waits_for_another_process_gives_up_at_its_limit(
 ) -> None:
     tries: list[int] = []
 
-    def attempt(*_: object) -> tuple[bool, int, list[str]]:
+    def attempt(*_: object) -> Attempt:
         tries.append(1)
-        return True, 1, ["RuntimeError: another process writes to .stillhouse/vectors; wait for it or stop it"]
+        return failed_attempt(RETRIEVAL, order, filelock.Timeout("another process writes to .stillhouse/vectors"))
 
     monkeypatch.setattr(stage_module, "run_once", attempt)
     monkeypatch.setattr(stage_module, "BUSY_PAUSE", 0.01)
     with pytest.raises(StageFailed, match="another process writes to"):
-        run_until_it_lasts(RETRIEVAL, replace(order, limit=0.035), ())
+        run_with_retries(RETRIEVAL, replace(order, limit=0.035), ())
     assert len(tries) == 5
 
 
@@ -108,7 +128,7 @@ def test_a_stage_uses_gpus_by_processes_and_cores_by_threads(order: Order, monke
     assert wanted(embed, gpus, embed={"ray": {"workers": 4}}) == (gpus, 4)
     assert wanted(embed, gpus, embed={"ray": None}) == (gpus, 1)
     assert wanted(CURATE, gpus, engine={"threads": 2}) == (stage_module.cores(), 2)
-    assert wanted(Stage("params", (), Needs(None, None, reads_sources=False), ()), gpus) == ((), 0)
+    assert wanted(Stage("check", (), Needs(None, None, reads_sources=False), ()), gpus) == ((), 0)
     monkeypatch.setenv("STILLHOUSE_MACHINES", "2")
     assert wanted(RETRIEVAL, gpus, engine={"processes": 16}) == (gpus, 8)
     assert wanted(embed, gpus, embed={"ray": {"workers": 16}}) == (gpus, 8)
@@ -116,9 +136,10 @@ def test_a_stage_uses_gpus_by_processes_and_cores_by_threads(order: Order, monke
     assert wanted(embed, (), embed={"ray": {"workers": 2}}, engine={"threads": 1}) == (stage_module.cores(), 2)
 
 
-def test_a_stage_finds_this_interpreter_first_and_its_devices() -> None:
-    environment = stage_environment("one", ("1", "3"))
+def test_a_stage_finds_this_interpreter_first_and_its_devices(order: Order) -> None:
+    environment = stage_environment(RETRIEVAL, order, ("1", "3"))
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
     assert environment["STILLHOUSE_BUILD"] == "one"
+    assert not list(Path(environment["STILLHOUSE_FAILURES"]).iterdir())
     assert environment["CUDA_VISIBLE_DEVICES"] == "1,3"
-    assert stage_environment("one", ("cpu-0",)).get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
+    assert "CUDA_VISIBLE_DEVICES" not in {*stage_environment(RETRIEVAL, order, ("cpu-0",))} - {*os.environ}
