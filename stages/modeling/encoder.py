@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from stages.modeling.backbones import first_position, load_backbone, set_rope_theta, take_length
-from stages.modeling.flops import Shape, shape_of_config, training_flops
+from stages.modeling.flops import TextFlops, count_flops, skeleton
 from stages.modeling.last_token_layer import narrow
 from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
 from stages.modeling.pooling import Pooling, pool, read_positions
@@ -64,6 +63,7 @@ class Encoder(nn.Module):
         self.packing = False
         self._narrowed = narrow(backbone, settings.pooling)
         self._first_position = first_position(backbone)
+        self._training_flops: dict[str | None, TextFlops] = {}  # by adapter
 
     @property
     def dimensions(self) -> int:
@@ -145,16 +145,15 @@ class Encoder(nn.Module):
         states: Tensor = self.backbone(**arguments, read=read).last_hidden_state
         return states.squeeze(1)
 
-    @cached_property
-    def shape(self) -> Shape:
-        """What decides the FLOPs of the backbone, without its adapters."""
-        return shape_of_config(self.backbone.config, num_layers=None)
-
     def training_flops(self, lengths: Sequence[int] | np.ndarray) -> float:
         """FLOPs of one training step on texts of some lengths in tokens: of the adapter where there is one."""
-        adapters = getattr(self.backbone, "peft_config", None)
-        rank = adapters[self.backbone.active_adapter].r if adapters else None
-        return training_flops(self.shape, lengths, narrowed=self.settings.pooling != "mean", rank=rank)
+        adapters = getattr(self.backbone, "peft_config", {})
+        adapter = self.backbone.active_adapter if adapters else None
+        if adapter not in self._training_flops:
+            lora = adapters.get(adapter)
+            backbone = skeleton(self.backbone.config)
+            self._training_flops[adapter] = count_flops(backbone, self.settings.pooling, lora, backward=True)
+        return self._training_flops[adapter].of(lengths)
 
     def tokenize(self, texts: Sequence[str], side: str, max_tokens: int | None = None) -> Tokens:
         """Token ids of each text behind its side's prompt, cut at `max_tokens` (None: the encoder's), without padding.
