@@ -1,4 +1,4 @@
-"""Section `adapt`: stage 2, one LoRA adapter for each task."""
+"""Section `adapt`: stage 2 of the paper, one LoRA adapter for each task on the frozen student."""
 
 from typing import Annotated
 
@@ -9,76 +9,127 @@ from stages.recipe.training import BatchSchedule, Draw, Schedule
 
 
 class Lora(Section):
-    rank: Count
-    alpha: Count
+    """Size of a LoRA adapter (arXiv 2106.09685)."""
+
+    rank: Count = Field(description="Rank of the adapter's matrices; 32 in the paper.")
+    alpha: Count = Field(description="Scale of the adapter: its output is multiplied by alpha / rank; 32 in the paper.")
 
 
 class Adapter(Section):
-    lora: Lora
-    max_truncated_share: Share
-    rope_theta: Positive | None
+    """Settings that the adapters of all tasks have."""
+
+    lora: Lora = Field(description="Size of the adapter.")
+    max_truncated_share: Share = Field(
+        description="Share of the texts that may be longer than the adapter reads; a larger share stops the stage."
+    )
+    rope_theta: Positive | None = Field(
+        description="Base of the rotary position embedding while the adapter is trained; null for a backbone without "
+        "it. Table A1 has the paper's, one for each task."
+    )
 
 
 class FixedLengthAdapter(Adapter):
-    max_tokens: Tokens
-    training: BatchSchedule
+    """An adapter whose batches all have one text length and one size."""
+
+    max_tokens: Tokens = Field(description="Tokens that the student reads of each text, its prefix included.")
+    training: BatchSchedule = Field(description="Schedule and batch size.")
 
 
 class RetrievalWeights(Section):
-    info_nce: NotNegative
-    distillation: NotNegative
-    spread_out: NotNegative
+    """Weights of the three terms of the retrieval loss."""
+
+    info_nce: NotNegative = Field(description="Weight of InfoNCE, equation (2); 1 in the paper.")
+    distillation: NotNegative = Field(description="Weight of embedding distillation, equation (1); 2 in the paper.")
+    spread_out: NotNegative = Field(
+        description="Weight of the spread-out regulariser, equation (3), which keeps quality under binary "
+        "quantisation; 1 in the paper."
+    )
 
 
 class Average(Section):
-    earlier: Annotated[float, Field(gt=0.0, lt=1.0)]
-    weight: Share
+    """Mean of the last weights of the adapter and earlier ones, as in the paper."""
+
+    earlier: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        description="Share of the steps after which the earlier weights are taken."
+    )
+    weight: Share = Field(description="Weight of the earlier weights in the mean; 0 keeps the last ones.")
 
 
 class Retrieval(Adapter):
-    mixture: Annotated[tuple[Draw, ...], Field(min_length=1)]
-    language_exponent: Share | None
-    training: Schedule
-    num_negatives: Count
-    temperature: Annotated[float, Field(ge=0.005, le=0.2)]  # it is learned, within these bounds
-    false_negative_margin: Share | None
-    weights: RetrievalWeights
-    average: Average
+    """Adapter for retrieval, trained on queries, documents and mined hard negatives."""
+
+    mixture: Annotated[tuple[Draw, ...], Field(min_length=1)] = Field(
+        description="Sources of pairs, all of which are in `mine.sources`. Each step draws one of them. The paper's "
+        "batches hold 256 or 384 pairs, 64 or 96 where texts are long, on each of 2 devices (table A1)."
+    )
+    language_exponent: Share | None = Field(description="As `extend.language_exponent`.")
+    training: Schedule = Field(description="Schedule; the mixture gives the batch sizes.")
+    num_negatives: Count = Field(
+        description="Hard negatives of each query, at most `mine.num_negatives`; queries with fewer are left out."
+    )
+    temperature: Annotated[float, Field(ge=0.005, le=0.2)] = Field(
+        description="Temperature with which InfoNCE starts; it is learned within these bounds. 0.02 in the paper."
+    )
+    false_negative_margin: Share | None = Field(
+        description="Documents of the batch that the teacher scores above (1 - margin) times the positive are likely "
+        "answers and are left out of a query's negatives (GISTEmbed, arXiv 2402.16829, has no margin); null keeps all."
+    )
+    weights: RetrievalWeights = Field(description="Weights of the terms of the loss.")
+    average: Average = Field(description="Mean of the adapter's last and earlier weights.")
 
 
 class TextMatchingWeights(Section):
-    cosent: NotNegative
-    info_nce: NotNegative
-    distillation: NotNegative
+    """Weights of the terms of the text-matching loss; a batch is either scored or not."""
+
+    cosent: NotNegative = Field(description="Weight of CoSENT, equation (5), on scored pairs.")
+    info_nce: NotNegative = Field(description="Weight of InfoNCE, equation (2), on other pairs; 1 in the paper.")
+    distillation: NotNegative = Field(
+        description="Weight of embedding distillation, equation (1), on other pairs; 2 in the paper."
+    )
 
 
 class TextMatching(FixedLengthAdapter):
-    scored_sources: Names
-    pair_sources: Names
-    scored_share: Share
-    temperature: Positive
-    cosent_temperature: Positive
-    weights: TextMatchingWeights
+    """Adapter for text matching (semantic textual similarity), trained on scored pairs and on pairs without scores."""
+
+    scored_sources: Names = Field(description="Sources of scored pairs.")
+    pair_sources: Names = Field(description="Sources of pairs without scores, such as paraphrases or translations.")
+    scored_share: Share = Field(description="Share of the steps that draw a batch of scored pairs.")
+    temperature: Positive = Field(description="Temperature of InfoNCE on pairs without scores; 0.02 in the paper.")
+    cosent_temperature: Positive = Field(description="Temperature tau' of CoSENT, equation (5); 0.05 in the paper.")
+    weights: TextMatchingWeights = Field(description="Weights of the terms of the loss.")
 
 
 class Clustering(FixedLengthAdapter):
-    sources: Names
+    """Adapter for clustering: embedding distillation from the teacher under its clustering instruction."""
+
+    sources: Names = Field(description="Sources of pairs; both texts of a pair are read, each by itself.")
 
 
 class ClassificationWeights(Section):
-    info_nce: NotNegative
-    relational: NotNegative
+    """Weights of the two terms of the classification loss."""
+
+    info_nce: NotNegative = Field(description="Weight of InfoNCE in both directions, equation (7); 1 in the paper.")
+    relational: NotNegative = Field(
+        description="Weight of the relational regulariser against the student without the adapter, equation (8); 20 in "
+        "the paper."
+    )
 
 
 class Classification(FixedLengthAdapter):
-    sources: Names
-    num_negatives: Count
-    temperature: Positive
-    weights: ClassificationWeights
+    """Adapter for classification, trained on an anchor, a text of its label, and texts of other labels."""
+
+    sources: Names = Field(description="Sources of labelled texts.")
+    num_negatives: Count = Field(description="Texts of other labels for each anchor, drawn at random; 7 in the paper.")
+    temperature: Positive = Field(description="Temperature of InfoNCE; 0.02 in the paper.")
+    weights: ClassificationWeights = Field(description="Weights of the terms of the loss.")
 
 
 class Adapt(Section):
-    retrieval: Retrieval
-    text_matching: Annotated[TextMatching, Field(alias="text-matching")]
-    clustering: Clustering
-    classification: Classification
+    """One section for each task."""
+
+    retrieval: Retrieval = Field(description="Adapter for retrieval.")
+    text_matching: Annotated[TextMatching, Field(alias="text-matching")] = Field(
+        description="Adapter for text matching."
+    )
+    clustering: Clustering = Field(description="Adapter for clustering.")
+    classification: Classification = Field(description="Adapter for classification.")

@@ -1,4 +1,4 @@
-"""Types that fields of several sections share, and the base class of every section."""
+"""Field types that several sections share, and the base class of every section."""
 
 import itertools
 from typing import Annotated, Literal
@@ -7,12 +7,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
-Similar = Annotated[float, Field(ge=0.5, lt=1.0)]
+Threshold = Annotated[float, Field(ge=0.5, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+Tokens = Annotated[int, Field(ge=4)]
+BatchSize = Annotated[int, Field(ge=2)]
+
 _LANGUAGE = r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?"
 Language = Annotated[str, Field(pattern=rf"^{_LANGUAGE}(-{_LANGUAGE})?$")]
+
+Pooling = Literal["last", "mean", "cls"]
 Task = Literal["retrieval", "text-matching", "clustering", "classification"]
 TASKS: tuple[Task, ...] = ("retrieval", "text-matching", "clustering", "classification")
 Kind = Literal["pairs", "scored", "labelled", "documents"]
@@ -24,26 +30,23 @@ TEXT_FIELDS: dict[Kind, tuple[str, ...]] = {
 }
 
 
-def _range(bounds: tuple[int, int]) -> tuple[int, int]:
+def _check_range(bounds: tuple[int, int]) -> tuple[int, int]:
     if not 1 <= bounds[0] <= bounds[1]:
         raise ValueError(f"expected [least, most] with 1 <= least <= most, got {list(bounds)}")
     return bounds
 
 
-def _increasing(dims: tuple[int, ...]) -> tuple[int, ...]:
-    if not dims or min(dims) < 1 or any(left >= right for left, right in itertools.pairwise(dims)):
-        raise ValueError(f"expected increasing positive dimensions, got {list(dims)}")
-    return dims
+def _check_increasing(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if not numbers or min(numbers) < 1 or any(left >= right for left, right in itertools.pairwise(numbers)):
+        raise ValueError(f"expected increasing positive numbers, got {list(numbers)}")
+    return numbers
 
 
-Range = Annotated[tuple[int, int], AfterValidator(_range)]
-Dims = Annotated[tuple[int, ...], AfterValidator(_increasing)]
-Names = Annotated[tuple[Name, ...], Field(min_length=1)]
-Tokens = Annotated[int, Field(ge=4)]
-BatchSize = Annotated[int, Field(ge=2)]
+Range = Annotated[tuple[int, int], AfterValidator(_check_range)]
+Increasing = Annotated[tuple[int, ...], AfterValidator(_check_increasing)]
 
 
 class Section(BaseModel):
-    """A part of a recipe: every key required, none unknown, nothing changed after reading."""
+    """A part of a recipe. Every key is required, unknown keys are refused, and nothing changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -2,36 +2,54 @@
 
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from stages.recipe.fields import Count, Positive, Section, Share, Tokens
 
 
 class ParityLimits(Section):
-    cosine_min: Share
-    cosine_mean: Share
-    top1: Share
-    spearman: Share
+    """How closely a format must agree with the trained model in torch; a format below a limit is not released."""
+
+    cosine_min: Share = Field(description="Least cosine between the two vectors of any compared text.")
+    cosine_mean: Share = Field(description="Least mean of these cosines.")
+    top1: Share = Field(description="Least share of the texts that keep their nearest other text.")
+    spearman: Share = Field(description="Least Spearman correlation of the similarities of all pairs of texts.")
 
 
 class Parity(Section):
-    max_tokens: Tokens
-    num_texts: Count
-    float32: ParityLimits
-    int8: ParityLimits
+    """The comparison of every format, read with its consumer's packages alone, with the trained model."""
+
+    max_tokens: Tokens = Field(
+        description="Tokens of the longest text whose vectors are compared; token ids are compared for longer ones too."
+    )
+    num_texts: Count = Field(description="Training texts that are compared beside the fixed set.")
+    float32: ParityLimits = Field(description="Limits of formats with float32 weights.")
+    int8: ParityLimits = Field(description="Limits of formats with int8 weights.")
 
 
 class Quantize(Section):
-    license: str
-    max_tokens: Tokens
-    rope_theta: Positive | None
-    num_calibration_texts: Count
-    formats: tuple[Literal["onnx", "onnx-int8", "openvino-int8"], ...]
-    parity: Parity
+    """What the release holds, and how its models read texts."""
+
+    license: str = Field(description="Licence of the released weights.")
+    max_tokens: Tokens = Field(
+        description="Tokens that the released models read of a text. The paper's read 8,192 (nano) or 32,768 (small)."
+    )
+    rope_theta: Positive | None = Field(
+        description="Base of the rotary position embedding of the released models; null keeps the student's. The paper "
+        "raises it to 1,000,000 for nano and 3,500,000 for small."
+    )
+    num_calibration_texts: Count = Field(
+        description="Training texts from which the ranges of int8 embeddings are measured."
+    )
+    formats: tuple[Literal["onnx", "onnx-int8", "openvino-int8"], ...] = Field(
+        description="Formats of the release beside adapters and merged models, at least one of them int8. A format "
+        "that fails the parity check is left out."
+    )
+    parity: Parity = Field(description="The parity check.")
 
     @field_validator("formats", mode="before")
     @classmethod
-    def _provable(cls, formats: Any) -> Any:
+    def _check_formats(cls, formats: Any) -> Any:
         if isinstance(formats, list | tuple):
             if "gguf" in formats:
                 raise ValueError(
@@ -39,7 +57,10 @@ class Quantize(Section):
                     "compared with the model's; convert merged/<task> with llama.cpp and compare them yourself"
                 )
             if len(set(map(str, formats))) < len(formats):
-                raise ValueError("name each format once")
+                raise ValueError("expected each format once")
             if not any(str(name).endswith("int8") for name in formats):
-                raise ValueError("name onnx-int8 or openvino-int8: the evaluation says what int8 weights cost and save")
+                raise ValueError(
+                    "expected an int8 format, since the evaluation measures what int8 weights cost and save; add "
+                    "onnx-int8 or openvino-int8"
+                )
         return formats

@@ -24,32 +24,31 @@ from stages.recipe.paths import RECIPE
 from stages.recipe.promote import Promote
 from stages.recipe.quantize import Quantize
 
-
-def _given(name: str | None) -> tuple[str, ...]:
-    return () if name is None else (name,)
-
-
-_PHASES = ("distill.", "extend.", "adapt.")
+_TRAINING_SECTIONS = ("distill.", "extend.", "adapt.")
+_ARTICLES = "evaluate.long.articles"
 
 
 class Recipe(Section):
-    """A whole recipe: one section a stage."""
+    """A whole recipe: one section for each stage."""
 
-    name: Name
-    seed: Annotated[int, Field(ge=0)]
-    engine: Engine
-    curate: Curate
-    embed: Embed
-    mine: Mine
-    distill: Distill
-    extend: Extend
-    adapt: Adapt
-    quantize: Quantize
-    evaluate: Evaluate
-    promote: Promote
+    name: Name = Field(description="Name of the recipe: its release's folder and its experiment in MLflow.")
+    seed: Annotated[int, Field(ge=0)] = Field(
+        description="Seed of every random choice: splits, order of rows, negatives, initial weights, resamples."
+    )
+    engine: Engine = Field(description="How the stages that run a model use the machine.")
+    curate: Curate = Field(description="Sources of text, and the conditions that their rows must meet.")
+    embed: Embed = Field(description="The frozen teacher, and how it reads texts.")
+    mine: Mine = Field(description="Hard negatives for the retrieval adapter.")
+    distill: Distill = Field(description="The student, and stage 1 of the paper.")
+    extend: Extend = Field(description="The long-context phase.")
+    adapt: Adapt = Field(description="Stage 2 of the paper: an adapter for each task.")
+    quantize: Quantize = Field(description="The release and its formats.")
+    evaluate: Evaluate = Field(description="The texts and tasks on which the models are tested.")
+    promote: Promote = Field(description="The model registry, the gates and the sign-off.")
 
-    def _uses(self) -> dict[str, tuple[Kind, tuple[str, ...]]]:
-        """Where a recipe names sources, of which kind they are there, and which it names."""
+    def named_sources(self) -> dict[str, tuple[Kind, tuple[str, ...]]]:
+        """Every key that names sources, with the kind that they must have and their names."""
+        long = self.evaluate.long
         return {
             "mine.sources": ("pairs", self.mine.sources),
             "distill.sources": ("pairs", self.distill.sources),
@@ -62,8 +61,8 @@ class Recipe(Section):
             "adapt.classification.sources": ("labelled", self.adapt.classification.sources),
             "evaluate.sources.retrieval": ("pairs", self.evaluate.sources.retrieval),
             "evaluate.sources.unseen": ("pairs", self.evaluate.sources.unseen),
-            "evaluate.long.haystacks": ("documents", _given(self.evaluate.long.haystacks)),
-            "evaluate.long.articles": ("pairs", _given(self.evaluate.long.articles)),
+            "evaluate.long.haystacks": ("documents", (long.haystacks,) if long.haystacks else ()),
+            _ARTICLES: ("pairs", (long.articles,) if long.articles else ()),
             "evaluate.sources.text-matching": ("scored", self.evaluate.sources.text_matching),
             "evaluate.sources.clustering": ("labelled", self.evaluate.sources.clustering),
             "evaluate.sources.classification": ("labelled", self.evaluate.sources.classification),
@@ -71,79 +70,86 @@ class Recipe(Section):
 
     def trained_on(self) -> set[str]:
         """Names of the sources that a phase trains on."""
-        return {name for key, (_, names) in self._uses().items() if key.startswith(_PHASES) for name in names}
+        named = self.named_sources().items()
+        return {name for key, (_, names) in named if key.startswith(_TRAINING_SECTIONS) for name in names}
 
     @model_validator(mode="after")
-    def _use_declared_sources(self) -> Self:
-        kinds, uses = {source.name: source.kind for source in self.curate.sources}, self._uses()
-        for key, (kind, names) in uses.items():
+    def _check_kinds(self) -> Self:
+        kinds = {source.name: source.kind for source in self.curate.sources}
+        for key, (kind, names) in self.named_sources().items():
             wrong = [name for name in names if kinds.get(name) != kind]
             if wrong:
                 fitting = sorted(name for name in kinds if kinds[name] == kind)
-                raise ValueError(f"{key}: {wrong} are not sources of {kind} in curate.sources; those are {fitting}")
-        articles = "evaluate.long.articles"
-        for key, (_, names) in uses.items():
-            if key != articles and set(names) & set(uses[articles][1]):
+                raise ValueError(f"{key}: expected sources of kind {kind} in curate.sources, {fitting}, got {wrong}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_articles(self) -> Self:
+        articles = self.evaluate.long.articles
+        for key, (_, names) in self.named_sources().items():
+            if key != _ARTICLES and articles in names:
                 raise ValueError(
-                    f"{articles}: {list(uses[articles][1])} is also in {key}, but the teacher does not read it; "
-                    "declare the text again under another name"
+                    f"{_ARTICLES}: {articles!r} is also in {key}, but the teacher does not read articles; declare the "
+                    "same text again as a source of another name"
                 )
         return self
 
     @model_validator(mode="after")
-    def _train_on_nothing_unseen(self) -> Self:
-        for key, (_, names) in self._uses().items():
+    def _check_unseen(self) -> Self:
+        for key, (_, names) in self.named_sources().items():
             trained_on = sorted(set(names) & set(self.evaluate.sources.unseen))
-            if trained_on and key.startswith(_PHASES):
+            if trained_on and key.startswith(_TRAINING_SECTIONS):
                 raise ValueError(
-                    f"evaluate.sources.unseen: {trained_on} are trained on in {key}; take them from one of the two"
+                    f"evaluate.sources.unseen: expected sources that nothing trains on, but {trained_on} are in {key}; "
+                    "remove them from one of the two"
                 )
         return self
 
     @model_validator(mode="after")
-    def _read_no_more_than_the_teacher(self) -> Self:
+    def _check_lengths(self) -> Self:
         mixtures = {"extend.mixture": self.extend.mixture, "adapt.retrieval.mixture": self.adapt.retrieval.mixture}
         for key, draw in ((key, draw) for key, mixture in mixtures.items() for draw in mixture):
             is_long = draw.source in self.embed.long.sources
-            seen = self.embed.long.max_tokens if is_long else self.embed.max_tokens
-            if draw.max_tokens > seen:
+            teacher_tokens = self.embed.long.max_tokens if is_long else self.embed.max_tokens
+            if draw.max_tokens > teacher_tokens:
                 raise ValueError(
-                    f"{key}: the student reads {draw.max_tokens} tokens of {draw.source}, the teacher {seen}; "
-                    "add the source to embed.long.sources, raise its max_tokens there, or lower them here"
+                    f"{key}: the student reads {draw.max_tokens} tokens of {draw.source}, but the teacher only "
+                    f"{teacher_tokens}; lower max_tokens here, or add the source to embed.long.sources and raise "
+                    "embed.long.max_tokens"
                 )
-        adapt = self.adapt
-        read = {
+        student_tokens = {
             "distill": self.distill.max_tokens,
-            "adapt.text-matching": adapt.text_matching.max_tokens,
-            "adapt.clustering": adapt.clustering.max_tokens,
+            "adapt.text-matching": self.adapt.text_matching.max_tokens,
+            "adapt.clustering": self.adapt.clustering.max_tokens,
         }
-        for key, max_tokens in read.items():
+        for key, max_tokens in student_tokens.items():
             if max_tokens > self.embed.max_tokens:
                 raise ValueError(
-                    f"{key}.max_tokens: the student reads {max_tokens} tokens, the teacher {self.embed.max_tokens}; "
-                    "raise embed.max_tokens, or lower it here"
+                    f"{key}.max_tokens: the student reads {max_tokens} tokens, but the teacher only "
+                    f"{self.embed.max_tokens}; lower it, or raise embed.max_tokens"
                 )
         return self
 
     @model_validator(mode="after")
-    def _compare_rope_thetas(self) -> Self:
-        long, thetas = self.evaluate.long, (self.distill.rope_theta, self.quantize.rope_theta)
-        if _given(long.haystacks) + _given(long.articles) and None in thetas:
+    def _check_rope_thetas(self) -> Self:
+        compared = self.evaluate.long.haystacks or self.evaluate.long.articles
+        if compared and None in (self.distill.rope_theta, self.quantize.rope_theta):
             raise ValueError(
-                "evaluate.long: compares RoPE thetas; distill.rope_theta or quantize.rope_theta is null; give both, "
-                "or set haystacks and articles to null"
+                "evaluate.long: long documents are compared at several RoPE thetas, but distill.rope_theta or "
+                "quantize.rope_theta is null; give both, or set haystacks and articles to null"
             )
         return self
 
     @model_validator(mode="after")
-    def _mine_what_retrieval_trains_on(self) -> Self:
-        unmined = sorted({draw.source for draw in self.adapt.retrieval.mixture} - set(self.mine.sources))
+    def _check_negatives(self) -> Self:
+        retrieval = self.adapt.retrieval
+        unmined = sorted({draw.source for draw in retrieval.mixture} - set(self.mine.sources))
         if unmined:
             raise ValueError(f"adapt.retrieval.mixture: {unmined} have no mined negatives; add them to mine.sources")
-        if self.adapt.retrieval.num_negatives > self.mine.num_negatives:
+        if retrieval.num_negatives > self.mine.num_negatives:
             raise ValueError(
-                f"adapt.retrieval.num_negatives: {self.adapt.retrieval.num_negatives} asked, "
-                f"mine.num_negatives gives {self.mine.num_negatives}"
+                f"adapt.retrieval.num_negatives: expected at most mine.num_negatives, {self.mine.num_negatives}, got "
+                f"{retrieval.num_negatives}; lower it, or raise mine.num_negatives"
             )
         return self
 
@@ -151,12 +157,16 @@ class Recipe(Section):
 def read(file: Path = RECIPE) -> Recipe:
     """Read and check a recipe.
 
+    Example:
+        recipe = read(Path("deploy/recipes/nano.yaml"))
+        recipe.adapt.retrieval.temperature  # 0.02
+
     Raises:
-        ValueError: a key is missing, unknown or out of range; one line per fault, each naming its key.
+        ValueError: a key is missing, unknown or out of range. The message has a line for each fault, with its key.
         FileNotFoundError: there is no such file.
     """
     try:
-        # The parser DVC uses, set up as DVC does.
+        # The parser that DVC uses, set up as DVC does: others read 1e-4 as a string.
         values: Any = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except YAMLError as error:
         raise ValueError(f"{file}: not valid YAML: {error}") from error
@@ -167,7 +177,7 @@ def read(file: Path = RECIPE) -> Recipe:
 
 
 def load(file: Path = RECIPE) -> Recipe:
-    """`read` for a stage's main: a fault ends the process with its short message instead of a traceback."""
+    """Read a recipe for a command: a fault ends the process with its short message instead of a traceback."""
     try:
         return read(file)
     except (ValueError, FileNotFoundError) as error:
@@ -180,7 +190,7 @@ def _explain(file: Path, fault: Any) -> str:
         case "extra_forbidden":
             return f"{file}: {key}: unknown key; correct its spelling or remove it"
         case "missing":
-            return f"{file}: {key}: missing; every value of a recipe is written down"
+            return f"{file}: {key}: missing key; a recipe has no defaults, so every value is written down"
         case _:
             given = "" if isinstance(fault["input"], dict | list) else f" (got {fault['input']!r})"
             given = re.sub(r"://[^/\s@]+@", "://***@", given)  # a user and password in an address

@@ -32,7 +32,7 @@ class BatchSchedule(Schedule):
     """A schedule whose batches all have one size."""
 
     batch_size: BatchSize = Field(
-        description="Rows of a batch, summed over all processes: pairs, scored pairs, or anchors."
+        description="Rows of a batch on each process: pairs, texts or anchors."
     )
 
 
@@ -44,4 +44,4 @@ class Draw(Section):
         description="How often a step draws this source, relative to the weights of the other sources."
     )
     max_tokens: Tokens = Field(description="Tokens that the student reads of each text; the rest is cut off.")
-    batch_size: BatchSize = Field(description="Pairs of a batch that is drawn from this source.")
+    batch_size: BatchSize = Field(description="Pairs of a batch of this source, on each process.")
