@@ -201,7 +201,7 @@ def _student(params: Recipe, pairs: "pa.Table") -> tuple["Encoder", dict[str, "n
     from stages.teachers.teacher_vectors import TeacherVectors
 
     settings, shape = params.distill, params.distill.backbone
-    store = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
+    store = TeacherVectors(EMBEDDED, params.embed)
     how = EncoderSettings(settings.pooling, dict(settings.prompts), settings.max_tokens, settings.rope_theta)
     tokenizer, donor = load_tokenizer(shape.path), load_backbone(shape.path)
     table = warm_start.token_table(donor)

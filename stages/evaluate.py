@@ -68,7 +68,7 @@ def evaluate(params: Recipe, output: Path) -> dict[str, Any]:
 
     torch.set_num_threads(params.engine.threads)
     release = QUANTIZED / params.name
-    teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
+    teacher = TeacherVectors(EMBEDDED, params.embed)
     kept = KeptVectors(KEPT)
     contenders = Contenders(DISTILLED, release, teacher, params.engine.precision, kept)
     scores = _score_all(params, contenders)

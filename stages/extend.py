@@ -109,7 +109,7 @@ def training_texts(
     from stages.training.batches import Part, by_language, drawn_batches
 
     mixture = params.extend.mixture
-    teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
+    teacher = TeacherVectors(EMBEDDED, params.embed)
     tables = [read_split(CURATED, "pairs", "train", [draw.source]) for draw in mixture]
     parts: dict[str, list[Texts]] = {side: [] for side in SIDES}
     for draw, table in zip(mixture, tables, strict=True):

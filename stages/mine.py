@@ -52,7 +52,7 @@ def mine_all(params: Recipe, curated: Path, embedded: Path, output: Path) -> dic
     from stages.reporting.mining_page import render_mining
     from stages.teachers.teacher_vectors import TeacherVectors
 
-    teacher = TeacherVectors(embedded, params.embed.prompts, params.embed.max_tokens, params.embed.long)
+    teacher = TeacherVectors(embedded, params.embed)
     student = _student(params)
     rows: list[dict[str, Any]] = []
     audit: dict[str, dict[str, Any]] = {}

@@ -162,8 +162,7 @@ def plan(params: Recipe, models: "Models", corpus: "Corpus", device: "Hardware")
     from stages.planning.phases import disk, phase
     from stages.planning.steps import Totals
     from stages.planning.teacher import Teacher
-    from stages.teachers.teacher_inputs import wanted_columns
-    from stages.teachers.teacher_vectors import Readings
+    from stages.teachers.teacher_inputs import teacher_inputs
 
     settings, engine = params.embed, params.engine
     workers = 1 if settings.ray is None else settings.ray.workers
@@ -179,13 +178,8 @@ def plan(params: Recipe, models: "Models", corpus: "Corpus", device: "Hardware")
         packing=engine.packing,
         batch_tokens=settings.batch_tokens,
     )
-    wanted = wanted_columns(
-        {source.name: source.kind for source in params.curate.sources},
-        left_out=params.evaluate.long.articles,
-        pair_sources=params.adapt.text_matching.pair_sources,
-        clustering_sources=params.adapt.clustering.sources,
-    )
-    work = teacher.work(corpus, Readings(settings.prompts, settings.max_tokens, settings.long), wanted)
+    inputs = teacher_inputs(params.curate, params.adapt, params.evaluate)
+    work = teacher.work(corpus, settings, inputs)
     memory = embedding_memory(shape, kept, settings.batch_tokens)
     embed = phase("embed", work, Totals(), memory, device, engine.precision, processes=workers)
     student = _student(params, models, corpus, device)

@@ -14,7 +14,8 @@ from stages.corpus.tables import SCHEMAS, SPLITS, read_split, write_table
 from stages.modeling.encoder import saved_encoder
 from stages.modeling.projection import read_projection
 from stages.recipe.recipe import Recipe, read
-from stages.teachers.vector_store import Reading, VectorStore
+from stages.teachers.teacher import ReadingRule
+from stages.teachers.vector_store import VectorStore
 from stages.tracking.runs import SilentRun
 from stages.training.curves import read_curve
 from tests.conftest import cut_at
@@ -65,7 +66,7 @@ def project(
         write_table(Path("data/curated/pairs", f"{split}.parquet"), chosen, SCHEMAS["pairs"])
     store = VectorStore(Path("data/embedded"), {"teacher": "none"})
     vectors = np.random.default_rng(0).normal(size=(200, TEACHER))
-    store.add(store.keys(Reading("", 24, 24), sentences), vectors)
+    store.add(store.keys(ReadingRule("", 24, 24), sentences), vectors)
     cut_at(recipe, 24)
     recipe["embed"]["prompts"] = dict.fromkeys(("query", "document", "clustering"), "")
     recipe["engine"]["threads"] = 1
@@ -107,7 +108,7 @@ def test_the_projection_fits_the_student_it_stands_beside(project: dict[str, Any
     psi = read_projection(distill.OUTPUT / "projection.safetensors")
     student = saved_encoder(distill.OUTPUT / "student", None)
     texts = read_split(distill.CURATED, "pairs", "train", SOURCES)["query"].to_pylist()
-    teacher = torch.from_numpy(VectorStore(distill.EMBEDDED).texts(Reading("", 24, 24), texts)).float()
+    teacher = torch.from_numpy(VectorStore(distill.EMBEDDED).texts(ReadingRule("", 24, 24), texts)).float()
     with torch.no_grad():
         projected = psi(torch.from_numpy(student.encode(texts, "query")))
     right = cosine_similarity(projected, teacher).mean()

@@ -19,13 +19,14 @@ from stages.embed import collect, embed, wanted
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.modeling.truncation import encode_windows
 from stages.recipe.recipe import Recipe, read
-from stages.teachers.vector_store import Reading, VectorStore
+from stages.teachers.teacher import ReadingRule
+from stages.teachers.vector_store import VectorStore
 from tests.conftest import cut_at
 
 ROOT = Path(__file__).resolve().parents[1]
 ORIGIN = {"entity": "e", "language": "en", "license": "MIT"}
 PROMPTS = {"query": "query : ", "document": "", "clustering": "document : "}
-READINGS = {side: Reading(prompt, 24, 24) for side, prompt in PROMPTS.items()}
+READINGS = {side: ReadingRule(prompt, 24, 24) for side, prompt in PROMPTS.items()}
 
 
 def write_curated(folder: Path, texts: list[str]) -> None:
@@ -68,8 +69,8 @@ def run_embed(project: Path, working: str, output: str) -> dict[str, float]:
     return embed(recipe, project / "data/curated", project / output, project / working)
 
 
-def distinct(recipe: Recipe, project: Path) -> dict[tuple[str, Reading], set[str]]:
-    texts: dict[tuple[str, Reading], set[str]] = {}
+def distinct(recipe: Recipe, project: Path) -> dict[tuple[str, ReadingRule], set[str]]:
+    texts: dict[tuple[str, ReadingRule], set[str]] = {}
     for side, reading, batch in wanted(recipe, project / "data/curated"):
         texts.setdefault((side, reading), set()).update(batch)
     return texts
@@ -106,7 +107,7 @@ def test_documents_of_a_long_source_are_read_in_windows(
     store = VectorStore(project / "data/embedded")
     documents = sentences[1:40:4]  # of the first source, as queries and documents go in turns, and so do sources
     expected = encode_windows(teacher, documents, "document", 16, 8, batch_tokens=64)
-    np.testing.assert_allclose(store.texts(Reading("", 16, 8), documents), expected, atol=1e-3)
+    np.testing.assert_allclose(store.texts(ReadingRule("", 16, 8), documents), expected, atol=1e-3)
     assert np.abs(expected - teacher.encode(documents, "document")).max() > 0.01
     np.testing.assert_allclose(
         store.texts(READINGS["clustering"], documents), teacher.encode(documents, "clustering"), atol=1e-3

@@ -13,7 +13,8 @@ from stages.corpus.tables import SCHEMAS, SPLITS, read_split, write_table
 from stages.modeling.encoder import EncoderSettings, load_encoder, saved_encoder
 from stages.modeling.projection import read_projection, write_projection
 from stages.recipe.recipe import Recipe, read
-from stages.teachers.vector_store import Reading, VectorStore
+from stages.teachers.teacher import ReadingRule
+from stages.teachers.vector_store import VectorStore
 from stages.tracking.runs import SilentRun
 from stages.training.curves import read_curve
 from tests.conftest import cut_at
@@ -47,7 +48,7 @@ def project(
         write_table(Path("data/curated/pairs", f"{split}.parquet"), rows[place::3], SCHEMAS["pairs"])
     store = VectorStore(Path("data/embedded"), {"teacher": "none"})
     generator = np.random.default_rng(0)
-    for texts, reading in ((sentences, Reading("", 24, 24)), (long, Reading("", 64, 16))):
+    for texts, reading in ((sentences, ReadingRule("", 24, 24)), (long, ReadingRule("", 64, 16))):
         store.add(store.keys(reading, texts), generator.normal(size=(len(texts), TEACHER)))
     student = load_encoder(str(backbones["eurobert"]), EncoderSettings("last", PROMPTS, 24, 10_000.0))
     student.save(Path("data/distilled/student"))
@@ -126,7 +127,7 @@ def test_a_long_document_is_distilled_from_its_windows(project: dict[str, Any]) 
     data, _, ids = extend.training_texts(recipe, saved_encoder(extend.DISTILLED / "student", None))
     store = VectorStore(extend.EMBEDDED)
     assert data.teacher is not None
-    for source, reading in (("wikipedia", Reading("", 24, 24)), ("docstrings", Reading("", 64, 16))):
+    for source, reading in (("wikipedia", ReadingRule("", 24, 24)), ("docstrings", ReadingRule("", 64, 16))):
         first = read_split(extend.CURATED, "pairs", "train", [source]).to_pylist()[0]
         place = ids.index(f"{first['id']} (document)")
         np.testing.assert_array_equal(data.teacher[[place]].numpy(), store.texts(reading, [first["document"]]))

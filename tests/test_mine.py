@@ -15,7 +15,8 @@ from stages.metrics.lexical import bm25_search
 from stages.mine import mine_all
 from stages.recipe.recipe import read
 from stages.reporting.mining_page import render_mining
-from stages.teachers.vector_store import Reading, VectorStore
+from stages.teachers.teacher import ReadingRule
+from stages.teachers.vector_store import VectorStore
 
 SOURCES = ("wikipedia", "docstrings")
 
@@ -47,7 +48,7 @@ def write_vectors(folder: Path, curated: Path, prompts: dict[str, str]) -> None:
         queries = generator.normal(size=(len(table), 8)) + 2
         documents = queries + 0.3 * generator.normal(size=queries.shape)
         for side, vectors in (("query", queries), ("document", documents)):
-            keys = store.keys(Reading(prompts[side], 96, 96), table[side].to_pylist())
+            keys = store.keys(ReadingRule(prompts[side], 96, 96), table[side].to_pylist())
             store.add(keys, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 

@@ -9,7 +9,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.corpus.tables import SCHEMAS, write_table
-from stages.embed import wanted
 from stages.modeling.encoder import EncoderSettings, load_encoder
 from stages.modeling.truncation import windows
 from stages.plan import main, plan, read_sources
@@ -20,7 +19,8 @@ from stages.planning.phases import Phase
 from stages.planning.texts import SourceTexts, TokenCounts
 from stages.recipe.fields import TEXT_FIELDS
 from stages.recipe.recipe import Recipe, read
-from stages.teachers.vector_store import Reading
+from stages.teachers.teacher import ReadingRule
+from stages.teachers.teacher_inputs import read_inputs, teacher_inputs
 
 TINY = Path(__file__).parent / "recipes" / "tiny.yaml"
 ROWS = {"train": 40, "dev": 12, "test": 8}
@@ -87,8 +87,9 @@ def test_the_teacher_reads_what_the_embed_stage_gives_it(
     teacher = load_encoder(
         settings.teacher.path, EncoderSettings(settings.teacher.pooling, settings.prompts, settings.max_tokens)
     )
-    texts: dict[Reading, set[str]] = {}
-    for _, reading, batch in wanted(tiny, tmp_path):
+    texts: dict[ReadingRule, set[str]] = {}
+    inputs = teacher_inputs(tiny.curate, tiny.adapt, tiny.evaluate)
+    for _, reading, batch in read_inputs(inputs, tmp_path, tiny.embed):
         texts.setdefault(reading, set()).update(batch)
     assert len(texts) == 2, "at once, and in windows"
     tokens = 0

@@ -49,7 +49,7 @@ def build(params: Recipe, encoder: Any, projection: Any) -> Any:
     check_truncation(
         encoder, {"document": texts}, settings.max_tokens, settings.max_truncated_share, "adapt.clustering"
     )
-    teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
+    teacher = TeacherVectors(EMBEDDED, params.embed)
     vectors = teacher.of("clustering", texts, pairs["source"].to_pylist() * 2)
     data = texts_of(encoder, texts, "document", settings.max_tokens, vectors)
     objective = Distillation(encoder, projection.requires_grad_(False), params.distill.matryoshka_dims, data)

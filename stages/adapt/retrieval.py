@@ -51,7 +51,7 @@ def build(params: Recipe, encoder: Any, projection: Any) -> Any:
 
     settings = params.adapt.retrieval
     mixture = settings.mixture
-    teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
+    teacher = TeacherVectors(EMBEDDED, params.embed)
     tables = [read_split(CURATED, "pairs", "train", [draw.source]) for draw in mixture]
     ids = [name for table in tables for name in table["id"].to_pylist()]
     for draw, table in zip(mixture, tables, strict=True):

@@ -43,7 +43,7 @@ def build(params: Recipe, encoder: Any, projection: Any) -> Any:
     from stages.training.batches import mixed_batches, shuffled_batches
 
     settings = params.adapt.text_matching
-    teacher = TeacherVectors(EMBEDDED, params.embed.prompts, params.embed.max_tokens, params.embed.long)
+    teacher = TeacherVectors(EMBEDDED, params.embed)
     scored = read_split(CURATED, "scored", "train", settings.scored_sources)
     pairs = read_split(CURATED, "pairs", "train", settings.pair_sources)
     sources = scored["source"].to_pylist() + pairs["source"].to_pylist()

@@ -9,9 +9,9 @@ from stages.modeling.flops import Shape
 from stages.planning.corpus import Corpus
 from stages.planning.steps import Totals, embedding
 from stages.planning.texts import in_windows
-from stages.teachers.teacher_inputs import Want
-from stages.teachers.teacher_vectors import Readings
-from stages.teachers.vector_store import Reading
+from stages.recipe.embed import Embed
+from stages.teachers.teacher import ReadingRule, reading_rule
+from stages.teachers.teacher_inputs import TeacherInput
 
 
 @dataclass(frozen=True)
@@ -29,29 +29,29 @@ class Teacher:
     packing: bool
     batch_tokens: int
 
-    def work(self, corpus: Corpus, readings: Readings, wanted: Iterable[Want]) -> Totals:
-        """Embedding what is wanted: distinct texts, and the tokens of all their windows."""
+    def work(self, corpus: Corpus, embed: Embed, inputs: Iterable[TeacherInput]) -> Totals:
+        """Embedding the inputs: distinct texts, and the tokens of all their windows."""
         total = Totals()
-        for scale, texts, lengths in self._reads(corpus, readings, wanted):
+        for scale, texts, lengths in self._reads(corpus, embed, inputs):
             read = embedding(self.shape, lengths, self.batch_tokens, narrowed=self.narrowed, packing=self.packing)
             total += Totals(texts, read.tokens, read.flops, read.computed) * scale
         return total
 
     def _reads(
-        self, corpus: Corpus, readings: Readings, wanted: Iterable[Want]
+        self, corpus: Corpus, embed: Embed, inputs: Iterable[TeacherInput]
     ) -> Iterator[tuple[float, int, np.ndarray]]:
         """By source and way of reading: rows that stand behind one, new distinct texts, tokens of each window."""
-        seen: dict[Reading, set[str]] = {}
-        for want in wanted:
-            for name in want.sources:
-                source, reading = corpus.sources[name], readings.of(want.side, name)
+        seen: dict[ReadingRule, set[str]] = {}
+        for one in inputs:
+            for name in one.sources:
+                source, reading = corpus.sources[name], reading_rule(embed, one.side, name)
                 known = seen.setdefault(reading, set())
-                texts = dict.fromkeys(text for of_split in source.columns[want.column].values() for text in of_split)
+                texts = dict.fromkeys(text for of_split in source.columns[one.column].values() for text in of_split)
                 new = [text for text in texts if text not in known]
                 known.update(new)
                 yield source.scale, len(new), self._lengths(corpus, new, source.tokens, reading)
 
-    def _lengths(self, corpus: Corpus, texts: list[str], given: int | None, reading: Reading) -> np.ndarray:
+    def _lengths(self, corpus: Corpus, texts: list[str], given: int | None, reading: ReadingRule) -> np.ndarray:
         """Tokens of each text, or of each window that it is read in."""
         prompt, windowed = reading.instruction, reading.window_tokens < reading.max_tokens
         around = int(corpus.counts.lengths(self.name, [""], None, prompt, reading.max_tokens)[0]) if windowed else 0

@@ -1,6 +1,6 @@
-"""What a model behind an address answered to one fixed text, so that it is noticed when another one answers.
+"""The answers of models behind an address to one fixed text, which show when another model answers under a name.
 
-Servers compute a text's vector a little differently each time, so answers are compared, not their bytes.
+Servers compute a text's vector a little differently each time, so answers are compared by cosine, not by their bytes.
 
 Shapes: T teacher dimension.
 """
@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-# Rounding and batching leave answers of one model above it; another model, or another version of it, is far below.
+# Rounding and batching leave the answers of one model above this cosine; other models, and other versions of the same
+# model, are far below.
 SAME_COSINE = 0.999
 
 
-def same_probe(folder: Path, model: str, vector: np.ndarray) -> str:
-    """Name of the answer that a model gave first, where this one [T] is the same; else of this one, now kept."""
-    of_model = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
+def first_same_answer(folder: Path, model: str, vector: np.ndarray) -> str:
+    """Name the earlier answer of a model that is the same as this one [T]; a new answer is stored and named itself."""
+    answers = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
     cosines = []
-    for path in sorted(of_model.glob("*.safetensors")):
-        known = load_file(path)["probe"]
-        cosines.append(float(known @ vector) if known.shape == vector.shape else 0.0)
+    for path in sorted(answers.glob("*.safetensors")):
+        earlier = load_file(path)["probe"]
+        cosines.append(float(earlier @ vector) if earlier.shape == vector.shape else 0.0)
         if cosines[-1] >= SAME_COSINE:
             return path.stem
     if cosines:
@@ -32,8 +33,8 @@ def same_probe(folder: Path, model: str, vector: np.ndarray) -> str:
             file=sys.stderr,
         )
     name = hashlib.sha256(vector.tobytes()).hexdigest()[:16]
-    of_model.mkdir(parents=True, exist_ok=True)
-    partial = of_model / f"{name}.partial"
+    answers.mkdir(parents=True, exist_ok=True)
+    partial = answers / f"{name}.partial"
     save_file({"probe": vector}, partial)
-    partial.rename(of_model / f"{name}.safetensors")
+    partial.rename(answers / f"{name}.safetensors")
     return name

@@ -1,6 +1,6 @@
-"""Any model that Sentence Transformers loads as teacher: its own pooling, Dense layers and normalisation.
+"""Any model that Sentence Transformers loads as teacher: with its own pooling, Dense layers and normalisation.
 
-Instructions are the recipe's; where the model's pooling leaves its prompt out, that holds for them too.
+The recipe gives the instructions. A model whose pooling leaves out its prompt leaves out the recipe's instruction too.
 """
 
 import math
@@ -8,94 +8,89 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
 
 from stages.corpus.locations import files_digest
 from stages.modeling.truncation import means, parts_of, whole_lengths
-from stages.teachers.fingerprint import identified, local_folder
-from stages.teachers.vector_store import Identity, Reading
+from stages.recipe.embed import Embed, SentenceTransformerFolder
+from stages.recipe.engine import Engine
+from stages.teachers.fingerprint import Fingerprint, local_folder, with_digest
+from stages.teachers.teacher import ReadingRule, longest_input
 
-# What decides a model's vectors; weights in another format than safetensors are not read.
+# Suffixes of the files that decide a model's vectors. Weights are read as safetensors only.
 _SUFFIXES = {".json", ".txt", ".model", ".safetensors"}
 
 
 @dataclass
 class SentenceTransformerTeacher:
-    """A folder or hub id in the Sentence Transformers format.
+    """A model in the format of Sentence Transformers, from a folder or the hub.
 
-    Args:
-        max_tokens: of a text that is read at once.
-        window_tokens: of a text that is read in windows; None where none is.
-        batch_tokens: of a batch whose texts are all as long as they may be.
+    A batch holds as many texts as fit into `batch_tokens` when each is as long as it may be.
     """
 
-    path: str
-    instructions: tuple[str, ...]
-    max_tokens: int
-    window_tokens: int | None
-    precision: str
-    threads: int
-    batch_tokens: int
+    model: SentenceTransformerFolder
+    embed_section: Embed
+    engine: Engine
 
     @cached_property
-    def identity(self) -> Identity:
-        """Digest of every file that the model is made of, and the precision of its forward pass."""
-        folder = local_folder(self.path)
+    def fingerprint(self) -> Fingerprint:
+        """Digest of every file of the model, and the precision of its forward pass."""
+        folder = local_folder(self.model.path)
         paths = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and "openvino" not in path.parts)
-        return identified(
-            {"modules": files_digest(paths), "normalised": True, "precision": self.precision, "dtype": "float16"}
+        return with_digest(
+            {
+                "modules": files_digest(paths),
+                "normalised": True,
+                "precision": self.engine.precision,
+                "dtype": "float16",
+            }
         )
 
-    def embed(self, texts: Sequence[str], reading: Reading) -> np.ndarray:
-        """Unit vectors [N, T] float32 of texts, longer ones in windows."""
-        model, tokens = self._model, min(reading.max_tokens, reading.window_tokens)
-        around = whole_lengths(model.tokenizer, [reading.instruction])[0] if tokens < reading.max_tokens else 0
-        parts, owners = parts_of(model.tokenizer, texts, reading.max_tokens, tokens, around)
-        if self._counts:
+    def embed(self, texts: Sequence[str], rule: ReadingRule) -> np.ndarray:
+        """Embed texts, longer ones in windows; returns unit vectors [N, T] float32."""
+        model, tokens = self._loaded, min(rule.max_tokens, rule.window_tokens)
+        around = whole_lengths(model.tokenizer, [rule.instruction])[0] if tokens < rule.max_tokens else 0
+        parts, owners = parts_of(model.tokenizer, texts, rule.max_tokens, tokens, around)
+        if self._cuts_texts:
             model.max_seq_length = tokens
-        device = model.device.type
-        dtype = getattr(torch, self.precision)
-        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+        dtype = getattr(torch, self.engine.precision)
+        with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
             vectors = model.encode(
                 parts,
-                prompt=reading.instruction,
-                batch_size=max(1, self.batch_tokens // tokens),
+                prompt=rule.instruction,
+                batch_size=max(1, self.embed_section.batch_tokens // tokens),
                 normalize_embeddings=True,
                 show_progress_bar=False,
             )
         vectors = np.asarray(vectors, dtype=np.float32)
         if len(parts) == len(texts):
             return vectors
-        lengths = whole_lengths(model.tokenizer, [reading.instruction + part for part in parts])
+        lengths = whole_lengths(model.tokenizer, [rule.instruction + part for part in parts])
         return means(vectors, np.minimum(lengths, tokens), owners, len(texts))
 
     def token_counts(self, texts: Sequence[str], instruction: str) -> list[int] | None:
-        """Tokens of each whole text behind an instruction; None of a model that reads texts of any length."""
-        if not self._counts:
+        """Count the tokens of each whole text behind an instruction; None of a model that reads texts of any length."""
+        if not self._cuts_texts:
             return None
-        return whole_lengths(self._model.tokenizer, [instruction + text for text in texts])
+        return whole_lengths(self._loaded.tokenizer, [instruction + text for text in texts])
 
     @property
-    def _counts(self) -> bool:
-        """Whether the model cuts texts, as all but static ones do."""
-        return self._model.max_seq_length not in (None, math.inf)
+    def _cuts_texts(self) -> bool:
+        """Whether the model cuts long texts, as all but static models do."""
+        return self._loaded.max_seq_length not in (None, math.inf)
 
     @cached_property
-    def _model(self) -> Any:
-        from sentence_transformers import SentenceTransformer
-
-        torch.set_num_threads(self.threads)
-        folder = str(local_folder(self.path))
-        model = SentenceTransformer(folder, trust_remote_code=False, local_files_only=True)
-        needed, positions = max(self.max_tokens, self.window_tokens or 0), model.max_seq_length
+    def _loaded(self) -> SentenceTransformer:
+        torch.set_num_threads(self.engine.threads)
+        path, section = self.model.path, self.embed_section
+        model = SentenceTransformer(str(local_folder(path)), trust_remote_code=False, local_files_only=True)
+        needed, positions = longest_input(section), model.max_seq_length
         if positions is not None and positions < needed:
-            raise ValueError(f"max_tokens is {needed} but {self.path} reads {positions}; lower max_tokens")
+            raise ValueError(f"max_tokens is {needed} but {path} reads {positions}; lower max_tokens")
         for name, prompt in model.prompts.items():
-            if prompt and prompt not in self.instructions:
-                print(
-                    f"{self.path} has a prompt {name!r}, {prompt!r}, that embed.prompts does not use", file=sys.stderr
-                )
+            if prompt and prompt not in section.prompts.values():
+                print(f"{path} has a prompt {name!r}, {prompt!r}, that embed.prompts does not use", file=sys.stderr)
         return model.eval()

@@ -1,41 +1,57 @@
-"""What the embed stage asks of a teacher, whatever it is: vectors, token counts, and who it is.
+"""What the embed stage asks of every teacher, and the rule by which a teacher reads a text.
 
 Shapes: N texts, T teacher dimension.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from stages.teachers.vector_store import Identity, Reading
-
-
-class Teacher(Protocol):
-    """A frozen model of text; light, and sent to other processes, until it embeds."""
-
-    @property
-    def identity(self) -> Identity:
-        """All that decides its vectors, and a `digest` over it."""
-
-    def embed(self, texts: Sequence[str], reading: Reading) -> np.ndarray:
-        """Unit vectors [N, T] float32 of texts read in one way."""
-
-    def token_counts(self, texts: Sequence[str], instruction: str) -> list[int] | None:
-        """Tokens of each whole text behind an instruction; None where the teacher does not tell."""
+from stages.recipe.embed import Embed
+from stages.teachers.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True)
-class Work:
-    """Texts read in one way that are embedded together and become one working shard."""
+class ReadingRule:
+    """How the teacher reads a text: its instruction, its cut, and the length of a window.
 
-    keys: np.ndarray
-    reading: Reading
-    texts: list[str]
+    The teacher reads the first `max_tokens` tokens. A text longer than `window_tokens` is read in consecutive windows,
+    and its vector is the mean of theirs.
+    """
+
+    instruction: str
+    max_tokens: int
+    window_tokens: int
 
 
-def embed_here(teacher: Teacher, works: Iterable[Work]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Keys [N] and vectors [N, T] of each work, one after another in this process."""
-    for work in works:
-        yield work.keys, teacher.embed(work.texts, work.reading)
+def reading_rule(embed: Embed, side: str, source: str) -> ReadingRule:
+    """Return the rule for a source's texts of a side; only documents of a long source are read in windows.
+
+    Args:
+        side: `query`, `document` or `clustering`.
+    """
+    if side == "document" and source in embed.long.sources:
+        return ReadingRule(embed.prompts[side], embed.long.max_tokens, embed.long.window_tokens)
+    return ReadingRule(embed.prompts[side], embed.max_tokens, embed.max_tokens)
+
+
+class Teacher(Protocol):
+    """A frozen embedding model; it loads its weights when it first embeds, so that it can be sent to other processes."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Everything that decides its vectors, with a `digest` over it."""
+
+    def embed(self, texts: Sequence[str], rule: ReadingRule) -> np.ndarray:
+        """Embed texts that are read by one rule; returns unit vectors [N, T] float32."""
+
+    def token_counts(self, texts: Sequence[str], instruction: str) -> list[int] | None:
+        """Count the tokens of each whole text behind an instruction; None where the teacher does not tell."""
+
+
+def longest_input(embed: Embed) -> int:
+    """Return the most tokens that the teacher reads at once: of a whole text, or of a window of a long one."""
+    long = embed.long
+    return max(embed.max_tokens, min(long.window_tokens, long.max_tokens) if long.sources else 0)

@@ -28,7 +28,7 @@ from stages.modeling.encoder import (
 from stages.modeling.pooling import pool
 from stages.modeling.tokenization import end_of_sequence
 from stages.modeling.tokens import Tokens
-from stages.teachers.fingerprint import local_folder, teacher_identity
+from stages.teachers.fingerprint import local_folder, teacher_fingerprint
 
 PROMPTS = {"query": "query : ", "document": "document : "}
 ARCHITECTURES = ["bert", "eurobert", "qwen3", "modernbert"]
@@ -382,22 +382,22 @@ def test_a_package_that_is_not_installed_is_named() -> None:
 def test_identity_follows_all_that_decides_a_vector(backbones: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "teacher"
     shutil.copytree(backbones["bert"], folder)
-    first = teacher_identity(str(folder), "mean", "float32")
-    assert teacher_identity(str(backbones["bert"]), "mean", "float32") == first, "the place of a folder does not matter"
+    first = teacher_fingerprint(str(folder), "mean", "float32")
+    assert teacher_fingerprint(str(backbones["bert"]), "mean", "float32") == first, "the place of a folder does not matter"
     others = [("cls", "float32"), ("mean", "bfloat16")]
-    digests = {first["digest"], *(teacher_identity(str(folder), *how)["digest"] for how in others)}
+    digests = {first["digest"], *(teacher_fingerprint(str(folder), *how)["digest"] for how in others)}
     tensors = load_file(folder / "model.safetensors")
     name = next(iter(tensors))
     tensors[name].view(-1)[0] += 1e-3
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    changed = teacher_identity(str(folder), "mean", "float32")
+    changed = teacher_fingerprint(str(folder), "mean", "float32")
     assert changed["weights"] != first["weights"]
     assert changed["tokenizer"] == first["tokenizer"]
     digests.add(changed["digest"])
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["normalizer"] = None
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    digests.add(teacher_identity(str(folder), "mean", "float32")["digest"])
+    digests.add(teacher_fingerprint(str(folder), "mean", "float32")["digest"])
     assert len(digests) == 5
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from stages.teachers.endpoint import EndpointTeacher
-from stages.teachers.vector_store import Reading, VectorStore
+from stages.teachers.teacher import ReadingRule
+from stages.teachers.vector_store import VectorStore
 
-PLAIN = Reading("", 96, 96)
+PLAIN = ReadingRule("", 96, 96)
 TEXTS = [f"text number {number}" for number in range(11)]
 KEY = "sk-secret-that-nobody-may-see"
 
@@ -89,7 +90,7 @@ def load(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 
 def test_each_text_gets_its_vector_though_answers_come_in_any_order(server: Server, load: Any) -> None:
-    found = load().embed(TEXTS, Reading("query: ", 96, 96))
+    found = load().embed(TEXTS, ReadingRule("query: ", 96, 96))
     expected = np.stack([server.vector(f"query: {text}") for text in TEXTS])
     np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
     assert sorted(len(one["input"]) for one in server.asked) == [2, 3, 3, 3]

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, StaticEmbedding, Transformer
 
 from stages.teachers.sentence_transformer import SentenceTransformerTeacher
-from stages.teachers.vector_store import Reading
+from stages.teachers.teacher import ReadingRule
 
 TEXTS = ["ba be bi", "bo", "ca ce ci co cu da de di do du", "fa"]
 LONG = " ".join(["ba be bi bo bu ca ce ci co cu"] * 3)
@@ -51,17 +51,17 @@ def test_vectors_are_sentence_transformers_own(load: Teacher, folder: Path, prom
     peer = SentenceTransformer(str(folder), device="cpu")
     expected = peer.encode(TEXTS, prompt=prompt, normalize_embeddings=True)
     assert expected.shape == (4, 8)
-    found = load().embed(TEXTS, Reading(prompt, 24, 24))
+    found = load().embed(TEXTS, ReadingRule(prompt, 24, 24))
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    other = load().embed(TEXTS, Reading("query : " if prompt == "" else "", 24, 24))
+    other = load().embed(TEXTS, ReadingRule("query : " if prompt == "" else "", 24, 24))
     assert np.abs(found - other).max() > 0.01
 
 
 def test_tokens_are_counted_whole_and_texts_are_cut(load: Teacher) -> None:
     teacher = load()
     assert teacher.token_counts(["ba be", LONG], "query : ") == [6, 34]
-    cut, whole = (teacher.embed([LONG], Reading("", tokens, tokens)) for tokens in (8, 24))
-    np.testing.assert_allclose(cut, teacher.embed([" ".join(LONG.split()[:6])], Reading("", 24, 24)), atol=1e-6)
+    cut, whole = (teacher.embed([LONG], ReadingRule("", tokens, tokens)) for tokens in (8, 24))
+    np.testing.assert_allclose(cut, teacher.embed([" ".join(LONG.split()[:6])], ReadingRule("", 24, 24)), atol=1e-6)
     assert np.abs(cut - whole).max() > 0.01
 
 
@@ -69,16 +69,16 @@ def test_a_long_text_is_the_mean_of_its_windows(load: Teacher) -> None:
     teacher = load(window_tokens=12)
     words = LONG.split()
     windows = [" ".join(words[:10]), " ".join(words[10:20])]
-    parts = teacher.embed(windows, Reading("", 12, 12))
+    parts = teacher.embed(windows, ReadingRule("", 12, 12))
     expected = parts.sum(axis=0) / np.linalg.norm(parts.sum(axis=0))
-    found = teacher.embed(["ba", LONG], Reading("", 20, 12))
+    found = teacher.embed(["ba", LONG], ReadingRule("", 20, 12))
     np.testing.assert_allclose(found[1], expected, atol=1e-5)
-    np.testing.assert_allclose(found[0], teacher.embed(["ba"], Reading("", 12, 12))[0], atol=1e-6)
+    np.testing.assert_allclose(found[0], teacher.embed(["ba"], ReadingRule("", 12, 12))[0], atol=1e-6)
 
 
 def test_a_length_that_it_cannot_read_is_refused(load: Teacher) -> None:
     with pytest.raises(ValueError, match=r"max_tokens is 65 but .* reads 64; lower max_tokens"):
-        load(max_tokens=65).embed(["ba"], Reading("", 65, 65))
+        load(max_tokens=65).embed(["ba"], ReadingRule("", 65, 65))
 
 
 def test_every_layer_is_part_of_who_it_is(load: Teacher, folder: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_every_layer_is_part_of_who_it_is(load: Teacher, folder: Path, tmp_path:
 def test_prompts_of_its_own_that_the_recipe_leaves_out_are_told(
     load: Teacher, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    load().embed(["ba"], Reading("", 24, 24))
+    load().embed(["ba"], ReadingRule("", 24, 24))
     assert f"{folder} has a prompt 'query', 'query :', that embed.prompts does not use" in capsys.readouterr().err
 
 
@@ -111,6 +111,6 @@ def test_a_static_model_reads_texts_of_any_length(load: Teacher, backbones: dict
     )
     teacher = load(tmp_path / "static")
     assert teacher.token_counts(["ba"], "") is None
-    vectors = teacher.embed([*TEXTS, LONG], Reading("", 24, 24))
+    vectors = teacher.embed([*TEXTS, LONG], ReadingRule("", 24, 24))
     assert vectors.shape == (5, 6)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)

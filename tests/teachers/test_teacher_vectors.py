@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from stages.teachers.teacher_vectors import Readings, TeacherVectors
-from stages.teachers.vector_store import Reading, VectorStore
+from stages.teachers.teacher import ReadingRule
+from stages.teachers.vector_store import VectorStore
 
 PROMPTS = {"query": "q: ", "document": "", "clustering": "topic: "}
 
@@ -21,16 +22,16 @@ class Long:
 
 def test_only_documents_of_long_sources_are_read_in_windows() -> None:
     readings = Readings(PROMPTS, 96, Long())
-    assert readings.of("document", "books") == Reading("", 512, 128)
-    assert readings.of("document", "news") == Reading("", 96, 96)
-    assert readings.of("query", "books") == Reading("q: ", 96, 96)
-    assert readings.of("clustering", "books") == Reading("topic: ", 96, 96)
+    assert readings.of("document", "books") == ReadingRule("", 512, 128)
+    assert readings.of("document", "news") == ReadingRule("", 96, 96)
+    assert readings.of("query", "books") == ReadingRule("q: ", 96, 96)
+    assert readings.of("clustering", "books") == ReadingRule("topic: ", 96, 96)
 
 
 def test_a_text_has_the_vector_of_its_sources_reading(tmp_path: Path) -> None:
     store = VectorStore(tmp_path, {"weights": "w"})
     short, long = (np.eye(4, dtype=np.float32)[place] for place in (0, 1))
-    keys = [store.keys(reading, ["a"]) for reading in (Reading("", 96, 96), Reading("", 512, 128))]
+    keys = [store.keys(reading, ["a"]) for reading in (ReadingRule("", 96, 96), ReadingRule("", 512, 128))]
     store.add(np.concatenate(keys), np.stack([short, long]))
     teacher = TeacherVectors(tmp_path, PROMPTS, 96, Long())
     np.testing.assert_array_equal(

@@ -8,7 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from stages.teachers import shards
-from stages.teachers.vector_store import Reading, VectorStore
+from stages.teachers.teacher import ReadingRule
+from stages.teachers.vector_store import VectorStore
 
 IDENTITY: dict[str, str | int | bool] = {
     "weights": "w1",
@@ -17,7 +18,7 @@ IDENTITY: dict[str, str | int | bool] = {
     "normalised": True,
     "dtype": "float16",
 }
-PLAIN = Reading("", 128, 128)
+PLAIN = ReadingRule("", 128, 128)
 TEXTS = [f"text {number}" for number in range(20)]
 VECTORS = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
 
@@ -58,7 +59,7 @@ def test_the_address_holds_all_that_decides_a_vector(tmp_path: Path) -> None:
     stores = [VectorStore(tmp_path / str(place), IDENTITY | change) for place, change in enumerate(changes)]
     keys = {store.key(PLAIN, "text") for store in stores}
     assert len(keys) == len(changes)
-    readings = [Reading("query: ", 128, 128), Reading("", 128, 64), Reading("", 256, 128)]
+    readings = [ReadingRule("query: ", 128, 128), ReadingRule("", 128, 64), ReadingRule("", 256, 128)]
     keys |= {stores[0].key(reading, "text") for reading in readings}
     keys |= {stores[0].key(PLAIN, "Text"), stores[0].key(PLAIN, "query: text")}
     assert len(keys) == len(changes) + 5
@@ -87,7 +88,7 @@ def test_missing_texts_are_counted(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="2 of 4 texts have no teacher vector; run the embed stage"):
         store.texts(PLAIN, [TEXTS[0], TEXTS[5], TEXTS[1], TEXTS[6]])
     with pytest.raises(KeyError, match="1 of 1"):
-        store.texts(Reading("query: ", 128, 128), [TEXTS[0]])
+        store.texts(ReadingRule("query: ", 128, 128), [TEXTS[0]])
 
 
 def test_vectors_that_are_not_finite_are_refused(tmp_path: Path) -> None:
