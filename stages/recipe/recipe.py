@@ -80,7 +80,10 @@ class Recipe(Section):
             wrong = [name for name in names if kinds.get(name) != kind]
             if wrong:
                 fitting = sorted(name for name in kinds if kinds[name] == kind)
-                raise ValueError(f"{key}: expected sources of kind {kind} in curate.sources, {fitting}, got {wrong}")
+                raise ValueError(
+                    f"{key}: expected sources of kind {kind} in curate.sources, got {wrong}; the declared ones are "
+                    f"{fitting}"
+                )
         return self
 
     @model_validator(mode="after")

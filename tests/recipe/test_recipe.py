@@ -21,8 +21,7 @@ from stages.recipe.recipe import read
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "mlflow", "pandas", "pyarrow", "great_expectations", "numpy")
 REMOVED = "(removed)"
-# Stages whose mains read the recipe; each must do so before it touches or imports anything.
-MAINS = [
+STAGES = [
     "curate", "embed", "mine", "distill", "extend", "quantize", "evaluate", "promote",
     "adapt.retrieval", "adapt.text_matching", "adapt.clustering", "adapt.classification",
 ]  # fmt: skip
@@ -76,7 +75,7 @@ ENDPOINT = {
     "timeout": 10.0,
 }
 FAULTS: list[tuple[str, Any, str, str]] = [
-    # where, value, key that the message names, what it says
+    # key to change, value, key that the message names, part of the message
     ("sead", 1, "sead", "unknown key"),
     ("distill/trianing", {}, "distill.trianing", "unknown key"),
     ("adapt/retrieval/temprature", 0.1, "adapt.retrieval.temprature", "unknown key"),
@@ -112,7 +111,7 @@ FAULTS: list[tuple[str, Any, str, str]] = [
         "expected ['clustering', 'document', 'query'], got ['document', 'query']",
     ),
     ("embed/teacher/kind", "remote", "embed.teacher", "'transformer', 'sentence_transformer', 'endpoint'"),
-    ("embed/teacher", ENDPOINT, "embed", "an endpoint does not tell its tokens"),
+    ("embed/teacher", ENDPOINT, "embed", "a server does not say how it splits texts into tokens"),
     (
         "embed/teacher",
         ENDPOINT | {"url": "https://me:key@host/v1"},
@@ -121,62 +120,62 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ),
     ("embed/teacher", ENDPOINT | {"key": "sk-1"}, "embed.teacher.endpoint.key", "unknown key"),
     ("embed/ray", {"workers": 0, "gpus": 0}, "embed.ray.workers", "greater than or equal to 1"),
-    ("mine/candidates", ["bm25", "bm25"], "mine", "each list once"),
-    ("mine/candidates", ["teacher", "student"], "mine", "give the folder of an earlier build's merged/retrieval"),
+    ("mine/candidates", ["bm25", "bm25"], "mine", "expected each list once"),
+    ("mine/candidates", ["teacher", "student"], "mine", "give the folder merged/retrieval of an earlier build"),
     ("mine/student", "earlier", "mine", "or neither"),
     ("adapt/retrieval/false_negative_margin", 1.5, "adapt.retrieval.false_negative_margin", "less than or equal to 1"),
     ("evaluate/mteb/tasks", ["SciFact", "MTEB(eng"], "evaluate.mteb.tasks.1", "in quotes"),
-    ("curate/sources/0/splits/test", 0.95, "curate.sources.0.splits", "shares of one whole"),
-    ("curate/sources/0/words", {"query": [1, 2]}, "curate.sources.0", "needs ['query', 'document']"),
-    ("curate/sources/0/tokens", {"query": [1, 2], "document": [1, 2]}, "curate.sources.0", "one of the two keys"),
-    ("curate/sources/0/words", REMOVED, "curate.sources.0", "words or in tokens"),
+    ("curate/sources/0/splits/test", 0.95, "curate.sources.0.splits", "expected shares whose sum is at most 1, got 0.08 + 0.95"),
+    ("curate/sources/0/words", {"query": [1, 2]}, "curate.sources.0", "needs limits for ['query', 'document'], got ['query']"),
+    ("curate/sources/0/tokens", {"query": [1, 2], "document": [1, 2]}, "curate.sources.0", "give one of these two keys"),
+    ("curate/sources/0/words", REMOVED, "curate.sources.0", "limits in words or in tokens"),
     ("curate/sources/0/language", "English", "curate.sources.0.language", "match pattern"),
     ("curate/sources/5/language", "en-de-fr", "curate.sources.5.language", "match pattern"),
-    ("curate/sources/4/language", "en-de", "curate.sources.4", "a source of labelled has one text a row, got a pair"),
-    ("curate/sources/3/language", "mul", "curate", "group either kind by itself"),
+    ("curate/sources/4/language", "en-de", "curate.sources.4", "expected one language, got the pair en-de"),
+    ("curate/sources/3/language", "mul", "curate", "put the two into separate groups"),
     ("curate/evaluation_overlap/containment", 0.3, "curate.evaluation_overlap.containment", "equal to 0.5"),
     ("extend/language_exponent", 1.5, "extend.language_exponent", "less than or equal to 1"),
     ("curate/sources/0/kind", "triples", "curate.sources.0.kind", "'pairs'"),
-    ("curate/allowed_licenses", ["MIT"], "curate", "refused sources {'wikipedia': 'CC-BY-SA-4.0'"),
-    ("curate/near_duplicates/across", [["simlex", "cwe"]], "curate", "are not sources of one kind"),
-    ("curate/near_duplicates/across", [["cwe", "wikipedia"], ["cwe", "botocore"]], "curate", "in one group"),
+    ("curate/allowed_licenses", ["MIT"], "curate", "expected licences among ['MIT'], got {'wikipedia': 'CC-BY-SA-4.0'"),
+    ("curate/near_duplicates/across", [["simlex", "cwe"]], "curate", "expected sources of one kind, got ['simlex', 'cwe']"),
+    ("curate/near_duplicates/across", [["cwe", "wikipedia"], ["cwe", "botocore"]], "curate", "expected each source in at most one group"),
     ("curate/evaluation_overlap/jaccard", 1.0, "curate.evaluation_overlap.jaccard", "less than 1"),
-    ("promote/gates/half", {}, "promote.gates.half", "needs min, max or low"),
+    ("promote/gates/half", {}, "promote.gates.half", "give min, max, or low"),
     ("promote/gates/half", {"min": 0, "otherwise": "shrug"}, "promote.gates.half.otherwise", "'refuse' or 'warn'"),
     ("promote/mode", "on", "promote.mode", "'disabled', 'dry_run' or 'enabled'"),
     ("promote/signoff", "maybe", "promote.signoff", "'automatic' or 'human'"),
     ("promote/approvals", 3, "promote.approvals", "less than or equal to 2"),
-    ("promote/approvals", 2, "promote", "signoff automatic asks nobody, got 2"),
+    ("promote/approvals", 2, "promote", "since signoff automatic asks nobody, got 2"),
     # One section against another.
-    ("mine/sources", ["wikipedia", "nowhere"], "mine.sources", "['nowhere'] are not sources of pairs"),
-    ("distill/sources", ["simlex"], "distill.sources", "['simlex'] are not sources of pairs"),
+    ("mine/sources", ["wikipedia", "nowhere"], "mine.sources", "of kind pairs in curate.sources, got ['nowhere']"),
+    ("distill/sources", ["simlex"], "distill.sources", "of kind pairs in curate.sources, got ['simlex']"),
     (
         "adapt/classification/sources",
         ["wikipedia"],
         "adapt.classification.sources",
-        "not sources of labelled",
+        "of kind labelled in curate.sources, got ['wikipedia']",
     ),
-    ("adapt/text-matching/scored_sources", ["wikipedia"], "adapt.text-matching.scored_sources", "of scored"),
-    ("evaluate/long/articles", "wikipedia", "evaluate.long.articles", "['wikipedia'] is also in mine.sources"),
+    ("adapt/text-matching/scored_sources", ["wikipedia"], "adapt.text-matching.scored_sources", "of kind scored in curate.sources, got"),
+    ("evaluate/long/articles", "wikipedia", "evaluate.long.articles", "'wikipedia' is also in mine.sources"),
     (
         "evaluate/sources/unseen",
         ["wikipedia"],
         "evaluate.sources.unseen",
-        "['wikipedia'] are trained on in distill.sources",
+        "nothing trains on, but ['wikipedia'] are in distill.sources",
     ),
-    ("extend/mixture/3/max_tokens", 128, "extend.mixture", "reads 128 tokens of wikipedia, the teacher 96"),
-    ("embed/long/sources", ["speeches"], "extend.mixture", "reads 2048 tokens of needles, the teacher 96"),
-    ("adapt/retrieval/mixture/0/max_tokens", 128, "adapt.retrieval.mixture", "reads 128 tokens of wikipedia, the"),
-    ("adapt/clustering/max_tokens", 128, "adapt.clustering.max_tokens", "reads 128 tokens, the teacher 96; raise"),
+    ("extend/mixture/3/max_tokens", 128, "extend.mixture", "reads 128 tokens of wikipedia, but the teacher only 96"),
+    ("embed/long/sources", ["speeches"], "extend.mixture", "reads 2048 tokens of needles, but the teacher only 96"),
+    ("adapt/retrieval/mixture/0/max_tokens", 128, "adapt.retrieval.mixture", "reads 128 tokens of wikipedia, but the"),
+    ("adapt/clustering/max_tokens", 128, "adapt.clustering.max_tokens", "reads 128 tokens, but the teacher only 96; lower it"),
     ("adapt/retrieval/temperature", 0.5, "adapt.retrieval.temperature", "less than or equal to 0.2"),
     ("quantize/formats", ["onnx", "gguf"], "quantize.formats", "gguf is not released: no kept package loads it"),
-    ("quantize/formats", ["onnx", "onnx"], "quantize.formats", "name each format once"),
+    ("quantize/formats", ["onnx", "onnx"], "quantize.formats", "expected each format once"),
     ("quantize/formats", ["onnx-int8", "tflite"], "quantize.formats.1", "'onnx', 'onnx-int8' or 'openvino-int8'"),
-    ("quantize/formats", ["onnx"], "quantize.formats", "name onnx-int8 or openvino-int8"),
+    ("quantize/formats", ["onnx"], "quantize.formats", "add onnx-int8 or openvino-int8"),
     ("quantize/parity/int8/cosine_mean", 1.1, "quantize.parity.int8.cosine_mean", "less than or equal to 1"),
     ("quantize/rope_theta", None, "evaluate.long", "give both, or set haystacks and articles to null"),
-    ("evaluate/long/haystacks", "speeches", "evaluate.long.haystacks", "not sources of documents"),
-    ("adapt/retrieval/num_negatives", 99, "adapt.retrieval.num_negatives", "99 asked"),
+    ("evaluate/long/haystacks", "speeches", "evaluate.long.haystacks", "of kind documents in curate.sources, got ['speeches']"),
+    ("adapt/retrieval/num_negatives", 99, "adapt.retrieval.num_negatives", "at most mine.num_negatives, 4, got 99"),
     ("adapt/retrieval/mixture/0/source", "wikipedia-descriptions", "adapt.retrieval.mixture", "no mined negatives"),
     ("extend/mixture", [], "extend", "name a source to draw from"),
     ("distill/training/batch_size", 8, "distill.training", "batch_tokens or batch_size"),
@@ -196,7 +195,7 @@ def test_a_fault_is_one_line_that_names_its_key(
 
 def test_a_source_named_twice_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe["curate"]["sources"].append(recipe["curate"]["sources"][0])
-    assert "each name once, got ['wikipedia']" in faults(recipe, tmp_path / "params.yaml")[0]
+    assert "expected each name once, got ['wikipedia']" in faults(recipe, tmp_path / "params.yaml")[0]
 
 
 def test_every_fault_is_listed_at_once(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -205,7 +204,7 @@ def test_every_fault_is_listed_at_once(recipe: dict[str, Any], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("text", ["seed: [1", "a: 1\na: 2\n", "", "just words"])
-def test_what_is_no_recipe_at_all_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "params.yaml"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"params\.yaml"):
@@ -226,11 +225,20 @@ def test_no_section_has_defaults_or_takes_unknown_keys(section: type[Section]) -
         for name, declared in section.model_fields.items()
         if declared.default is not PydanticUndefined or declared.default_factory is not None
     }
-    # Of which one at least is given.
-    either = {Gate: {"min", "max", "low", "otherwise"}, Source: {"words", "tokens"}}
-    assert defaults == either.get(section, set())
+    # These sections need one or two of their keys, and check so themselves.
+    optional = {Gate: {"min", "max", "low", "otherwise"}, Source: {"words", "tokens"}}
+    assert defaults == optional.get(section, set())
     assert section.model_config["extra"] == "forbid"
     assert section.model_config["frozen"] is True
+
+
+@pytest.mark.parametrize("section", [section for section in SECTIONS if section is not Section])
+def test_every_key_is_described_in_a_sentence(section: type[Section]) -> None:
+    assert section.__doc__
+    for name, field in section.model_fields.items():
+        assert field.description, f"{section.__name__}.{name}"
+        assert field.description[0].isupper() or field.description[0] in "`", f"{section.__name__}.{name}"
+        assert field.description.endswith("."), f"{section.__name__}.{name}"
 
 
 def run_module(module: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -275,7 +283,7 @@ def test_a_good_recipe_leaves_the_same_mark_whatever_it_says(recipe: dict[str, A
         process = run_module("stages.check", tmp_path)
         assert process.returncode == 0, process.stderr
         assert f"recipe {recipe['name']} is valid" in process.stdout
-        marks.append((tmp_path / CHECKED).read_bytes())
+        marks.append((tmp_path / CHECKED / "recipe.txt").read_bytes())
     assert marks[0] == marks[1]
 
 
@@ -294,7 +302,7 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in message(process)
 
 
-@pytest.mark.parametrize("stage", MAINS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_with_a_bad_recipe_imports_nothing_heavy_and_leaves_outputs(
     recipe: dict[str, Any], tmp_path: Path, stage: str
 ) -> None:
