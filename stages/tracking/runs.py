@@ -1,27 +1,27 @@
-"""The record of a stage in MLflow: one parent run a build, one nested run a stage, one lineage file a stage.
+"""The record of a stage in MLflow: one parent run per build, one nested run per stage, one lineage file per stage.
 
-MLflow takes 2.5 s of import in a stage that already holds torch, and 10 to 50 ms a write on SQLite. So a
-stage never imports it: `stage_run` starts `stages.tracking.recorder`, which does so on another core while the
-stage loads its own libraries, and which then receives metrics as JSON lines (0.06 ms a call). It also
-outlives a stage that is killed, and so marks its run as killed instead of leaving it running for ever.
+Importing MLflow takes about 1.5 seconds in a stage that holds torch, and a write to SQLite 10 to 50 ms. One thread does
+both while the stage computes. A stage that is killed leaves its run as `RUNNING`; the next stage of the same experiment
+marks it as killed.
 """
 
-import hashlib
-import json
 import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
-from stages.tracking.main_process import first
+import psutil
 
-LINEAGE = Path("data/lineage")
+from stages.tracking.address import redacted
+from stages.tracking.lineage import write_lineage
+from stages.tracking.main_process import is_main_process
+
+FLUSH_SECONDS = 2.0
 
 
 class TrackingError(RuntimeError):
@@ -29,117 +29,96 @@ class TrackingError(RuntimeError):
 
 
 class StageRun:
-    """One stage's run in MLflow, seen from the stage. Made by `stage_run`, not by hand."""
+    """One stage's run in MLflow. Made by `stage_run`, not by hand."""
 
-    def __init__(self, opening: Mapping[str, Any]) -> None:
-        self.stage = str(opening["stage"])
-        self._opened: dict[str, Any] | None = None
+    def __init__(self, stage: str, params: Mapping[str, Any], inputs: Sequence[Path]) -> None:
+        self.stage = stage
+        self._metrics: SimpleQueue[tuple[str, float, int, int]] = SimpleQueue()  # name, value, milliseconds, step
+        self._flushed = time.monotonic()
         self._failure: TrackingError | None = None
-        package_root = str(Path(__file__).resolve().parents[2])
-        search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-        self._recorder = subprocess.Popen(
-            [sys.executable, "-m", "stages.tracking.recorder"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": search_path},
-        )
-        self._send(opening)
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        self._recorder = self._worker.submit(self._guarded, _open_recorder, stage, params, inputs)
 
     @property
     def run_id(self) -> str:
-        """Id of this stage's MLflow run; waits for MLflow to have opened it."""
-        return str(self._opening_reply()["run_id"])
+        """Id of this stage's MLflow run; waits until MLflow has opened it."""
+        return str(self._recorder.result().run_id)
 
     @property
     def parent_run_id(self) -> str:
         """Id of the build's MLflow run."""
-        return str(self._opening_reply()["parent_run_id"])
+        return str(self._recorder.result().parent_run_id)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Record figures by name. Returns at once: the recorder writes them in batches.
+        """Record figures by name. Returns at once: a thread writes them in batches.
 
         Raises:
-            TrackingError: when an earlier write failed, so that a long training does not go on unrecorded.
+            TrackingError: an earlier write failed. So a long training does not go on unrecorded.
         """
-        values = {name: float(value) for name, value in metrics.items()}
-        now = time.time_ns() // 1_000_000  # milliseconds
-        self._send({"kind": "metrics", "time": now, "step": step or 0, "values": values})
+        if self._failure:
+            raise self._failure
+        now = time.time_ns() // 1_000_000
+        for name, value in metrics.items():
+            self._metrics.put((name, float(value), now, step or 0))
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self._flushed = time.monotonic()
+            self._worker.submit(self._guarded, self._flush)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file, or a folder's content, to the run's artifacts; it may be deleted when this returns."""
         if not path.exists():
             raise FileNotFoundError(f"{self.stage}: no artifact to log at {path}")
-        self._opening_reply()
-        self._send({"kind": "artifact", "path": str(path.resolve()), "folder": folder})
-        self._receive()
+        recorder = self._recorder.result()
+        self._worker.submit(self._guarded, recorder.log_artifact, path, folder).result()
 
-    def finish(self) -> dict[str, Any]:
-        """End the run as finished and give its lineage."""
-        self._opening_reply()
-        self._send({"kind": "end", "status": "FINISHED"})
-        lineage: dict[str, Any] = self._receive()["lineage"]
-        self._close()
+    def end(self, status: str, reason: str | None = None) -> dict[str, Any]:
+        """Write what waits, end the run and return the stage's lineage."""
+        recorder = self._recorder.result()
+        self._worker.submit(self._guarded, self._flush).result()
+        lineage: dict[str, Any] = self._worker.submit(self._guarded, recorder.end, status, reason).result()
         return lineage
 
     def abandon(self, error: BaseException) -> None:
-        """End the run as failed; a recorder that is itself broken must not hide the stage's error."""
-        if error is self._failure:
-            return
+        """End the run as failed, or as killed by a keyboard's interrupt; a failure to do so hides no error."""
         status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
         try:
-            self._opening_reply()
+            recorder = self._recorder.result()
+            if self._failure is None:
+                self._worker.submit(self._guarded, self._flush)
             reason = redacted(f"{type(error).__name__}: {error}")
-            self._send({"kind": "end", "status": status, "reason": reason})
-            self._receive()
-            self._close()
-        except TrackingError as failure:
-            error.add_note(f"and its MLflow run could not be ended: {failure}")
+            self._worker.submit(recorder.end, status, reason).result()
+        except Exception as failure:
+            if error is not self._failure:
+                error.add_note(f"and its MLflow run could not be ended: {redacted(str(failure))}")
 
-    def _send(self, message: Mapping[str, Any]) -> None:
-        pipe = self._recorder.stdin
-        assert pipe is not None
+    def close(self) -> None:
+        """End the thread."""
+        self._worker.shutdown()
+
+    def _guarded(self, write: Callable[..., Any], *arguments: Any) -> Any:
+        """Run one write in the thread; after a failure none is tried again."""
         if self._failure:
             raise self._failure
         try:
-            pipe.write(json.dumps(message, default=str) + "\n")
-            pipe.flush()
-        except BrokenPipeError:
-            while True:  # past the replies to earlier messages, to the error that ended the recorder
-                self._receive()
+            return write(*arguments)
+        except Exception as error:
+            reason = redacted(f"{type(error).__name__}: {error}")
+            self._failure = TrackingError(f"{self.stage}: MLflow could not record it: {reason}")
+            raise self._failure from error
 
-    def _receive(self) -> dict[str, Any]:
-        pipe = self._recorder.stdout
-        assert pipe is not None
-        line = pipe.readline()
-        reply: dict[str, Any] = json.loads(line) if line else {"error": "the recorder process died"}
-        if self._opened is None and "run_id" in reply:
-            self._opened = reply
-        if "error" in reply:
-            self._failure = TrackingError(f"{self.stage}: MLflow could not record it: {reply['error']}")
-            self._close()
-            raise self._failure
-        return reply
-
-    def _close(self) -> None:
-        for pipe in (self._recorder.stdin, self._recorder.stdout):
-            assert pipe is not None
-            with suppress(BrokenPipeError):
-                pipe.close()
-        self._recorder.wait()
-
-    def _opening_reply(self) -> dict[str, Any]:
-        return self._opened or self._receive()
+    def _flush(self) -> None:
+        metrics = [self._metrics.get() for _ in range(self._metrics.qsize())]
+        self._recorder.result().log_metrics(metrics)
 
 
 class SilentRun:
-    """A stage's run seen from the other processes of the stage, which record nothing."""
+    """The run as the other processes of a stage see it, which record nothing."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Nothing: the first process records."""
+        """Do nothing: the main process records."""
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Nothing: the first process records."""
+        """Do nothing: the main process records."""
 
 
 @contextmanager
@@ -147,43 +126,35 @@ def stage_run(stage: str, params: Mapping[str, Any], inputs: Sequence[Path]) -> 
     """Record the body of a `with` as one stage's MLflow run; write data/lineage/<stage>.json if it succeeds.
 
     Args:
-        stage: name in dvc.yaml, e.g. `distill` or `adapt@retrieval`.
+        stage: name in dvc.yaml, such as `distill` or `adapt@retrieval`.
         params: the stage's section of params.yaml, with the recipe's `name` (the experiment) and `seed`.
         inputs: files and folders that the stage reads; their digests go to the lineage.
 
     Raises:
-        FileNotFoundError: when an input is missing.
-        TrackingError: when MLflow could not be written.
+        FileNotFoundError: an input is missing.
+        TrackingError: MLflow could not be written.
     """
     if missing := [str(path) for path in inputs if not path.exists()]:
         raise FileNotFoundError(f"{stage}: missing input {', '.join(missing)}; run `dvc repro {stage}`")
-    if not first():
+    if not is_main_process():
         yield SilentRun()
         return
-    names = [str(path) for path in inputs]
-    run = StageRun({"stage": stage, "params": dict(params), "inputs": names, "build": build_identity()})
+    run = StageRun(stage, params, inputs)
     try:
         yield run
+        lineage = run.end("FINISHED")
     except BaseException as error:
         run.abandon(error)
         raise
-    write_lineage(stage, run.finish())
-
-
-def write_lineage(stage: str, lineage: Mapping[str, Any]) -> None:
-    """Write a stage's lineage beside its place and rename it, so that no half-written one is ever read."""
-    LINEAGE.mkdir(parents=True, exist_ok=True)
-    partial = LINEAGE / f".{stage}.json.partial"
-    partial.write_text(json.dumps(lineage, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(LINEAGE / f"{stage}.json")
+    finally:
+        run.close()
+    write_lineage(stage, lineage)
 
 
 def build_identity() -> str:
-    """What a build's stages have in common: STILLHOUSE_BUILD, else the `dvc` above, else this process."""
+    """Return what the stages of a build have in common: STILLHOUSE_BUILD, else the `dvc` above, else this process."""
     if given := os.environ.get("STILLHOUSE_BUILD"):
         return re.sub(r"[^\w.:-]", "-", given)
-    import psutil
-
     here = psutil.Process()
     for process in here.parents():
         try:
@@ -195,58 +166,7 @@ def build_identity() -> str:
     return f"process-{here.pid}-{here.create_time():.0f}"
 
 
-def tracking_uri() -> str:
-    """Address of the MLflow store: MLFLOW_TRACKING_URI, else mlflow.db in the working folder.
+def _open_recorder(stage: str, params: Mapping[str, Any], inputs: Sequence[Path]) -> Any:
+    from stages.tracking.recorder import Recorder  # MLflow: imported here, in the thread
 
-    A user and password inside an http address move to the variables that MLflow reads them from, so that no
-    message, tag or log line can show them.
-    """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https") and "@" in parts.netloc:
-        credentials, _, host = parts.netloc.rpartition("@")
-        user, _, password = credentials.partition(":")
-        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(user)
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
-        uri = urlunsplit(parts._replace(netloc=host))
-        os.environ["MLFLOW_TRACKING_URI"] = uri
-    return uri
-
-
-def redacted(text: str) -> str:
-    """The text with the user and password of every address in it replaced by stars."""
-    return re.sub(r"://[^/\s@]+@", "://***@", text)
-
-
-def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the working folder and whether its files differ from it; None, None without git or commit.
-
-    dvc.lock does not count: every build rewrites it, stage by stage.
-    """
-    try:
-        commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "--", ".", ":(exclude)dvc.lock")
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
-    return commit, bool(changes)
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "--no-optional-locks", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's files, as hexadecimal.
-
-    Left out: `.gitignore`, which DVC writes beside its outputs, and Python's bytecode.
-    """
-    if path.is_file():
-        with path.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    total = hashlib.sha256()
-    files = (file for file in path.rglob("*") if file.is_file())
-    for file in sorted(files, key=lambda file: file.relative_to(path).as_posix()):
-        if file.name != ".gitignore" and "__pycache__" not in file.parts:
-            total.update(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n".encode())
-    return total.hexdigest()
+    return Recorder(stage, params, inputs, build_identity())

@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stages.tracking.recorder import build_status, flattened
-from stages.tracking.runs import TrackingError, digest, git_state, redacted, stage_run, tracking_uri
+from stages.tracking.address import redacted, tracking_uri
+from stages.tracking.digests import digest
+from stages.tracking.git import git_state
+from stages.tracking.recorder import build_status, flattened, is_gone, process_tag
+from stages.tracking.runs import TrackingError, stage_run
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = {"name": "tiny", "seed": 7}
@@ -83,6 +85,16 @@ def test_a_stage_is_recorded_under_its_build(project: Path) -> None:
     assert (project / "mlruns/tiny").is_dir()
 
 
+def test_a_training_whose_record_failed_does_not_go_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.tracking.runs.FLUSH_SECONDS", 0.0)
+    with pytest.raises(TrackingError, match="ndcg@10"), stage_run("distill", RECIPE, []) as run:
+        run.log_metrics({"ndcg@10": 0.5})
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            run.log_metrics({"loss": 1.0})
+            time.sleep(0.05)
+
+
 def test_a_figure_that_mlflow_refuses_fails_the_stage(project: Path) -> None:
     with pytest.raises(TrackingError, match="ndcg@10"), stage_run("evaluate", RECIPE, []) as run:
         assert run.run_id
@@ -117,12 +129,12 @@ def test_a_failed_stage_is_mended_and_a_later_build_names_it(project: Path, monk
 
 def test_stages_that_start_together_share_one_parent(project: Path) -> None:
     source = (
-        "import sys\nfrom stages.tracking.runs import stage_run as s\n"
-        "with s('{}', {{'name': 'tiny'}}, []): assert 'mlflow' not in sys.modules  # its import takes seconds"
+        "from stages.tracking.runs import stage_run as s\n"
+        "with s('{}', {{'name': 'tiny'}}, []) as run: [run.log_metrics({{'loss': 1.0}}, step) for step in range(100)]"
     )
-    tasks = ("adapt@retrieval", "adapt@clustering", "adapt@classification")
+    tasks = ("adapt@retrieval", "adapt@clustering", "adapt@classification", "adapt@text-matching")
     stages = [start_stage(source.format(task)) for task in tasks]
-    assert [stage.wait(timeout=120) for stage in stages] == [0, 0, 0]
+    assert [stage.wait(timeout=120) for stage in stages] == [0, 0, 0, 0]
     parents = {json.loads(path.read_text())["parent_run_id"] for path in Path("data/lineage").iterdir()}
     assert len(parents) == 1
 
@@ -130,29 +142,43 @@ def test_stages_that_start_together_share_one_parent(project: Path) -> None:
 
     client = MlflowClient(tracking_uri())
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
-    assert len(runs) == 4
+    assert len(runs) == 5
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-def test_a_killed_stage_leaves_a_killed_run(project: Path) -> None:
+def test_the_next_stage_marks_the_run_of_a_killed_one_and_no_other(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = (
         "import time\nfrom stages.tracking.runs import stage_run as s\n"
         "with s('embed', {'name': 'tiny'}, []) as run: print(run.run_id, flush=True); time.sleep(600)"
     )
-    stage = start_stage(source)
-    assert stage.stdout is not None
-    run_id = stage.stdout.readline().strip()
-    stage.send_signal(signal.SIGKILL)
-    stage.wait()
-    status = wait_for(lambda: run_of(run_id).info.status, unlike="RUNNING")
-    assert status == "KILLED"
+    killed, living = (start_stage(source, STILLHOUSE_BUILD=build) for build in ("killed", "living"))
+    try:
+        killed_id, living_id = (str(stage.stdout.readline()).strip() for stage in (killed, living))  # type: ignore[union-attr]
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        with stage_run("mine", RECIPE, []) as run:
+            assert run.run_id
+        swept = run_of(killed_id)
+        assert swept.info.status == "KILLED"
+        assert swept.data.tags["failure"] == "the process of the stage was killed"
+        assert run_of(swept.data.tags["mlflow.parentRunId"]).info.status == "FAILED"
+        running = run_of(living_id)
+        assert running.info.status == "RUNNING"
+        assert run_of(running.data.tags["mlflow.parentRunId"]).info.status == "RUNNING"
+    finally:
+        living.kill()
+        living.wait()
 
 
-def wait_for(value: Callable[[], str], unlike: str, seconds: float = 30) -> str:
-    deadline = time.monotonic() + seconds
-    while (current := value()) == unlike and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return current
+def test_a_process_is_known_by_machine_id_and_start() -> None:
+    host, pid, start = json.loads(process_tag())
+    assert not is_gone(process_tag())
+    assert not is_gone(None), "the run of something else than a stage"
+    assert is_gone(json.dumps([host, pid, start - 3600])), "a later process with the same id"
+    assert not is_gone(json.dumps(["another machine", 2**30, start]))
+    assert is_gone(json.dumps([host, 2**30, start]))
 
 
 def test_the_nearest_dvc_is_the_build(tmp_path: Path) -> None:
