@@ -23,7 +23,7 @@ class Bm25(Section):
 
 
 class EvaluateSources(Section):
-    """Sources whose test split each task is scored on."""
+    """Sources of each task; their test split is scored."""
 
     retrieval: Names = Field(description="Sources of pairs, scored by nDCG@10.")
     unseen: tuple[Name, ...] = Field(

@@ -10,13 +10,23 @@ Count = Annotated[int, Field(ge=1)]
 Threshold = Annotated[float, Field(ge=0.5, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+# A `rule` puts a check into words for the reference of the recipe.
+Name = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", json_schema_extra={"rule": "lower-case letters, digits, `.` and `-`"}),
+]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 Tokens = Annotated[int, Field(ge=4)]
 BatchSize = Annotated[int, Field(ge=2)]
 
 _LANGUAGE = r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?"
-Language = Annotated[str, Field(pattern=rf"^{_LANGUAGE}(-{_LANGUAGE})?$")]
+Language = Annotated[
+    str,
+    Field(
+        pattern=rf"^{_LANGUAGE}(-{_LANGUAGE})?$",
+        json_schema_extra={"rule": "ISO 639 code, with script and region where needed, or a pair of them"},
+    ),
+]
 
 Pooling = Literal["last", "mean", "cls"]
 Task = Literal["retrieval", "text-matching", "clustering", "classification"]
@@ -42,8 +52,10 @@ def _check_increasing(numbers: tuple[int, ...]) -> tuple[int, ...]:
     return numbers
 
 
-Range = Annotated[tuple[int, int], AfterValidator(_check_range)]
-Increasing = Annotated[tuple[int, ...], AfterValidator(_check_increasing)]
+Range = Annotated[tuple[int, int], AfterValidator(_check_range), Field(json_schema_extra={"rule": "`[least, most]`"})]
+Increasing = Annotated[
+    tuple[int, ...], AfterValidator(_check_increasing), Field(json_schema_extra={"rule": "increasing"})
+]
 
 
 class Section(BaseModel):
