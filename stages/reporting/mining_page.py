@@ -1,6 +1,6 @@
-"""The audit page of mining: what the margins removed, who is left with too few negatives, and texts to read.
+"""The audit page of mining: what the margins removed, which queries have too few negatives, and texts to read.
 
-Texts on this page are other people's: everything is escaped by the template and long texts are cut.
+Texts on this page come from users' sources: the template escapes everything, and long texts are cut.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 
+from stages.recipe.mine import Mine
 from stages.reporting import number_format as formats
 from stages.reporting.figures import DASHES, coordinates, finish, legend
 from stages.reporting.page import render
@@ -19,31 +20,34 @@ WIDTH, HEIGHT = 440, 270  # CSS pixels
 LINES = {"removed": "candidates removed", "too_few": "queries with too few negatives"}
 
 
-def render_mining(settings: Mapping[str, Any], audit: Mapping[str, Mapping[str, Any]]) -> str:
+def render_mining(section: Mine, audit: Mapping[str, Mapping[str, Any]]) -> str:
     """Render the audit of a build's hard negatives; the same audit gives the same bytes.
 
     Args:
-        settings: the recipe's section `mine`.
         audit: by source, as the stage writes it to audit.json.
 
     Returns:
-        An HTML document that requests nothing from anywhere.
+        An HTML document that requests nothing from the network.
     """
     sources = [
         {
             **figures,
             "source": source,
-            "curve": Markup(margin_figure(source, figures["margin_curve"], settings["relative_margin"])),
-            "suspects": [_cut(one) for one in figures["suspects"]],
-            "examples": [_cut(one) for one in figures["examples"]],
+            "curve": Markup(margin_figure(source, figures["margin_curve"], section.relative_margin)),
+            "suspects": [_with_cut_texts(suspect) for suspect in figures["suspects"]],
+            "examples": [_with_cut_texts(example) for example in figures["examples"]],
         }
         for source, figures in audit.items()
     ]
-    return render("mining.html.j2", name="Hard negatives", settings=settings, sources=sources)
+    return render("mining.html.j2", name="Hard negatives", settings=section.model_dump(mode="json"), sources=sources)
 
 
 def margin_figure(source: str, curve: Sequence[Mapping[str, float]], chosen: float) -> str:
-    """Draw what each relative margin would remove, and whom it would leave with too few; the recipe's is marked."""
+    """Draw the shares that each relative margin would remove and leave with too few negatives, as SVG.
+
+    Args:
+        chosen: the recipe's relative margin, which is marked.
+    """
     tips = {"chosen": f"the recipe's margin: {formats.percent(chosen)}"}
     with matplotlib.rc_context(STYLE):
         figure = canvas(WIDTH, HEIGHT)
@@ -59,13 +63,9 @@ def margin_figure(source: str, curve: Sequence[Mapping[str, float]], chosen: flo
     return to_svg(figure, f"margin-{source}", f"Margins of {source}", "; ".join(tips.values()), tips)
 
 
-def _cut(example: Mapping[str, Any]) -> dict[str, Any]:
-    """An example with its long texts cut."""
-    return {
-        name: [as_text(one) for one in value]
-        if name == "negatives"
-        else as_text(value)
-        if isinstance(value, str)
-        else value
-        for name, value in example.items()
-    }
+def _with_cut_texts(example: Mapping[str, Any]) -> dict[str, Any]:
+    """Cut the long texts of an example or suspect."""
+    cut: dict[str, Any] = {name: as_text(value) if isinstance(value, str) else value for name, value in example.items()}
+    if "negatives" in cut:
+        cut["negatives"] = [as_text(text) for text in cut["negatives"]]
+    return cut
