@@ -30,8 +30,8 @@ class Backbone(Section):
         description="Hidden units of each feed-forward block of a `eurobert`; null for the other architectures."
     )
     max_position_embeddings: Count | None = Field(
-        description="Most tokens of a text that a `rotary` or `eurobert` student may read; null for `pretrained`, whose "
-        "folder says it."
+        description="Most tokens of a text that a `rotary` or `eurobert` student may read; null for `pretrained`, "
+        "whose folder says it."
     )
 
     @model_validator(mode="after")
@@ -83,7 +83,7 @@ class DistillSchedule(Schedule):
 
 
 class Projection(Section):
-    """The linear map psi between student and teacher space, equation (1). Figure 4 of the paper compares the choices."""
+    """The linear map psi between student and teacher space, equation (1); figure 4 compares the choices."""
 
     side: Literal["student", "teacher"] = Field(
         description="Side whose embeddings are projected. The paper projects the student up; `teacher`, which projects "

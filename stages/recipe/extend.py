@@ -29,7 +29,8 @@ class Extend(Section):
         "batch."
     )
     max_truncated_share: Share = Field(
-        description="Share of a source's texts that may be longer than its `max_tokens`; a larger share stops the stage."
+        description="Share of a source's texts that may be longer than its `max_tokens`; a larger share stops the "
+        "stage."
     )
     rope_theta: Positive | None = Field(
         description="Base of the rotary position embedding in this phase; null for a backbone without it. The paper "

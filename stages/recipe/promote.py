@@ -54,7 +54,7 @@ class Promote(Section):
     def _check_approvals(self) -> Self:
         if self.signoff == "automatic" and self.approvals > 1:
             raise ValueError(
-                f"approvals: expected 1, since signoff automatic asks nobody, got {self.approvals}; set approvals to 1, "
-                "or signoff to human"
+                f"approvals: expected 1, since signoff automatic asks nobody, got {self.approvals}; set approvals to "
+                "1, or signoff to human"
             )
         return self

@@ -10,9 +10,9 @@ PAGE = Path("docs/reference/recipe.md")
 INTRODUCTION = """\
 # Recipe reference
 
-A recipe, `params.yaml`, holds every value that can change a result. It has no defaults: every key below is written down,
-except for those marked optional. `stillhouse check FILE` checks a recipe in a moment. Equations, tables and figures are
-those of the paper, [arXiv 2602.15547](https://arxiv.org/abs/2602.15547).
+A recipe, `params.yaml`, holds every value that can change a result. It has no defaults: every key below is written
+down, except for those marked optional. `stillhouse check FILE` checks a recipe. Equations, tables and figures are those
+of the paper, [arXiv 2602.15547](https://arxiv.org/abs/2602.15547).
 
 `stillhouse reference` writes this page from the descriptions in `stages/recipe/`: edit them there.
 """

@@ -31,9 +31,7 @@ class Schedule(Section):
 class BatchSchedule(Schedule):
     """A schedule whose batches all have one size."""
 
-    batch_size: BatchSize = Field(
-        description="Rows of a batch on each process: pairs, texts or anchors."
-    )
+    batch_size: BatchSize = Field(description="Rows of a batch on each process: pairs, texts or anchors.")
 
 
 class Draw(Section):
