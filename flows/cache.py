@@ -1,4 +1,4 @@
-"""DVC's cache before it is read: DVC takes a write-protected object for what its name says, whatever is in it."""
+"""A check of DVC's cache before it is read, because DVC trusts the name of a write-protected object."""
 
 import hashlib
 import json
@@ -11,13 +11,13 @@ from ruamel.yaml import YAML
 
 from flows.workspace import LOCK, cache_folder
 
-FOLDER = ".dir"  # ends the name of an object that lists a folder's files
+FOLDER = ".dir"  # suffix of an object that lists the files of a folder
 
 
 def remove_damaged(folder: Path) -> list[str]:
-    """Delete objects that a workspace's dvc.lock names and that hold something else; returns what they were to be.
+    """Delete cached objects whose content does not match the digest in dvc.lock, and return the paths of their outputs.
 
-    The stages that made them are stale then and run again, or their outputs come from the remote.
+    The stages that made these outputs become stale and run again, or the outputs come from the remote.
     """
     lock = folder / LOCK
     stages: Mapping[str, Any] = YAML(typ="safe").load(lock)["stages"] if lock.is_file() else {}
@@ -39,12 +39,12 @@ def _delete_damaged(cache: Path, names: Mapping[str, str]) -> list[str]:
     def good(name: str) -> bool:
         file = _object(cache, name)
         if not file.is_file():
-            return True  # not here is not damaged
+            return True  # an absent object is not damaged
         with file.open("rb") as content:
             return hashlib.file_digest(content, "md5").hexdigest() == name.removesuffix(FOLDER)
 
     with ThreadPoolExecutor() as pool:
-        bad = [name for name, kept in zip(names, pool.map(good, names), strict=True) if not kept]
+        bad = [name for name, is_good in zip(names, pool.map(good, names), strict=True) if not is_good]
     for name in bad:
         _object(cache, name).unlink()
     return [names[name] for name in bad]

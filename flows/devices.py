@@ -1,8 +1,8 @@
-"""Devices of this machine, shared between rebuilds: a stage holds as many as its processes, and no two hold the same.
+"""The devices of this machine: a stage holds as many as it has processes, and no two stages hold the same device.
 
-A Prefect limit says how many stages may run at once on all machines; which device of this one a stage gets is decided
-here, by file locks, which the kernel lets go when their holder dies. Where a stage works without a GPU its devices are
-cores, one for each of its threads: stages that share cores stall each other.
+A Prefect limit says how many stages may run at once on all machines. File locks decide which device of this machine a
+stage gets; the kernel releases them when their holder dies. The devices of a stage without a GPU are cores, one for
+each thread, because stages that share cores stall each other.
 """
 
 import os
@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 from flows.process_group import STOP, Stopped
 
 LOOK_SECONDS = 1.0
-CORE = "cpu-"  # begins a core's name; GPUs have other ones
+CORE = "cpu-"  # prefix of a core's name; no GPU has it
 
 
 def cores() -> tuple[str, ...]:
-    """The cores of this machine."""
+    """Names of this machine's cores."""
     return tuple(f"{CORE}{number}" for number in range(os.cpu_count() or 1))
 
 
@@ -27,15 +27,15 @@ def cores() -> tuple[str, ...]:
 def held_devices(
     devices: Sequence[str], number: int, locks: Path, waiting: Callable[[], None]
 ) -> Iterator[tuple[str, ...]]:
-    """Hold `number` of the devices, waiting until so many are free; none where there are none to hold.
+    """Hold `number` of the devices and wait until so many are free; hold none where `devices` is empty.
 
     Args:
         devices: GPUs as CUDA_VISIBLE_DEVICES names them, or cores.
         locks: folder that every rebuild on this machine uses.
-        waiting: called once when it has to wait.
+        waiting: called once if the stage has to wait.
 
     Raises:
-        ValueError: more are asked for than there are.
+        ValueError: `number` is larger than the number of devices.
         Stopped: the rebuild has to end.
     """
     if not devices:
@@ -47,20 +47,20 @@ def held_devices(
             f"{list(devices)}; give it more devices or machines, or the recipe fewer processes"
         )
     locks.mkdir(parents=True, exist_ok=True)
-    told = False
+    announced = False
     with ExitStack() as holding:
         while len(taken := _take(devices, number, locks, holding)) < number:
             holding.close()
-            if not told:
+            if not announced:
                 waiting()
-                told = True
+                announced = True
             if STOP.wait(LOOK_SECONDS):
                 raise Stopped("the rebuild was told to end while it waited for a device")
         yield taken
 
 
 def _take(devices: Sequence[str], number: int, locks: Path, holding: ExitStack) -> tuple[str, ...]:
-    """Lock up to `number` free devices; the caller lets them go again if they are too few."""
+    """Lock up to `number` free devices; the caller releases them if they are too few."""
     taken: list[str] = []
     for device in devices:
         if len(taken) == number:

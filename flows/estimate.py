@@ -1,4 +1,4 @@
-"""What the stages of a rebuild were expected to cost: device-hours by the plan of its recipe and its curated texts."""
+"""The planned cost of a rebuild: device-hours of each stage, from the plan of its recipe and its curated texts."""
 
 import json
 import sys
@@ -12,10 +12,10 @@ PLAN = (sys.executable, "-m", "stages.plan", "--json")
 
 
 def planned_hours(folder: Path) -> dict[str, float]:
-    """Device-hours by stage on devices like this machine's; none where no plan can be made, with a word in the log."""
+    """Plan the device-hours of each stage on devices like this machine's; a plan that fails is logged and left out."""
     try:
         plan = json.loads(output(PLAN, folder))
     except RuntimeError as error:
         get_run_logger().warning("no estimate of the cost: %s", str(error).splitlines()[-1])
         return {}
-    return {one["stage"]: one["device_hours"] for one in plan["phases"]}
+    return {phase["stage"]: phase["device_hours"] for phase in plan["phases"]}

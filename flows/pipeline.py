@@ -1,4 +1,4 @@
-"""The stages of a workspace's dvc.yaml: their order, what each needs, which are stale and why."""
+"""The stages of a workspace's dvc.yaml: their order, their needs, and why each is stale."""
 
 import json
 import re
@@ -12,21 +12,20 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows.process_group import output
+from stages.recipe.paths import SOURCES
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
-# The user's own files.
-SOURCES = "data/sources"
 _NODE = re.compile(r'^"([^"]+)"(?: -> "([^"]+)")?;$')
-# Outputs that are not in the workspace are fetched where a stage needs them; they make nothing stale.
+# An output that is not in the workspace is fetched when a stage needs it, so its absence makes nothing stale.
 _ABSENT = {"deleted"}
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What dvc.yaml says that a stage needs to run.
+    """Resources of a stage according to dvc.yaml.
 
-    `slot` is `meta.slot`, the limit that it counts for (None: it is light); `devices` is `meta.devices`, the recipe's
-    key with the number of its devices (None: one).
+    `slot` is `meta.slot`, the Prefect limit that the stage counts for (None: no limit); `devices` is `meta.devices`,
+    the recipe's key with the number of its devices (None: one device).
     """
 
     slot: str | None
@@ -36,7 +35,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of dvc.yaml: the stages whose outputs it reads, and why it is stale; no reasons where it is not."""
+    """A stage of dvc.yaml: `upstream` are the stages whose outputs it reads, `reasons` say why it is stale."""
 
     name: str
     upstream: tuple[str, ...]
@@ -45,13 +44,13 @@ class Stage:
 
 
 def read_pipeline(folder: Path, *, has_remote: bool) -> list[Stage]:
-    """The stages of a workspace, each after those that it needs.
+    """Read the stages of a workspace, each after those whose outputs it reads.
 
     Args:
-        has_remote: an output that is not in the cache may be there.
+        has_remote: outputs that are missing from the cache may come from DVC's remote.
 
     Raises:
-        RuntimeError: DVC refuses the pipeline; with what it said.
+        RuntimeError: DVC refuses the pipeline; the message has its output.
     """
     with ThreadPoolExecutor() as pool:
         dag = pool.submit(output, [*DVC, "dag", "--dot"], folder)
@@ -65,15 +64,16 @@ def read_pipeline(folder: Path, *, has_remote: bool) -> list[Stage]:
 
 
 def check_out(folder: Path) -> None:
-    """Put what the cache has of the outputs into a workspace, for stages that will read them.
+    """Check out the cached outputs into a workspace, for stages that will read them.
 
-    What dvc.lock does not know goes: checking the recipe left an output where nothing was ever built.
+    Outputs that dvc.lock does not name are deleted: the check of the recipe left one in a workspace that was never
+    built.
     """
     output([*DVC, "checkout", "--quiet", "--allow-missing", "--force"], folder)
 
 
 def parse_dag(dot: str) -> dict[str, tuple[str, ...]]:
-    """What each stage needs, from `dvc dag --dot`."""
+    """Read the upstream stages of each stage from `dvc dag --dot`."""
     needs: dict[str, tuple[str, ...]] = {}
     for line in dot.splitlines():
         if found := _NODE.match(line.strip()):
@@ -85,7 +85,7 @@ def parse_dag(dot: str) -> dict[str, tuple[str, ...]]:
 
 
 def in_order(needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """Every stage after those that it needs; otherwise as DVC lists them."""
+    """Sort stages so that each comes after its upstream stages; otherwise keep DVC's order."""
     ordered: list[str] = []
     waiting = list(needs)
     while waiting:
@@ -96,7 +96,7 @@ def in_order(needs: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def parse_status(reports: Mapping[str, Sequence[Any]], absent: set[str]) -> dict[str, tuple[str, ...]]:
-    """Why stages are stale, from `dvc status --json`: by stage, without what is only not here."""
+    """Read why each stage is stale from `dvc status --json`, and leave out outputs that are only absent."""
     outs = {path for found in reports.values() for what, path, _ in _entries(found) if what == "changed outs"}
     reasons: dict[str, tuple[str, ...]] = {}
     for stage, found in reports.items():
@@ -111,7 +111,7 @@ def parse_status(reports: Mapping[str, Sequence[Any]], absent: set[str]) -> dict
 
 
 def _entries(found: Sequence[Any]) -> Iterator[tuple[str, str, str]]:
-    """(what, path or parameter, how) of a stage's report; ("changed command", "", "") and its like."""
+    """Yield (kind of change, path or parameter, state) for each entry; a bare entry has two empty strings."""
     for entry in found:
         if isinstance(entry, str):
             yield entry, "", ""
@@ -125,15 +125,15 @@ def _entries(found: Sequence[Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _made(path: str, outs: set[str]) -> bool:
-    """Whether a path is an output, lies in one, or holds one."""
+    """Tell whether a path is an output, lies in an output, or holds an output."""
     return any(path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/") for out in outs)
 
 
 def needs_of(dvc_yaml: str) -> dict[str, Needs]:
-    """What each stage needs; the instances of a foreach or matrix share theirs."""
+    """Read the needs of each stage; the instances of a foreach or matrix share them."""
     found = {}
     for name, body in YAML(typ="safe").load(dvc_yaml)["stages"].items():
         stage = body.get("do", body)
         meta = stage.get("meta", {})
-        found[name] = Needs(meta.get("slot"), meta.get("devices"), SOURCES in stage.get("deps", []))
+        found[name] = Needs(meta.get("slot"), meta.get("devices"), str(SOURCES) in stage.get("deps", []))
     return found

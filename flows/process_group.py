@@ -1,4 +1,4 @@
-"""Processes of a rebuild: guarded, stopped together, and none started once the rebuild has to end."""
+"""The processes of a rebuild: each runs under a guard, and all stop together when the rebuild has to end."""
 
 import contextlib
 import os
@@ -11,26 +11,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows import process_guard as guard
+from flows import process_guard
 from flows.redaction import redacted
 
-GUARD = (sys.executable, "-P", guard.__file__)
-END_SECONDS = guard.TERM_SECONDS + guard.KILL_SECONDS + 2.0
-EXIT_SECONDS = 20.0  # after a signal, for Prefect to say what became of the run
-# Set once the rebuild has to end: a stage that a freed slot would let in does not start.
+GUARD = (sys.executable, "-P", process_guard.__file__)
+END_SECONDS = process_guard.TERM_SECONDS + process_guard.KILL_SECONDS + 2.0
+EXIT_SECONDS = 20.0  # after a signal, for Prefect to record the state of the run
+# Set once the rebuild has to end, so that no stage starts in a slot that becomes free.
 STOP = threading.Event()
 _running: set[subprocess.Popen[str]] = set()
 
 
 class Stopped(RuntimeError):
-    """The rebuild was told to end, so this did not start, or did not go on."""
+    """The rebuild was told to end, so a process did not start or was stopped."""
 
 
 @contextmanager
 def guarded(
     command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A command, with what it prints as text; nothing of it is left when the block ends.
+    """Start a command under a guard; no process of the command is left when the block ends.
 
     Raises:
         Stopped: the rebuild has to end.
@@ -50,7 +50,7 @@ def guarded(
     )
     _running.add(process)
     try:
-        if STOP.is_set():  # between the look above and here
+        if STOP.is_set():  # set after the first check
             raise Stopped("the rebuild was told to end")
         yield process
     finally:
@@ -59,14 +59,14 @@ def guarded(
 
 
 def release(process: subprocess.Popen[str]) -> None:
-    """Close the pipe that keeps the command alive; its guard does the rest."""
+    """Close the pipe that keeps the command alive; its guard then stops the command."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):
             process.stdin.close()
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Have the guard stop its command, and kill the guard's group if it does not."""
+    """Have the guard stop its command, and kill the guard's process group where the guard does not end in time."""
     release(process)
     try:
         process.wait(END_SECONDS)
@@ -77,10 +77,10 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def output(command: Sequence[str], folder: Path) -> str:
-    """What a short command prints, without the last newline.
+    """Run a short command and return its output without the last newline.
 
     Raises:
-        RuntimeError: it failed; with what it printed.
+        RuntimeError: the command failed; the message has its output.
     """
     done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -91,10 +91,10 @@ def output(command: Sequence[str], folder: Path) -> str:
 
 @contextmanager
 def stopping_all() -> Iterator[None]:
-    """Within the block, whatever ends it early stops every stage first: a SIGTERM, Ctrl-C, an error.
+    """Stop every stage before an exception leaves the block: a SIGTERM, Ctrl-C or an error.
 
-    Prefect turns a SIGTERM into an exception in the main thread, while stages go on in others. There is no signal
-    handler here, because Prefect takes a cancel for a crash where SIGTERM is not its own.
+    Prefect turns a SIGTERM into an exception in the main thread, while stages run in other threads. This code sets no
+    signal handler, because Prefect records a cancel as a crash where another handler takes SIGTERM.
     """
     STOP.clear()
     try:
@@ -102,7 +102,7 @@ def stopping_all() -> Iterator[None]:
     except BaseException as error:
         stop_all()
         if not isinstance(error, Exception):
-            # A thread that waits for a slot cannot be woken; nothing of this process is needed any more.
+            # A thread that waits for a slot cannot be woken, so the process exits without it.
             last = threading.Timer(EXIT_SECONDS, os._exit, [128 + signal.SIGTERM])
             last.daemon = True
             last.start()
@@ -110,7 +110,7 @@ def stopping_all() -> Iterator[None]:
 
 
 def stop_all() -> None:
-    """Let no stage start, end all that run at once, and wait until they have ended."""
+    """Let no stage start, stop all running ones at once, and wait until they have ended."""
     STOP.set()
     running = tuple(_running)
     for process in running:

@@ -1,8 +1,9 @@
-"""Run a command and leave nothing of it behind, however it or its starter ends: `python guard.py COMMAND...`.
+"""Run a command and leave no process of it behind: `python process_guard.py COMMAND...`.
 
-Standard input is a pipe whose other end the starter holds. When that end closes, because the starter wants the command
-stopped or because it was killed itself, everything that the command started is told to end, and killed where it does
-not. So a cancel, a timeout and a kill -9 of the flow all stop a stage the same way, and no second writer outlives it.
+Standard input is a pipe whose other end the starter holds. That end closes when the starter wants the command stopped
+and when the starter is killed. Then every process that the command started gets SIGTERM, and SIGKILL if it does not
+end. So a cancel, a timeout and a kill -9 of the flow all stop a stage the same way, and no second writer outlives the
+flow.
 """
 
 import ctypes
@@ -15,14 +16,14 @@ import time
 
 import psutil
 
-# For stages to say goodbye to MLflow; with KILL_SECONDS well under the 10 s in which a cancel has to be over.
+# Long enough for a stage to end its MLflow run; together with KILL_SECONDS well under the 10 s that a cancel may take.
 TERM_SECONDS = 4.0
 KILL_SECONDS = 2.0
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def main(command: list[str]) -> int:
-    """Run the command; returns its exit code, 128 + n where signal n ended it."""
+    """Run the command and return its exit code, which is 128 + n where signal n ended it."""
     adopt_orphans()
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
@@ -35,7 +36,7 @@ def main(command: list[str]) -> int:
 
 
 def adopt_orphans() -> None:
-    """Have processes whose parent died become children of this one, so that they can be found; Linux only."""
+    """Make processes whose parent died children of this process, so that it finds them (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -48,7 +49,7 @@ def wait_for_end_of_input(stopped: threading.Event) -> None:
 
 
 def stop_descendants() -> None:
-    """Ask every process below this one to end, wait a little, kill what is left."""
+    """Send SIGTERM to every process below this one, wait, and kill those that remain."""
     for number, patience in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
         for process in living_descendants():
             try:
@@ -61,7 +62,7 @@ def stop_descendants() -> None:
 
 
 def living_descendants() -> list[psutil.Process]:
-    """Processes below this one, in whatever session, that have not ended."""
+    """List the running processes below this one, of any session."""
     living = []
     for process in psutil.Process().children(recursive=True):
         try:

@@ -1,4 +1,4 @@
-"""What a rebuild sends away: outputs to DVC's remote first, then the branch that names them."""
+"""Send a rebuild away: first the outputs to DVC's remote, then the branch that names them to git's remote."""
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -8,7 +8,7 @@ from flows.process_group import guarded, output
 from flows.stage_task import lines_of
 from flows.workspace import BRANCHES, Workspace
 
-PAUSES = [10.0, 30.0, 60.0]  # seconds: a remote that is away for a while
+PAUSES = [10.0, 30.0, 60.0]  # seconds between attempts, for a remote that is away for a while
 
 
 @task(name="push", task_run_name="push", cache_policy=NO_CACHE, retries=len(PAUSES), retry_delay_seconds=PAUSES)
@@ -16,7 +16,7 @@ def push_outputs(space: Workspace) -> None:
     """Send the outputs and DVC's run cache to the default remote.
 
     Raises:
-        RuntimeError: DVC failed, also because there is no remote; its log says why.
+        RuntimeError: DVC failed, for example because there is no remote; the message has the end of its log.
     """
     logger, lines = get_run_logger(), []
     with guarded([*DVC, "push", "--run-cache"], space.folder) as process:
@@ -29,10 +29,10 @@ def push_outputs(space: Workspace) -> None:
 
 
 def push_branch(space: Workspace, branch: str | None) -> None:
-    """Send the rebuild's branch, if it made one, to `origin`, where the repository has one.
+    """Send the rebuild's branch, if there is one, to `origin`, if the repository has that remote.
 
     Raises:
-        RuntimeError: git failed; with what it said.
+        RuntimeError: git failed; the message has its output.
     """
     if branch is None:
         return
@@ -43,10 +43,10 @@ def push_branch(space: Workspace, branch: str | None) -> None:
 
 
 def check_remotes(space: Workspace) -> None:
-    """Find out before any stage runs whether what is made can be sent away.
+    """Check before any stage runs that outputs and branch can be sent away.
 
     Raises:
-        ValueError: DVC has no default remote, or git's `origin` takes no branch.
+        ValueError: DVC has no default remote, or git's `origin` refuses branches from here.
     """
     if not space.has_remote():
         raise ValueError("push: DVC has no default remote; `dvc remote add --default NAME PLACE`, or leave push out")
@@ -58,5 +58,5 @@ def check_remotes(space: Workspace) -> None:
 
 
 def has_origin(space: Workspace) -> bool:
-    """Whether git has a remote of that name."""
+    """Tell whether git has a remote called `origin`."""
     return "origin" in space.git("remote").split()

@@ -1,7 +1,7 @@
 """Rebuild the model: the stages of dvc.yaml in a workspace of their own, each as a Prefect task.
 
-DVC decides which stage is stale and runs it in a process of its own; this flow says when and where, shows each stage
-with its log, and leaves a branch with the new dvc.lock. The checkout that it starts from is not touched.
+DVC decides which stage is stale and runs it in a process of its own. This flow decides when and where, shows each stage
+with its log, and leaves a branch with the new dvc.lock. It does not touch the checkout that it starts from.
 """
 
 import argparse
@@ -31,17 +31,18 @@ from flows.rebuild_recipe import choose_recipe, halve_micro_batch, read_recipe
 from flows.schedule import Outcome, run_stages
 from flows.signing import PROMOTED, start_release
 from flows.stage_task import Order, StageFailed
-from flows.workspace import BRANCHES, RECIPE, STATE, Workspace, workspace
+from flows.workspace import BRANCHES, Workspace, workspace
+from stages.recipe.paths import EVALUATED, RECIPE, STATE
 
-METRICS = Path("data/evaluated/metrics.json")
-EPHEMERAL_SERVER_SECONDS = 120  # Prefect's own server took 16 to 18 s to start, and its limit is 20
-STAGES_AT_ONCE = 16  # far above what the limits let run
+METRICS = EVALUATED / "metrics.json"
+EPHEMERAL_SERVER_SECONDS = 120  # Prefect's temporary server takes 16 to 18 s to start, and Prefect's own limit is 20 s
+STAGES_AT_ONCE = 16  # threads; Prefect's limits allow far fewer stages
 
 Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]
 
 
 def run_name() -> str:
-    """Of a rebuild in lists: its recipe and where it is from."""
+    """Name a rebuild in lists by its recipe and its commit."""
     parameters = flow_run.parameters
     return f"{Path(parameters.get('recipe') or RECIPE).name} at {parameters.get('git_ref', 'HEAD')}"
 
@@ -57,22 +58,22 @@ def rebuild(
     push: bool = False,
     release: bool = False,
 ) -> State[Any]:
-    """Bring every output of a commit up to date, in a workspace of its own, and publish what was done and why.
+    """Bring every output of a commit up to date in a workspace of its own, and show which stages ran and why.
 
     Args:
-        recipe: file of the commit to use as params.yaml, e.g. deploy/recipes/nano.yaml; none: its own params.yaml.
+        recipe: file of the commit to use as params.yaml, e.g. deploy/recipes/nano.yaml (default: params.yaml itself).
         git_ref: branch, tag or commit to build; origin/main and its like are fetched first.
-        refresh: read the sources again, also where nothing here tells that they changed: web, buckets, the hub.
-        force: run every stage, also those that are up to date.
-        devices: GPUs of the worker that this rebuild may use, as CUDA_VISIBLE_DEVICES names them; none: stages see what
-            the worker sees, and count as `cpu-heavy`.
-        stage_hours: a stage that takes longer is stopped; it goes on from its checkpoint next time.
+        refresh: read the sources again, also those on the web, in buckets and on the hub, whose changes DVC cannot see.
+        force: run every stage, even where it is up to date.
+        devices: GPUs of the worker that this rebuild may use, named as in CUDA_VISIBLE_DEVICES; without any, stages see
+            all that the worker sees and count as `cpu-heavy`.
+        stage_hours: stop a stage that takes longer; it resumes from its checkpoint in the next rebuild.
         push: send the outputs to DVC's remote, and the branch to git's `origin`.
-        release: ask people for the sign-off of a version that this rebuild registers (deployment release/sign-off).
+        release: ask people to sign off the version that this rebuild registers (deployment release/sign-off).
 
     Raises:
-        StageFailed: when a stage fails; those that need it do not run, the others end.
-        ValueError: for a recipe, commit or place that is refused, before any stage runs.
+        StageFailed: a stage failed; stages that read its outputs do not run, all others finish.
+        ValueError: the recipe, the commit or a path in the recipe is refused; no stage has run.
     """
     number = f"{str(flow_run.id)[:8]}-{flow_run.run_count}"
     with stopping_all(), workspace(Path.cwd(), number, git_ref) as space:
@@ -84,11 +85,11 @@ def rebuild(
         champion: Champion | None = None
         while True:
             stages = read_pipeline(space.folder, has_remote=space.has_remote())
-            forced = frozenset(one.name for one in stages if force or (refresh and one.needs.reads_sources))
-            if forced or any(one.reasons for one in stages):
+            forced = frozenset(stage.name for stage in stages if force or (refresh and stage.needs.reads_sources))
+            if forced or any(stage.reasons for stage in stages):
                 champion = champion or read_champion(space.home, read_recipe(space))
                 if damaged := remove_damaged(space.folder):
-                    get_run_logger().warning("DVC's cache held something else than %s", ", ".join(damaged))
+                    get_run_logger().warning("removed damaged copies from DVC's cache: %s", ", ".join(damaged))
                     stages = read_pipeline(space.folder, has_remote=space.has_remote())
                 if not space.has_remote():
                     check_out(space.folder)
@@ -111,7 +112,7 @@ def rebuild(
 
 
 def order(space: Workspace, forced: frozenset[str], devices: tuple[str, ...], stage_hours: float | None) -> Order:
-    """What this rebuild tells its stages."""
+    """Settings of this rebuild for its stages."""
     return Order(
         folder=space.folder,
         build=f"prefect-{flow_run.id}",
@@ -125,27 +126,27 @@ def order(space: Workspace, forced: frozenset[str], devices: tuple[str, ...], st
 
 
 def _out_of_memory(outcome: Outcome) -> bool:
-    return any(isinstance(one, StageFailed) and one.fault is Fault.MEMORY for one in outcome.failures)
+    return any(isinstance(error, StageFailed) and error.fault is Fault.MEMORY for error in outcome.failures)
 
 
 def conclusion(outcome: Outcome, branch: str | None, lock_from: str) -> str:
-    """What came of the rebuild, in a sentence.
+    """State the result of the rebuild in one sentence.
 
     Args:
-        branch: with the new dvc.lock; None where it is as it was.
+        branch: branch with the new dvc.lock; None where dvc.lock did not change.
         lock_from: branch or commit whose dvc.lock the rebuild started from.
     """
-    failed = [one.stage for one in outcome.results if one.outcome == "failed"]
+    failed = [result.stage for result in outcome.results if result.outcome == "failed"]
     if failed:
-        return f"Failed: {', '.join(failed)}. No branch was made; what the other stages did is in the cache."
+        return f"Failed: {', '.join(failed)}. No branch was made; the outputs of the other stages are in the cache."
     ran = f"{outcome.num_run} of {len(outcome.results)} stages ran"
     if branch is None:
-        return f"{ran if outcome.num_run else 'Nothing was stale'}: all is as in dvc.lock of {lock_from}."
-    return f"{ran}. To have it in a checkout: git merge {branch} && dvc checkout"
+        return f"{ran if outcome.num_run else 'Nothing was stale'}: every output is as in dvc.lock of {lock_from}."
+    return f"{ran}. To take it over into a checkout: git merge {branch} && dvc checkout"
 
 
 def publish(space: Workspace, title: str, stages: list[Stage], outcome: Outcome, champion: Champion | None) -> None:
-    """Show the rebuild's page and table in Prefect's UI; the gates and figures where this rebuild has them."""
+    """Show the rebuild's page and table in Prefect's UI, with gates and figures where this rebuild has them."""
     get_run_logger().info(title)
     found = {
         file: json.loads((space.folder / file).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a rebuild shows in Prefect's UI: a page in Markdown and a table of its stages."""
+"""A rebuild in Prefect's UI: a page in Markdown and a table of its stages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,14 +19,14 @@ def page(
     figures: Mapping[str, float] | None = None,
     champion: Champion | None = None,
 ) -> str:
-    """A rebuild in Markdown.
+    """Render a rebuild in Markdown.
 
     Args:
-        title: what came of it, in a sentence.
-        planned: device-hours that the plan expected of stages.
-        promoted: data/promoted/version.json of this rebuild, where it made or found a version.
-        figures: its evaluation's figures.
-        champion: what was served when the rebuild began.
+        title: the result in one sentence.
+        planned: device-hours of each stage according to the plan.
+        promoted: data/promoted/version.json of this rebuild, where it has a version.
+        figures: figures of its evaluation.
+        champion: version that was served when the rebuild began.
     """
     lines = [title, "", "## Stages", "", f"| {' | '.join(COLUMNS)} | why |"]
     lines += ["| --- | --- | ---: | ---: | --- | --- |"]
@@ -41,8 +41,8 @@ def page(
 
 
 def _reasons(stage: Stage, results: Sequence[StageResult]) -> str:
-    ran = [one.stage for one in results if one.stage in stage.upstream and one.outcome == "run"]
-    return "; ".join([*stage.reasons, *(f"{one} ran" for one in ran)]).replace("|", "\\|")
+    ran = [result.stage for result in results if result.stage in stage.upstream and result.outcome == "run"]
+    return "; ".join([*stage.reasons, *(f"{name} ran" for name in ran)]).replace("|", "\\|")
 
 
 def _gates(promoted: Mapping[str, Any]) -> list[str]:
@@ -50,7 +50,7 @@ def _gates(promoted: Mapping[str, Any]) -> list[str]:
     lines = [f"{heading} ({', '.join(promoted['aliases'])})", "", "| gate | figure | limit | verdict |"]
     lines += ["| --- | ---: | --- | --- |"]
     for gate in promoted["gates"]:
-        figure = "" if gate["figure"] is None else f"{gate['figure']:.4f}"  # there was nothing to judge
+        figure = "" if gate["figure"] is None else f"{gate['figure']:.4f}"  # the release has no such figure
         lines.append(f"| {gate['metric']} | {figure} | {gate['limit']} | {gate['verdict']} |")
     return lines
 
@@ -68,7 +68,7 @@ def _comparison(figures: Mapping[str, float], champion: Champion | None) -> list
 
 
 def table(results: Sequence[StageResult], planned: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The stages as rows of Prefect's table artifact."""
+    """List the stages as rows of Prefect's table artifact."""
     rows = [
         (
             one.stage,

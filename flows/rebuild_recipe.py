@@ -1,4 +1,4 @@
-"""The recipe of a rebuild: chosen, checked by the commit's reader, confined, made lighter where memory was short."""
+"""The recipe of a rebuild: choose it, check it with the commit's own code, confine its paths, and lower its memory."""
 
 import io
 import sys
@@ -9,17 +9,19 @@ from ruamel.yaml import YAML
 
 from flows.confinement import check_places, mounts
 from flows.process_group import output
-from flows.workspace import RECIPE, Workspace
+from flows.workspace import Workspace
+from stages.recipe.paths import RECIPE
 
-# Below this no text of a usual length fits a piece any more.
+# A smaller micro-batch could not hold a text of usual length.
 LEAST_MICRO_BATCH_TOKENS = 256
 
 
 def choose_recipe(space: Workspace, recipe: str | None) -> None:
-    """Make a recipe the workspace's own, once it is sure to be valid and to stay inside.
+    """Check a recipe of the commit and make it the workspace's params.yaml.
 
     Raises:
-        ValueError: it is not there, wrong, or names a place outside the workspace; every fault on a line of its own.
+        ValueError: the file is missing, is no valid recipe, or names a path outside the workspace; one line for each
+            fault.
     """
     file = space.folder / (recipe or RECIPE)
     if not file.resolve().is_relative_to(space.folder.resolve()):
@@ -36,15 +38,15 @@ def choose_recipe(space: Workspace, recipe: str | None) -> None:
 
 
 def read_recipe(space: Workspace) -> dict[str, Any]:
-    """The values of the workspace's params.yaml, which is checked."""
+    """Read the values of the workspace's params.yaml, which `choose_recipe` has checked."""
     values: dict[str, Any] = YAML(typ="safe").load(space.folder / RECIPE)
     return values
 
 
 def halve_micro_batch(space: Workspace) -> bool:
-    """Halve `engine.micro_batch_tokens`, which changes memory and no gradient; whether that was still possible.
+    """Halve `engine.micro_batch_tokens`, which changes memory and no gradient, and tell whether that was possible.
 
-    The recipe itself changes, so that branch, lock and model agree; every stage that reads `engine` is stale then.
+    The recipe itself changes, so that branch, lock and model agree; every stage that reads `engine` becomes stale.
     """
     yaml = YAML()  # keeps comments
     yaml.preserve_quotes = True

@@ -1,4 +1,4 @@
-"""Secrets stay out of what a rebuild shows: logs, artifacts, messages of failures."""
+"""Keep secrets out of the logs, artifacts and error messages of a rebuild."""
 
 import os
 import re
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|AUTH_STRING|CONNECTION_URL)$")
 _ADDRESS = re.compile(r"://[^/\s@]+@")
-# Shorter values are words that a log needs.
+# Shorter values could be ordinary words of a log.
 _LEAST_LENGTH = 6
 
 
 def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The text with stars for users and passwords in addresses and for values of variables named like secrets."""
+    """Replace users and passwords in addresses, and values of variables that are named like secrets, by stars."""
     for name, value in environment.items():
         if len(value) >= _LEAST_LENGTH and _SECRET.search(name.upper()) and value in text:
             text = text.replace(value, "***")

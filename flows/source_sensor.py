@@ -1,4 +1,4 @@
-"""New data: look at the sources' digests, and start a rebuild that reads them again when one changed."""
+"""The sensor of new data: compare the sources with the last look, and start a rebuild when one changed."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,23 +14,23 @@ from prefect.variables import Variable
 from ruamel.yaml import YAML
 
 from flows.confinement import places
-from flows.pipeline import SOURCES
+from stages.recipe.paths import SOURCES
 
 WEB_SECONDS = 30.0
-# What a web server says of a file's version.
+# Response headers that tell the version of a file on a web server.
 VALIDATORS = ("etag", "last-modified", "content-length")
 
 
 @flow(name="watch-sources")
 def watch_sources(deployment: str = "rebuild/retrain", recipe: str = "params.yaml") -> State[Any]:
-    """Start a deployment of the rebuild when the user's own files or a web source are others than at the last look.
+    """Start a deployment of the rebuild when the user's own files or a web source changed since the last look.
 
     Args:
-        deployment: FLOW/NAME of the rebuild to start; its other parameters are its own.
-        recipe: file of the checkout whose sources to look at.
+        deployment: FLOW/NAME of the rebuild to start, which keeps its own parameters.
+        recipe: file of the checkout that names the sources.
 
     Raises:
-        RuntimeError: a web server does not answer, or refuses.
+        RuntimeError: a web server does not answer or refuses the request.
     """
     file = Path.cwd() / recipe
     now = source_digest(Path.cwd(), YAML(typ="safe").load(file))
@@ -39,21 +39,22 @@ def watch_sources(deployment: str = "rebuild/retrain", recipe: str = "params.yam
     if before and before["digest"] == now:
         return Completed(message="No new data")
     number = before["number"] + 1 if before else 0
-    message = "First look: the sources as they are now are what later looks compare with"
+    message = "First look: later looks compare with the sources as they are now"
     if before:
-        # The number, as the sources may come back to what they were; a look that ended here starts no second rebuild.
+        # The number tells apart sources that changed back; the key keeps an interrupted look from starting a second
+        # rebuild.
         key = f"{name}-{number}-{now}"
         started = run_deployment(
             deployment, parameters={"refresh": True}, timeout=0, as_subflow=False, idempotency_key=key
         )
-        assert isinstance(started, FlowRun)  # this flow is no coroutine
+        assert isinstance(started, FlowRun)  # the call was synchronous
         message = f"New data: started {deployment} as {started.name}"
     Variable.set(name, {"number": number, "digest": now}, overwrite=True)
     return Completed(message=message)
 
 
 def source_digest(home: Path, recipe: Mapping[str, Any]) -> str:
-    """SHA-256 over the user's own files and over what web servers say of theirs, as hexadecimal."""
+    """SHA-256 over the user's own files and the versions of files on web servers, as hexadecimal."""
     total = hashlib.sha256()
     for file in sorted(one for one in (home / SOURCES).rglob("*") if one.is_file()):
         with file.open("rb") as content:
@@ -67,16 +68,16 @@ def source_digest(home: Path, recipe: Mapping[str, Any]) -> str:
 
 
 def web_version(address: str) -> str:
-    """What a web server says of a file without sending it.
+    """Ask a web server for the version of a file without reading the file.
 
     Raises:
         RuntimeError: it does not answer, or refuses.
     """
-    shown = address.partition("?")[0]  # what follows may be a signature
+    shown = address.partition("?")[0]  # the query may hold a signature
     try:
         answer = httpx.head(address, follow_redirects=True, timeout=WEB_SECONDS)
         answer.raise_for_status()
     except httpx.HTTPError as error:
         reason = str(error).replace(address, shown)
-        raise RuntimeError(f"{shown} cannot be looked at: {reason}") from None
+        raise RuntimeError(f"{shown} cannot be read: {reason}; correct it, or try again later") from None
     return "\0".join(answer.headers.get(name, "") for name in VALIDATORS)

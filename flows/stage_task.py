@@ -1,4 +1,4 @@
-"""One stage of a rebuild as a Prefect task: waits for devices, runs under DVC, is tried again where that can help."""
+"""One stage of a rebuild as a Prefect task: wait for devices, run through DVC, run again where that helps."""
 
 import os
 import re
@@ -43,7 +43,7 @@ _NOISE = (
 
 
 class StageFailed(RuntimeError):
-    """A stage ended with an error that trying again did not or would not cure."""
+    """A stage failed, and another attempt did not or would not help."""
 
     def __init__(self, message: str, fault: Fault) -> None:
         super().__init__(message)
@@ -52,9 +52,9 @@ class StageFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage of this rebuild.
+    """The result of a stage.
 
-    `outcome` is cached, run, failed, stopped or not reached; `devices` are those that it held, for `seconds`.
+    `outcome` is cached, run, failed, stopped or not reached; the stage held `devices` for `seconds`.
     """
 
     stage: str
@@ -80,9 +80,9 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Order:
-    """What a rebuild tells all its stages.
+    """Settings that a rebuild passes to all its stages.
 
-    `forced` are stages that run also where they are up to date, `limit` the seconds of one attempt (None: any).
+    `forced` stages run although they are up to date; `limit` is the longest attempt in seconds (None: no limit).
     """
 
     folder: Path
@@ -100,44 +100,44 @@ def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> St
     """Bring one stage up to date through DVC, with its output as this task's log.
 
     Args:
-        upstream: what became of the stages that it needs.
+        upstream: results of the stages whose outputs it reads.
 
     Returns:
-        Its result; the state Cancelled where the rebuild had to end.
+        The stage's result, or the state Cancelled where the rebuild had to end.
 
     Raises:
-        StageFailed: with the last lines of the log.
+        StageFailed: the stage failed; the message has the last lines of its log.
     """
     logger = get_run_logger()
-    changed = [one.stage for one in upstream if one.outcome == "run"]
-    if not (stage.reasons or changed or stage.name in order.forced):
+    rerun = [result.stage for result in upstream if result.outcome == "run"]
+    if not (stage.reasons or rerun or stage.name in order.forced):
         logger.info("up to date")
         return StageResult(stage.name, "cached")
-    logger.info("why: %s", ", ".join([*stage.reasons, *(f"{one} ran" for one in changed)]) or "forced")
-    wanted, number = wanted_devices(stage, order)
+    logger.info("why: %s", ", ".join([*stage.reasons, *(f"{name} ran" for name in rerun)]) or "forced")
+    devices, number = usable_devices(stage, order)
 
     def waiting() -> None:
-        logger.info("waiting for %d of the devices %s", number, ", ".join(wanted))
+        logger.info("waiting for %d of the devices %s", number, ", ".join(devices))
 
     try:
-        with held_devices(wanted, number, order.locks, waiting) as devices:
+        with held_devices(devices, number, order.locks, waiting) as held:
             started = time.monotonic()
-            ran = run_with_retries(stage, order, devices)
+            ran = run_with_retries(stage, order, held)
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
-    return StageResult(stage.name, "run" if ran else "cached", time.monotonic() - started, devices)
+    return StageResult(stage.name, "run" if ran else "cached", time.monotonic() - started, held)
 
 
 def slot_of(stage: Stage, order: Order) -> str | None:
-    """The limit that a stage counts for; where the rebuild has no devices, a GPU's stage works on the CPU."""
+    """Name of the Prefect limit that a stage counts for; without GPUs, a GPU stage counts as a CPU stage."""
     return CPU_SLOT if stage.needs.slot == GPU_SLOT and not order.devices else stage.needs.slot
 
 
-def wanted_devices(stage: Stage, order: Order) -> tuple[tuple[str, ...], int]:
-    """The devices that a stage may use, and how many of them it uses: GPUs, else cores; a light stage uses none.
+def usable_devices(stage: Stage, order: Order) -> tuple[tuple[str, ...], int]:
+    """List the devices that a stage may use and count those that it uses: GPUs or cores; a light stage uses none.
 
-    On several machines a training stage's processes are shared evenly, and use devices of the numbers that it holds on
-    this one; those of embedding go where Ray puts them, at most to all that there are.
+    Several machines share the processes of a training stage evenly, and use devices of the numbers that the stage holds
+    on this machine. Ray places the processes of the embed stage, at most on all devices.
     """
     slot = slot_of(stage, order)
     if slot is None:
@@ -154,7 +154,7 @@ def wanted_devices(stage: Stage, order: Order) -> tuple[tuple[str, ...], int]:
 
 
 def _number(recipe: Mapping[str, Any], key: str | None) -> int:
-    """What the recipe has at a dotted key, 1 where that is no number."""
+    """Read a number at a dotted key of the recipe; 1 where the key holds none."""
     value: Any = recipe
     for part in (key or "").split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -257,7 +257,7 @@ def stage_environment(stage: Stage, order: Order, devices: Sequence[str]) -> dic
 
 
 def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
-    """The command's output as it comes, without empty lines, DVC's advice and secrets."""
+    """Yield the lines of the command's output as they come, without empty lines, DVC's advice and secrets."""
     assert process.stdout is not None
     for line in process.stdout:
         text = line.rstrip()

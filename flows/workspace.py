@@ -1,8 +1,7 @@
-"""A folder of its own for each rebuild: a git worktree at a commit, with the checkout's cache, stores and sources.
+"""Workspaces: each rebuild has a git worktree of its own, which shares the checkout's cache, stores and sources.
 
-Nothing that a rebuild does touches the checkout's files, so any number of rebuilds and a person's `dvc repro` go on
-side by side. They share what is safe to share: DVC's cache, the teacher's vectors and the checkpoints, which have locks
-of their own, and MLflow's store.
+A rebuild never touches the checkout's files, so any number of rebuilds and a person's `dvc repro` run side by side.
+They share DVC's cache, the teacher's vectors and the checkpoints, which all have locks, and MLflow's store.
 """
 
 import os
@@ -16,38 +15,36 @@ from pathlib import Path
 from dvc.config import Config
 from filelock import FileLock, Timeout
 
-from flows.pipeline import SOURCES
 from flows.process_group import output
+from stages.recipe.paths import CHECKPOINTS, RECIPE, SOURCES, STATE, VECTORS
 
-STATE = Path(".stillhouse")
 WORKSPACES = STATE / "workspaces"
-RECIPE = Path("params.yaml")
 LOCK = Path("dvc.lock")
-# Folders and files of the checkout that a workspace uses as its own.
-SHARED_FOLDERS = (STATE / "vectors", STATE / "checkpoints", STATE / "profiles", Path("mlruns"))
+# Folders and files of the checkout that a workspace uses through links.
+SHARED_FOLDERS = (VECTORS, CHECKPOINTS, STATE / "profiles", Path("mlruns"))
 MLFLOW, MLFLOW_LOCK = Path("mlflow.db"), STATE / "mlflow.lock"
 SHARED_FILES = (MLFLOW_LOCK, MLFLOW)
 BRANCHES = "retrain"
-KEPT = 5  # workspaces of rebuilds that did not end well
-KEEP = STATE / "kept"  # marks one that waits for a sign-off
-KEPT_DAYS = 60  # and is left so long
+NUM_FAILED_KEPT = 5  # workspaces of failed rebuilds
+KEEP = STATE / "kept"  # marks a workspace that waits for a sign-off
+SIGNOFF_DAYS = 60  # a marked workspace is kept so long
 _AUTHOR = ("-c", "user.name=stillhouse rebuild", "-c", "user.email=rebuild@stillhouse.invalid")
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A rebuild's folder: a worktree of `home`'s repository, started from `commit`."""
+    """The folder of a rebuild: a worktree of the repository in `home`, which started from `commit`."""
 
     home: Path
     folder: Path
     commit: str
 
     def git(self, *arguments: str) -> str:
-        """What git prints in the workspace."""
+        """Run git in the workspace and return its output."""
         return output(["git", *arguments], self.folder)
 
     def use_recipe(self, text: str, title: str) -> None:
-        """Make a recipe the workspace's params.yaml; where it is another one, commit it, so that a commit names it."""
+        """Write a recipe to the workspace's params.yaml, and commit it where it differs, so that a commit names it."""
         (self.folder / RECIPE).write_text(text, encoding="utf-8")
         if self.git("status", "--porcelain", "--", str(RECIPE)):
             self.git("add", str(RECIPE))
@@ -56,7 +53,8 @@ class Workspace:
     def use_latest_lock(self) -> str:
         """Start from the newest dvc.lock of this recipe: the commit's, or that of an earlier rebuild's branch.
 
-        Which one can change nothing but time: DVC holds every entry against what is really there. Returns its origin.
+        The choice changes nothing but time, because DVC checks every entry against the files. Returns the lock's
+        origin.
         """
         recipe = self.git("rev-parse", f"HEAD:{RECIPE}")
         branches = self.git("for-each-ref", "--format=%(refname:short)", f"refs/heads/{BRANCHES}/").split()
@@ -68,7 +66,7 @@ class Workspace:
         return newest
 
     def lock(self) -> str:
-        """The content of dvc.lock; empty where there is none yet."""
+        """Read dvc.lock; empty where there is none yet."""
         return (self.folder / LOCK).read_text(encoding="utf-8") if (self.folder / LOCK).is_file() else ""
 
     def _has(self, revision: str, file: Path) -> bool:
@@ -78,37 +76,37 @@ class Workspace:
         return self.git("rev-parse", f"{revision}:{file}") if self._has(revision, file) else ""
 
     def _changed(self, revision: str) -> int:
-        """When dvc.lock last changed there, in seconds since 1970; 0: never."""
+        """Time of the last change of dvc.lock in a revision, in seconds since 1970; 0 where there was none."""
         return int(self.git("log", "-1", "--format=%ct", revision, "--", str(LOCK)) or 0)
 
     def has_remote(self) -> bool:
-        """Whether DVC has a default remote, from which outputs that are not in the cache may come."""
+        """Tell whether DVC has a default remote, from which outputs that the cache lacks may come."""
         return "remote" in Config(dvc_dir=str(self.folder / ".dvc"))["core"]
 
     def commit_lock(self, branch: str) -> str:
-        """Commit dvc.lock to a new branch, which then has recipe and lock of this rebuild; returns its name."""
+        """Commit dvc.lock to a new branch, which then names recipe and lock of this rebuild, and return its name."""
         self.git("add", str(LOCK))
         self.git(*_AUTHOR, "commit", "--quiet", "--no-verify", "--allow-empty", "-m", f"Retrain of {self.commit[:12]}")
         self.git("branch", branch, "HEAD")
         return branch
 
     def keep(self) -> None:
-        """Leave the folder when the rebuild ends: a sign-off looks at what lies in it."""
+        """Keep the folder when the rebuild ends, because a sign-off reads its files."""
         (self.folder / KEEP).touch()
 
 
 @contextmanager
 def workspace(home: Path, name: str, revision: str) -> Iterator[Workspace]:
-    """A workspace of a checkout, removed when the block ends well, kept for a look when it does not or when asked to.
+    """Make a workspace of a checkout; remove it when the block succeeds, unless `Workspace.keep` was called.
 
     Args:
         home: the checkout's root.
-        name: of the workspace, unique.
-        revision: branch, tag or commit; one of a remote is fetched first.
+        name: unique name of the workspace.
+        revision: branch, tag or commit; a remote's branch is fetched first.
 
     Raises:
-        ValueError: the folder is no git checkout, or has no such revision, or its cache cannot be written.
-        RuntimeError: git failed; with what it said.
+        ValueError: the folder is no git checkout, has no such revision, or its cache cannot be written.
+        RuntimeError: git failed; the message has its output.
     """
     commit = resolve_commit(home, revision)
     cache = cache_folder(home)
@@ -131,14 +129,14 @@ def workspace(home: Path, name: str, revision: str) -> Iterator[Workspace]:
 
 
 def cleaning(home: Path) -> FileLock:
-    """Held while folders are removed: two rebuilds may end, or look at the same old one, at once."""
+    """Lock to hold while folders are removed, because two rebuilds may remove the same folder at once."""
     return FileLock(home / STATE / "cleaning.lock", thread_local=False)
 
 
 def remove_old(home: Path) -> None:
-    """Remove what ended rebuilds left, except for the newest few and those that a sign-off may still look at."""
+    """Remove the workspaces of ended rebuilds, except for the newest few and those that wait for a sign-off."""
     folders = [one for one in (home / WORKSPACES).iterdir() if one.is_dir() and not _awaits_signoff(one)]
-    for folder in sorted(folders, key=lambda one: one.stat().st_mtime)[: -KEPT or None]:
+    for folder in sorted(folders, key=lambda one: one.stat().st_mtime)[: -NUM_FAILED_KEPT or None]:
         try:
             with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
                 remove(home, folder)
@@ -148,7 +146,7 @@ def remove_old(home: Path) -> None:
 
 
 def remove(home: Path, folder: Path) -> None:
-    """Delete a workspace, also one that a killed rebuild had half made or half removed; what it shares stays."""
+    """Delete a workspace, even where a killed rebuild had made or removed only half of it; shared files stay."""
     with suppress(RuntimeError):
         output(["git", "worktree", "remove", "--force", "--force", str(folder)], home)
     shutil.rmtree(folder, ignore_errors=True)
@@ -157,11 +155,11 @@ def remove(home: Path, folder: Path) -> None:
 
 def _awaits_signoff(folder: Path) -> bool:
     mark = folder / KEEP
-    return mark.exists() and time.time() < mark.stat().st_mtime + KEPT_DAYS * 86400
+    return mark.exists() and time.time() < mark.stat().st_mtime + SIGNOFF_DAYS * 86400
 
 
 def resolve_commit(home: Path, revision: str) -> str:
-    """The commit that a revision names in the checkout."""
+    """Find the commit that a revision names in the checkout."""
     if not (home / ".git").exists():
         raise ValueError(
             f"{home} is no git checkout; a rebuild starts from a commit: run `git init` and commit, or clone"
@@ -180,12 +178,12 @@ def _share(home: Path, folder: Path) -> None:
     for name in SHARED_FOLDERS:
         (home / name).mkdir(parents=True, exist_ok=True)
     for name in (*SHARED_FOLDERS, *SHARED_FILES):
-        (folder / name).symlink_to(home / name)  # of a file also before it exists
+        (folder / name).symlink_to(home / name)  # also to a file that does not exist yet
     _share_dvc(home, folder)
 
 
 def _share_dvc(home: Path, folder: Path) -> None:
-    """The checkout's cache, remotes and local settings; locks and indexes of its own, gone with the folder."""
+    """Give DVC in the workspace the checkout's cache, remotes and local settings, but locks and indexes of its own."""
     known = Config(dvc_dir=str(home / ".dvc"))
     with Config(dvc_dir=str(folder / ".dvc")).edit("local") as own:
         for section, values in known.load_one("local").items():
@@ -199,16 +197,16 @@ def _share_dvc(home: Path, folder: Path) -> None:
 
 
 def cache_folder(home: Path) -> Path:
-    """Where a checkout, or a workspace of it, has DVC's cache."""
+    """Folder of DVC's cache for a checkout or a workspace."""
     return Path(Config(dvc_dir=str(home / ".dvc"))["cache"].get("dir") or home / ".dvc/cache")
 
 
 def _copy_sources(home: Path, folder: Path) -> None:
-    """Copy the user's own files, which git does not know, as they are now: later changes are for the next rebuild."""
-    listed = output(["git", "ls-files", "--others", "-z", "--", SOURCES], home)
+    """Copy the user's own files, which git does not track; later changes belong to the next rebuild."""
+    listed = output(["git", "ls-files", "--others", "-z", "--", str(SOURCES)], home)
     for name in filter(None, listed.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if (home / name).is_dir():  # a link to one, or a repository of its own: git lists no files of it
+        if (home / name).is_dir():  # a linked folder or a repository of its own, whose files git does not list
             shutil.copytree(home / name, folder / name, ignore=shutil.ignore_patterns(".git"))
         else:
             shutil.copy2(home / name, folder / name)

@@ -6,6 +6,8 @@ All are relative to the working folder, which is the root of a checkout or of a 
 from pathlib import Path
 
 RECIPE = Path("params.yaml")
+# The user's own files.
+SOURCES = Path("data/sources")
 
 # One folder for each stage, written by it alone.
 CHECKED = Path("data/checked")
@@ -18,6 +20,7 @@ EXTENDED = Path("data/extended")
 ADAPTED = Path("data/adapted")
 QUANTIZED = Path("data/quantized")
 EVALUATED = Path("data/evaluated")
+FIGURES = Path("data/evaluated/figures.json")  # every figure; metrics.json beside it has the headline for DVC
 PROMOTED = Path("data/promoted")
 # One file for each stage: which run wrote the stage's outputs.
 LINEAGE = Path("data/lineage")
@@ -27,6 +30,8 @@ STATE = Path(".stillhouse")
 VECTORS = STATE / "vectors"
 CHECKPOINTS = STATE / "checkpoints"
 REFUSED = STATE / "refused"
+EVALUATED_VECTORS = STATE / "evaluated"
+MTEB_RESULTS = STATE / "mteb"
 FAILURES = STATE / "failures"
 
 # Environment variable that names the folder in which a stage's processes report how they failed.

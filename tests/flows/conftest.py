@@ -59,7 +59,7 @@ VERSION = (
 FILES = {
     "dvc.yaml": PIPELINE,
     "stages/__init__.py": "",
-    "stages/recipe/recipe.py": READER,
+    "stages/check.py": READER,
     "params.yaml": RECIPE,
     "retrieval.sh": "true\n",
     "clustering.sh": "true\n",

@@ -80,7 +80,7 @@ def test_a_mounted_folder_is_taken_where_the_worker_allows_it(folder: Path) -> N
 
 def test_every_path_of_a_recipe_is_a_place() -> None:
     """A key of the schema that holds a path, or places by what they are called."""
-    text = (ROOT / "stages/recipe/recipe.py").read_text(encoding="utf-8")
+    text = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "stages/recipe").glob("*.py"))
     assert set(re.findall(r"^    (\w+): Path\b", text, re.MULTILINE)) <= PLACES
     spy = {"evaluate": {"mteb": {"folder": "/home/other/private"}}}
     with pytest.raises(ValueError, match=r"^evaluate\.mteb\.folder: "):

@@ -57,7 +57,7 @@ def test_reasons_name_what_changed() -> None:
 
 def test_every_heavy_stage_of_the_real_pipeline_has_a_slot() -> None:
     needs = needs_of((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    assert {name for name, one in needs.items() if one.slot is None} == {"params", "promote"}
+    assert {name for name, one in needs.items() if one.slot is None} == {"check", "promote"}
     assert {one.slot for one in needs.values()} == {None, "gpu", "cpu-heavy"}
     assert needs["adapt"] == Needs("gpu", "engine.processes", reads_sources=False)
     assert [name for name, one in needs.items() if one.reads_sources] == ["curate"]

@@ -24,7 +24,7 @@ from flows.stage_task import (
     run_once,
     run_with_retries,
     stage_environment,
-    wanted_devices,
+    usable_devices,
 )
 from stages.tracking.failure_report import described
 
@@ -118,7 +118,7 @@ def test_a_stage_uses_gpus_by_processes_and_cores_by_threads(order: Order, monke
     monkeypatch.setattr(stage_module, "cores", lambda: ("cpu-0", "cpu-1", "cpu-2", "cpu-3"))
 
     def wanted(stage: Stage, devices: tuple[str, ...], **recipe: object) -> tuple[tuple[str, ...], int]:
-        return wanted_devices(stage, replace(order, devices=devices, recipe=recipe))
+        return usable_devices(stage, replace(order, devices=devices, recipe=recipe))
 
     gpus = ("0", "1", "2", "3", "4", "5", "6", "7")
     assert wanted(RETRIEVAL, gpus, engine={"processes": 8}) == (gpus, 8)

@@ -45,11 +45,11 @@ def test_a_remote_folder_beside_the_checkout_stays_the_same_folder(project: Path
 def test_stages_of_all_workspaces_record_under_one_lock(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from filelock import FileLock, Timeout
 
-    from stages.tracking.recorder import build_lock
+    from stages.tracking.recorder import store_lock
 
     with workspace(project, "one", "HEAD") as space:
         monkeypatch.chdir(space.folder)
-        with build_lock(), pytest.raises(Timeout), FileLock(project / ".stillhouse/mlflow.lock", timeout=0):
+        with store_lock(), pytest.raises(Timeout), FileLock(project / ".stillhouse/mlflow.lock", timeout=0):
             raise AssertionError("the checkout's own stage would write at the same time")
 
 
@@ -83,7 +83,7 @@ def test_a_folder_that_a_sign_off_looks_at_is_left(project: Path, monkeypatch: p
         space.keep()
     remove_old(project)
     assert space.folder.is_dir()
-    monkeypatch.setattr(workspace_module, "KEPT_DAYS", 0)
+    monkeypatch.setattr(workspace_module, "SIGNOFF_DAYS", 0)
     remove_old(project)
     assert not space.folder.is_dir()
 
