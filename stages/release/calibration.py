@@ -1,4 +1,4 @@
-"""Ranges for embeddings kept in less than float32, as a release ships them.
+"""Ranges for storing embeddings as int8, measured on training texts and shipped with a release.
 
 Shapes: N texts, D embedding dimension.
 """
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# How a consumer applies a limit; the words are numpy's, and Sentence Transformers' `quantize_embeddings` does the same.
+# Formulas for the consumer, in numpy's words; Sentence Transformers' `quantize_embeddings` computes the same.
 HOW = {
     "uint8": "clip(floor((x + limit) / (2 * limit / 255)), 0, 255)",
     "int8": "clip(floor((x + limit) / (2 * limit / 255)), 0, 255) - 128",
@@ -17,13 +17,13 @@ HOW = {
 
 
 def embedding_limits(embeddings: np.ndarray, dims: Sequence[int], share: float = 0.999) -> dict[str, float]:
-    """The magnitude that `share` of the coordinates stay under, for each prefix of unit length: int8 range is +- it.
+    """Measure, for each number of dimensions, the magnitude that `share` of the coordinates stay below.
 
-    One symmetric range for all dimensions keeps dot products in order; a range per dimension does not (recall@10 0.97
-    against 0.79 on the same vectors).
+    The int8 range is minus to plus this limit. One symmetric range for all dimensions preserves the order of dot
+    products; a range per dimension does not (recall@10 0.97 against 0.79 on the same vectors).
 
     Args:
-        embeddings: [N, D].
+        embeddings: [N, D]; each prefix of `dims` is scaled to unit length.
     """
     limits = {}
     for dim in dims:
@@ -33,5 +33,5 @@ def embedding_limits(embeddings: np.ndarray, dims: Sequence[int], share: float =
 
 
 def calibration(limits: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
-    """What calibration.json holds: a limit for each task and dimension, and how each precision is made with it."""
+    """Content of calibration.json: a limit for each task and dimension, and the formula of each precision."""
     return {"int8_limit": limits, "binary_threshold": 0.0, "how": HOW}

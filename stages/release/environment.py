@@ -1,4 +1,4 @@
-"""A consumer's environment: a folder of links to a few installed packages and to what they need, and nothing else."""
+"""A consumer's environment: links to a few installed packages and to their requirements, and nothing else."""
 
 import subprocess
 import sys
@@ -9,32 +9,30 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-# -I: neither the working folder nor PYTHONPATH nor the user's own packages; -S: not those of this environment either.
+# -I leaves out the working folder, PYTHONPATH and the user's packages; -S leaves out this environment's packages.
 ISOLATED = ("-I", "-S")
 _PROGRAM = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 
 
 def consumer_site(packages: Iterable[str], folder: Path) -> Path:
-    """Fill a folder that holds, once on `sys.path`, the packages with all that they require.
+    """Fill a folder with links so that, on `sys.path`, it provides the packages and all their requirements.
 
     Raises:
         ModuleNotFoundError: one of the packages is not installed here.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for found in _with_requirements(packages):
-        files = found.files or []
-        names = {file.parts[0] for file in files} - {"..", "__pycache__"}
-        for name in names:
+    for package in _with_requirements(packages):
+        for name in {file.parts[0] for file in package.files or []} - {"..", "__pycache__"}:
             link = folder / name
-            if not link.is_symlink():  # a namespace that several packages share
-                link.symlink_to(Path(str(found.locate_file(name))).resolve())
+            if not link.is_symlink():  # several packages may share a namespace
+                link.symlink_to(Path(str(package.locate_file(name))).resolve())
     return folder
 
 
 def _with_requirements(packages: Iterable[str]) -> list[Distribution]:
-    """The packages and, in turn, what they require on this platform without extras, as far as it is installed."""
-    waiting, found = list(packages), {}
-    asked = set(waiting)
+    """Find the packages and, in turn, their installed requirements for this platform, without extras."""
+    named = list(packages)
+    waiting, found = list(named), {}
     while waiting:
         name = waiting.pop()
         if canonicalize_name(name) in found:
@@ -42,7 +40,7 @@ def _with_requirements(packages: Iterable[str]) -> list[Distribution]:
         try:
             found[canonicalize_name(name)] = distribution(name)
         except PackageNotFoundError:
-            if name in asked:
+            if name in named:
                 raise ModuleNotFoundError(f"{name} is not installed; `pip install {name}`", name=name) from None
             continue
         requirements = map(Requirement, found[canonicalize_name(name)].requires or [])
@@ -51,10 +49,10 @@ def _with_requirements(packages: Iterable[str]) -> list[Distribution]:
 
 
 def run_isolated(site: Path, script: Path, arguments: Sequence[str], folder: Path) -> None:
-    """Run a script in a process that can import the standard library and what is in `site`.
+    """Run a script in a process that can import only the standard library and the packages in `site`.
 
     Raises:
-        RuntimeError: it failed; its last lines are in the message.
+        RuntimeError: the script failed; the message holds the last lines of its standard error.
     """
     command = [sys.executable, *ISOLATED, "-c", _PROGRAM, str(site), str(script), *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

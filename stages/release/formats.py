@@ -1,21 +1,21 @@
-"""What a release consists of: its formats, what a consumer installs for each, and which limits each is held to."""
+"""Formats of a release: the packages that a consumer installs for each, and the limits that each must meet."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["float32", "int8"]
+WeightKind = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A way to load the models of a release; each has a folder of its name with one folder a task."""
+    """A way to load the models of a release; its folder has the format's name and holds one folder per task."""
 
     name: str
-    packages: tuple[str, ...]  # what its consumer installs
-    kind: Kind  # of its weights: which limits of the recipe it is held to
+    packages: tuple[str, ...]  # installed by its consumer
+    weights: WeightKind  # also the name of its limits in the recipe
 
 
-# Without one of these there is no release: what other people's tools load, and the parts that it was made of.
+# A release must have these two: the models as other tools load them, and the base with its adapters.
 NEEDED = (
     Format("adapters", ("peft", "transformers", "torch"), "float32"),
     Format("merged", ("sentence-transformers",), "float32"),
@@ -26,4 +26,4 @@ OPTIONAL = (
     Format("onnx-int8", ("onnxruntime", "tokenizers", "numpy"), "int8"),
     Format("openvino-int8", ("openvino", "tokenizers", "numpy"), "int8"),
 )
-FORMATS = {one.name: one for one in (*NEEDED, *OPTIONAL)}
+FORMATS = {form.name: form for form in (*NEEDED, *OPTIONAL)}

@@ -1,4 +1,4 @@
-"""Where a release comes from: what stands in its lineage.json, and what names this very run and so stands beside it."""
+"""Lineage of a release: the content of its lineage.json, and the MLflow runs, which are recorded beside the release."""
 
 import hashlib
 import json
@@ -8,22 +8,23 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.tracking.runs import LINEAGE, git_state
+from stages.recipe.paths import LINEAGE
+from stages.tracking.git import git_state
 
 # The last three are null where git or DVC are not used.
 FIELDS = ("name", "license", "teacher", "sources", "recipe_sha256", "git_sha", "git_dirty", "dvc_lock_sha256")
-# Outputs under data/ whose files name a run or a time: two builds of one commit differ in them.
+# Outputs under data/ whose files name a run or a time: they differ between two builds of one commit.
 RECORDS = (LINEAGE.name, "validated")
 
 
 def lineage(facts: Mapping[str, Any], recipe: Any, lock: Path, stages: Sequence[str]) -> dict[str, Any]:
-    """What lineage.json holds: the same for the same recipe, data and commit.
+    """Build the content of lineage.json, which is the same for the same recipe, data and commit.
 
     Args:
         facts: name, license, teacher and sources.
-        recipe: the sections that decide the weights.
+        recipe: the sections that determine the weights.
         lock: DVC's lock file.
-        stages: those that the weights went through.
+        stages: the stages that the weights went through.
     """
     sha, dirty = git_state()
     return {
@@ -36,10 +37,7 @@ def lineage(facts: Mapping[str, Any], recipe: Any, lock: Path, stages: Sequence[
 
 
 def lock_digest(lock: Path, stages: Sequence[str]) -> str | None:
-    """SHA-256 of the stages' entries in dvc.lock, without the outputs that name a run or a time.
-
-    None where there is no lock.
-    """
+    """SHA-256 of the stages' entries in dvc.lock, without outputs that name a run or a time; None without a lock."""
     if not lock.is_file():
         return None
     entries = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]
@@ -52,13 +50,13 @@ def lock_digest(lock: Path, stages: Sequence[str]) -> str | None:
 
 
 def run_ids(folder: Path, stages: Sequence[str]) -> dict[str, str]:
-    """MLflow run of each of the stages; what follows them is of an earlier build still."""
+    """MLflow run of each of the stages, from data/lineage; records of other stages may be of an earlier build."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     return {one["stage"]: one["run_id"] for one in records if one["stage"].partition("@")[0] in stages}
 
 
 def lineage_faults(lineage: Mapping[str, Any]) -> list[str]:
-    """What a lineage.json lacks; empty when it is whole."""
+    """List the missing parts of a lineage.json; empty when it is complete."""
     if missing := [name for name in FIELDS if name not in lineage]:
         return [f"lineage.json has no {', '.join(missing)}"]
     faults = [f"lineage.json: {name} is empty" for name in FIELDS[:5] if not lineage[name]]

@@ -13,16 +13,16 @@ _POOLING_NAMES = {"last": "lasttoken", "mean": "mean", "cls": "cls"}
 
 
 def save_sentence_transformer(encoder: Encoder, prompts: Mapping[str, str], folder: Path) -> None:
-    """Write a plain encoder as a Sentence Transformers folder.
+    """Write an encoder without adapters, or with a merged one, as a Sentence Transformers folder.
 
-    Documents are the default prompt: whoever forgets to name one embeds documents, the larger side.
+    The document prompt is the default: a caller who names no prompt embeds documents, the larger side.
     """
     folder.mkdir(parents=True, exist_ok=True)
     encoder.save(folder)
     transformer = Transformer(str(folder), max_seq_length=encoder.settings.max_tokens)
-    if (unused := getattr(transformer.auto_model, "pooler", None)) is not None:
-        # Nothing trained it, so it was loaded at random: zeros are the same bytes in every build.
-        for parameter in unused.parameters():
+    if (pooler := getattr(transformer.auto_model, "pooler", None)) is not None:
+        # The pooler is unused and untrained, so loading fills it at random; zeros are the same bytes in every build.
+        for parameter in pooler.parameters():
             torch.nn.init.zeros_(parameter)
     pooling = Pooling(encoder.dimensions, pooling_mode=_POOLING_NAMES[encoder.settings.pooling])
     model = SentenceTransformer(

@@ -1,11 +1,11 @@
-"""OpenVINO graphs with int8 weights, made of ONNX graphs."""
+"""OpenVINO graphs with int8 weights, converted from ONNX graphs."""
 
 import logging
 import sys
 from pathlib import Path
 
 # ruff: noqa: E402
-# OpenVINO and NNCF report every operation of a graph to their makers, in a process each, where they find this package.
+# OpenVINO and NNCF send usage reports, in a process for each operation of a graph, wherever they find this package.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import nncf
@@ -13,10 +13,10 @@ import openvino as ov
 
 
 def save_openvino_int8(graph: Path, folder: Path) -> None:
-    """Write model.xml and model.bin of a model.onnx: the same inputs and output, int8 weights.
+    """Convert a model.onnx to model.xml and model.bin with int8 weights and the same inputs and output.
 
-    Weights alone are quantised, per channel; activations stay float, so the vectors hardly move. The model says so to
-    the runtime too, which by itself quantises activations on CPUs that multiply int8 faster.
+    Only weights are quantised, per channel; activations stay float, so that the vectors hardly move. The runtime
+    option keeps OpenVINO from quantising activations, its default on CPUs with fast int8 multiplication.
     """
     folder.mkdir(parents=True, exist_ok=True)
     nncf.set_log_level(logging.WARNING)

@@ -1,13 +1,11 @@
-"""The parity gate: every format, read by its consumer's packages alone, against torch; what fails is not released.
-
-Shapes: N cases whose vectors are compared, D embedding dimension.
-"""
+"""The parity gate: every format, loaded with its consumer's packages alone, must agree with torch to be released."""
 
 import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,94 +14,98 @@ import numpy as np
 from stages.release import consumer
 from stages.release.checksums import write_json
 from stages.release.environment import consumer_site, run_isolated
-from stages.release.format_comparison import Reading, faults, figures
-from stages.release.formats import FORMATS, NEEDED, Format, Kind
+from stages.release.format_comparison import FormatOutput, agreement, disagreements
+from stages.release.formats import FORMATS, NEEDED, Format, WeightKind
 from stages.release.parity_samples import Samples
 
-# Consumers at a time, which share the threads: each spends half of its seconds importing, with one thread.
+# Formats checked at the same time. They share the threads; each spends half of its time importing, on one thread.
 AT_ONCE = 2
 
-Limits = Mapping[Kind, Mapping[str, float]]
-Report = dict[str, dict[str, Any]]  # format -> released, reasons, tasks (figures of each)
+Limits = Mapping[WeightKind, Mapping[str, float]]
+ParityReport = dict[str, dict[str, Any]]  # format -> released, reasons, tasks (figures of each)
 
 
-def parity(release: Path, names: Sequence[str], samples: Samples, limits: Limits, threads: int) -> Report:
-    """Read every format of a release as its consumer does, and judge it.
+def check_parity(release: Path, names: Sequence[str], samples: Samples, limits: Limits, threads: int) -> ParityReport:
+    """Load formats of a release as their consumers do and compare them with torch.
 
     Args:
-        names: formats of the release.
-        samples: what they have to agree with.
+        names: formats to check.
         limits: least figures by kind of weights.
 
     Returns:
-        A report a format. One that cannot be read at all is not released either.
+        A report for each format. A format that cannot be loaded is not released.
     """
-    share = max(1, threads // AT_ONCE)
-
-    def judged(name: str) -> dict[str, Any]:
-        return _judged(release, FORMATS[name], samples, limits[FORMATS[name].kind], share)
-
+    check = partial(_check_format, release, samples, limits, max(1, threads // AT_ONCE))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip(names, pool.map(judged, names), strict=True))
+        return dict(zip(names, pool.map(check, names), strict=True))
 
 
-def _judged(release: Path, form: Format, samples: Samples, limits: Mapping[str, float], threads: int) -> dict[str, Any]:
+def _check_format(release: Path, samples: Samples, limits: Limits, threads: int, name: str) -> dict[str, Any]:
+    form = FORMATS[name]
     try:
-        readings = read_as_consumer(release, form, samples, threads)
+        outputs = consumer_outputs(release, form, samples, threads)
     except (RuntimeError, ModuleNotFoundError) as error:
         return {"released": False, "reasons": [f"it cannot be read: {error}"], "tasks": {}}
     tasks, reasons = {}, []
-    for task, reading in readings.items():
-        expected = samples.readings[task]
-        tasks[task] = figures(expected.alone, reading, samples.short)
-        reasons += [f"{task}: {one}" for one in faults(expected, reading, tasks[task], limits)]
+    for task, output in outputs.items():
+        expected = samples.references[task]
+        tasks[task] = agreement(expected.embeddings, output, samples.short)
+        found = disagreements(expected, output, tasks[task], limits[form.weights])
+        reasons += [f"{task}: {reason}" for reason in found]
     return {"released": not reasons, "reasons": reasons, "tasks": tasks}
 
 
-def read_as_consumer(release: Path, form: Format, samples: Samples, threads: int) -> dict[str, Reading]:
-    """The cases as a format's consumer reads them, in a process that has the consumer's packages alone.
+def consumer_outputs(release: Path, form: Format, samples: Samples, threads: int) -> dict[str, FormatOutput]:
+    """Output of a format for each task, from a process that has only the packages of the format's consumer.
 
     Raises:
         ModuleNotFoundError: a package of the consumer is not installed here.
-        RuntimeError: the format could not be read.
+        RuntimeError: the format could not be loaded.
     """
     request: dict[str, Any] = {
         "format": form.name,
         "release": str(release.resolve()),
-        "tasks": sorted(samples.readings),
+        "tasks": sorted(samples.references),
         "threads": threads,
         "cases": samples.cases,
         "embedded": samples.embedded,
         "batch": [samples.embedded[row] for row in samples.short],
     }
     with tempfile.TemporaryDirectory(prefix="stillhouse-consumer-") as name:
-        folder = Path(name)
-        site = consumer_site(form.packages, folder / "site")
-        answers = folder / "answers"
+        folder, answers = Path(name), Path(name) / "answers"
         answers.mkdir()
+        site = consumer_site(form.packages, folder / "site")
         write_json(folder / "request.json", request)
         script = Path(str(consumer.__file__))
         run_isolated(site, script, [str(folder / "request.json"), str(answers)], folder)
-        return {task: _read_answer(answers / task) for task in request["tasks"]}
+        return {task: _read_answer(answers, task) for task in request["tasks"]}
 
 
-def _read_answer(path: Path) -> Reading:
-    answer = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
-    with np.load(path.with_name(f"{path.name}.npz"), allow_pickle=False) as vectors:
+def _read_answer(answers: Path, task: str) -> FormatOutput:
+    answer = json.loads((answers / f"{task}.json").read_text(encoding="utf-8"))
+    with np.load(answers / f"{task}.npz", allow_pickle=False) as vectors:
         padded = {side: vectors[side] for side in vectors.files if side != "alone"}
-        return Reading(answer["token_ids"], vectors["alone"], padded, answer["settings"])
+        return FormatOutput(answer["token_ids"], vectors["alone"], padded, answer["settings"])
 
 
-def release_or_remove(release: Path, report: Report) -> None:
+def remove_failed_formats(release: Path, report: ParityReport) -> None:
     """Delete the formats that did not pass.
 
     Raises:
-        ValueError: one of them is needed, so there is no release.
+        ValueError: a format that every release needs did not pass.
     """
     for form in NEEDED:
         if not report[form.name]["released"]:
             reasons = "; ".join(report[form.name]["reasons"])
             raise ValueError(f"{form.name}: not the model that was trained, so there is no release: {reasons}")
-    for name, one in report.items():
-        if not one["released"]:
+    for name, result in report.items():
+        if not result["released"]:
             shutil.rmtree(release / name)
+
+
+def add_sizes(release: Path, report: ParityReport) -> None:
+    """Add `megabytes` (10^6 bytes) of a task's folder to the figures of each format and task."""
+    for name, result in report.items():
+        for task, figures in result["tasks"].items():
+            files = (path for path in (release / name / task).rglob("*") if path.is_file())
+            figures["megabytes"] = round(sum(path.stat().st_size for path in files) / 1e6, 3)

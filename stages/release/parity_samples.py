@@ -1,6 +1,6 @@
-"""What every format is compared with: texts, and torch's reading of them for each task; kept in the release's parity/.
+"""Cases on which every format is compared with torch, and torch's output for them; stored in the release's parity/.
 
-Shapes: N cases whose vectors are compared, D embedding dimension.
+Shapes: N cases that are embedded, D embedding dimension.
 """
 
 import json
@@ -12,58 +12,63 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from stages.release.checksums import write_json
-from stages.release.format_comparison import Reading
+from stages.release.format_comparison import FormatOutput
 from stages.release.parity_texts import Case
 
 FOLDER = "parity"
-# Longest text of the padded batches and of a later proof: padding is padding however long, and costs as much as text.
+# Longest text, in tokens, of padded batches and of a later verification: longer texts cost more and prove no more.
 SHORT_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Cases, all of which are tokenised, some embedded."""
+    """Cases, all of which are tokenised and some embedded, with torch's output for each task."""
 
     cases: Sequence[Case]
-    embedded: Sequence[int]  # which cases have a row in `Reading.alone`
-    readings: Mapping[str, Reading]  # by task
+    embedded: Sequence[int]  # number of the case of each row of embeddings
+    references: Mapping[str, FormatOutput]  # by task
 
     @property
     def short(self) -> list[int]:
-        """Rows of `Reading.alone` that are of short texts for every task."""
-        lengths = np.max([[len(ids) for ids in one.token_ids] for one in self.readings.values()], axis=0)
-        return [at for at, case in enumerate(self.embedded) if lengths[case] <= SHORT_TOKENS]
+        """Rows of embeddings whose texts are short for every task."""
+        lengths = np.max([[len(ids) for ids in output.token_ids] for output in self.references.values()], axis=0)
+        return [row for row, case in enumerate(self.embedded) if lengths[case] <= SHORT_TOKENS]
 
-    def with_vectors(self, rows: Sequence[int]) -> "Samples":
-        """The same cases with these rows of vectors alone."""
-        readings = {task: replace(one, alone=one.alone[list(rows)]) for task, one in self.readings.items()}
-        return Samples(self.cases, [self.embedded[row] for row in rows], readings)
+    def with_embeddings(self, rows: Sequence[int]) -> "Samples":
+        """The same cases with only these rows of embeddings."""
+        references = {
+            task: replace(output, embeddings=output.embeddings[list(rows)]) for task, output in self.references.items()
+        }
+        return Samples(self.cases, [self.embedded[row] for row in rows], references)
 
-    def first(self, count: int) -> "Samples":
-        """The first so many cases."""
-        kept = self.with_vectors([row for row, case in enumerate(self.embedded) if case < count])
-        readings = {task: replace(one, token_ids=one.token_ids[:count]) for task, one in kept.readings.items()}
-        return Samples(kept.cases[:count], kept.embedded, readings)
+    def first_cases(self, count: int) -> "Samples":
+        """The first `count` cases with their embeddings."""
+        part = self.with_embeddings([row for row, case in enumerate(self.embedded) if case < count])
+        references = {
+            task: replace(output, token_ids=output.token_ids[:count]) for task, output in part.references.items()
+        }
+        return Samples(part.cases[:count], part.embedded, references)
 
 
 def save_samples(release: Path, samples: Samples) -> None:
-    """Write parity/texts.json, with token ids and settings, and parity/reference.safetensors."""
-    about = {
+    """Write parity/texts.json (cases, token ids, settings) and parity/reference.safetensors (embeddings)."""
+    texts = {
         "cases": samples.cases,
         "embedded": samples.embedded,
-        "token_ids": {task: one.token_ids for task, one in samples.readings.items()},
-        "settings": {task: one.settings for task, one in samples.readings.items()},
+        "token_ids": {task: output.token_ids for task, output in samples.references.items()},
+        "settings": {task: output.settings for task, output in samples.references.items()},
     }
-    write_json(release / FOLDER / "texts.json", about)
-    vectors = {task: np.ascontiguousarray(one.alone) for task, one in samples.readings.items()}
+    write_json(release / FOLDER / "texts.json", texts)
+    vectors = {task: np.ascontiguousarray(output.embeddings) for task, output in samples.references.items()}
     save_file(vectors, release / FOLDER / "reference.safetensors")
 
 
 def load_samples(release: Path) -> Samples:
-    """Read what `save_samples` wrote."""
-    about = json.loads((release / FOLDER / "texts.json").read_text(encoding="utf-8"))
+    """Read the samples of a release."""
+    texts = json.loads((release / FOLDER / "texts.json").read_text(encoding="utf-8"))
     vectors = load_file(release / FOLDER / "reference.safetensors")
-    readings = {
-        task: Reading(ids, vectors[task], settings=about["settings"][task]) for task, ids in about["token_ids"].items()
+    references = {
+        task: FormatOutput(ids, vectors[task], settings=texts["settings"][task])
+        for task, ids in texts["token_ids"].items()
     }
-    return Samples([Case(*case) for case in about["cases"]], about["embedded"], readings)
+    return Samples([Case(*case) for case in texts["cases"]], texts["embedded"], references)

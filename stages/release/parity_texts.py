@@ -1,8 +1,8 @@
-"""The fixed texts on which every format has to agree with torch: what real callers send, and what breaks runtimes."""
+"""Fixed texts on which every format must agree with torch: usual requests, and inputs on which runtimes fail."""
 
 from typing import NamedTuple
 
-# Everyday texts, then scripts, then what is no text at all.
+# Everyday texts, then other scripts, then emoji, invisible characters and special tokens.
 TEXTS = (
     "",
     "a",
@@ -38,24 +38,24 @@ _SENTENCE = "the copper still stands by the river and the barley dries on the fl
 
 
 class Case(NamedTuple):
-    """A text, and the side whose prompt it is read behind."""
+    """A text, and the side whose prompt precedes it."""
 
     side: str
     text: str
 
 
 def long_text(words: int) -> str:
-    """A text of so many short words."""
+    """Build a text of `words` short words."""
     sentence = _SENTENCE.split()
     return " ".join(sentence[number % len(sentence)] for number in range(words))
 
 
 def fixed_cases(longest: int, max_tokens: int) -> list[Case]:
-    """Every fixed text as a query and as a document, a long one, and one that has to be cut.
+    """Every fixed text as a query and as a document, a long text, and a text that must be cut.
 
     Args:
-        longest: tokens of the longest text whose vectors are compared; a text of half as many words is among the cases.
-        max_tokens: where the released models cut a text.
+        longest: tokens of the longest text that is embedded; the long text has half as many words.
+        max_tokens: length at which the released models cut a text.
     """
     cases = [Case(side, text) for side in ("query", "document") for text in TEXTS]
     return [*cases, Case("document", long_text(longest // 2)), Case("document", long_text(max_tokens + 16))]

@@ -1,6 +1,6 @@
-"""Torch's own reading of the cases: the base under an adapter, before anything is merged or exported.
+"""Torch's own output for the cases: the base with an adapter, before the adapter is merged or exported.
 
-Shapes: N cases, D embedding dimension.
+Shapes: N cases that are embedded, D embedding dimension.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,21 +10,30 @@ import torch
 
 from stages.modeling.encoder import Encoder
 from stages.modeling.tokens import Tokens
-from stages.release.format_comparison import Reading
+from stages.recipe.fields import Task
+from stages.release.format_comparison import FormatOutput
 from stages.release.parity_texts import Case
 
 
+def task_prompts(encoder: Encoder, task: Task) -> dict[str, str]:
+    """Prompt of each side; every task but retrieval reads both sides as documents."""
+    query, document = encoder.settings.prompts["query"], encoder.settings.prompts["document"]
+    return {"query": query if task == "retrieval" else document, "document": document}
+
+
 def embedded_cases(encoder: Encoder, cases: Sequence[Case], longest: int) -> list[int]:
-    """The cases of at most so many tokens."""
+    """Numbers of the cases that have at most `longest` tokens."""
     return [row for row, case in enumerate(cases) if len(_tokens(encoder, case, encoder.settings.prompts)) <= longest]
 
 
 @torch.inference_mode()
-def reference(encoder: Encoder, cases: Sequence[Case], embedded: Sequence[int], prompts: Mapping[str, str]) -> Reading:
-    """Token ids of all cases, and vectors of some, [N, D], each text in a batch of its own.
+def reference_output(
+    encoder: Encoder, cases: Sequence[Case], embedded: Sequence[int], prompts: Mapping[str, str]
+) -> FormatOutput:
+    """Tokenise all cases and embed those numbered in `embedded`, [N, D], each in a batch of its own.
 
     Args:
-        prompts: the task's, by side.
+        prompts: the task's prompts, by side.
     """
     encoder.eval()
     token_ids = [_tokens(encoder, case, prompts) for case in cases]
@@ -35,11 +44,11 @@ def reference(encoder: Encoder, cases: Sequence[Case], embedded: Sequence[int], 
         "max_tokens": encoder.settings.max_tokens,
         "padding_side": encoder.tokenizer.padding_side,
     }
-    return Reading(token_ids, np.concatenate(vectors), settings=settings)
+    return FormatOutput(token_ids, np.concatenate(vectors), settings=settings)
 
 
 def _tokens(encoder: Encoder, case: Case, prompts: Mapping[str, str]) -> list[int]:
-    """Behind the task's prompt: that of the encoder's side which has the same."""
+    """Token ids of a text behind its prompt, tokenised as the side of the encoder that has this prompt."""
     side = next(name for name, prompt in encoder.settings.prompts.items() if prompt == prompts[case.side])
     ids: list[int] = encoder.tokenize([case.text], side)[0].tolist()
     return ids

@@ -1,50 +1,63 @@
-"""Every format of a release, task after task."""
+"""Writing every format of a release, task by task."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stages.modeling.encoder import Encoder
-from stages.release.graph import save_beside
+from stages.release.checksums import write_json
 from stages.release.merged import save_sentence_transformer
-
-if TYPE_CHECKING:
-    from stages.release.onnx_graph import OnnxGraph
+from stages.release.onnx_graph import OnnxGraph, int8_weights, save_onnx
+from stages.release.openvino_int8 import save_openvino_int8
 
 
 class Writer:
-    """Writes merged/<task>, and <format>/<task> for each of the named formats."""
+    """Writes merged/<task>, and <format>/<task> for each of the named formats.
 
-    def __init__(self, release: Path, names: Sequence[str]) -> None:
-        self._release, self._names = release, names
+    >>> writer = Writer(Path("data/quantized/mine"), ["onnx", "openvino-int8"])
+    >>> writer.write(encoder, {"query": "Query: ", "document": "Document: "}, "retrieval")
+    """
+
+    def __init__(self, release: Path, formats: Sequence[str]) -> None:
+        self._release, self._formats = release, formats
         self._graph: OnnxGraph | None = None
 
     def write(self, encoder: Encoder, prompts: Mapping[str, str], task: str) -> None:
-        """Write a task.
+        """Write the formats of a task.
 
         Args:
-            encoder: a plain one, its adapter merged; of one task as of the other but for its weights.
-            prompts: the task's, by side.
+            encoder: the task's encoder, its adapter merged; encoders of several tasks may differ in their weights only.
+            prompts: the task's prompts, by side.
         """
         save_sentence_transformer(encoder, prompts, self._release / "merged" / task)
-        for name in self._names:
-            save_beside(encoder, prompts, self._release / name / task)
-        if self._names:
+        for name in self._formats:
+            save_tokenizer_and_settings(encoder, prompts, self._release / name / task)
+        if self._formats:
             self._write_graphs(encoder, task)
 
     def _write_graphs(self, encoder: Encoder, task: str) -> None:
-        """All are made of the ONNX graph, which is written where it is wanted, or put aside."""
-        from stages.release.onnx_graph import OnnxGraph, int8_weights, save_onnx
-
+        """Write the graphs. All are made from the ONNX graph, which is temporary where `onnx` is not asked for."""
         self._graph = self._graph or OnnxGraph(encoder)
-        graph = self._graph.filled(encoder)
-        with tempfile.TemporaryDirectory(prefix="stillhouse-graph-") as aside:
-            folder = self._release / "onnx" / task if "onnx" in self._names else Path(aside)
+        graph = self._graph.with_weights(encoder)
+        with tempfile.TemporaryDirectory(prefix="stillhouse-graph-") as temporary:
+            folder = self._release / "onnx" / task if "onnx" in self._formats else Path(temporary)
             save_onnx(graph, folder)
-            if "onnx-int8" in self._names:
+            if "onnx-int8" in self._formats:
                 save_onnx(int8_weights(graph), self._release / "onnx-int8" / task)
-            if "openvino-int8" in self._names:
-                from stages.release.openvino_int8 import save_openvino_int8
-
+            if "openvino-int8" in self._formats:
                 save_openvino_int8(folder / "model.onnx", self._release / "openvino-int8" / task)
+
+
+def save_tokenizer_and_settings(encoder: Encoder, prompts: Mapping[str, str], folder: Path) -> None:
+    """Write tokenizer.json, which cuts, ends and pads texts, and embedder.json, which holds the prompts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # The encoder's own tokenizer must keep cutting and padding as each of its calls asks, so a copy is changed.
+    tokenizer = encoder.tokenizer.backend_tokenizer.from_str(encoder.tokenizer.backend_tokenizer.to_str())
+    tokenizer.enable_truncation(encoder.settings.max_tokens)
+    padding = {"pad_id": encoder.tokenizer.pad_token_id, "pad_token": encoder.tokenizer.pad_token}
+    tokenizer.enable_padding(direction=encoder.tokenizer.padding_side, **padding)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = asdict(encoder.settings) | {"prompts": dict(prompts), "dimensions": encoder.dimensions}
+    settings |= {"padding_side": encoder.tokenizer.padding_side, "normalized": True}
+    write_json(folder / "embedder.json", settings)

@@ -32,7 +32,7 @@ def test_a_graphs_example_gives_the_models_vectors(built: Path, tmp_path: Path, 
     samples = load_samples(built)
     row = samples.embedded.index(samples.cases.index(QUERY))
     vectors = np.load(tmp_path / "answer.npy", allow_pickle=False)
-    assert float(vectors[0] @ samples.readings["retrieval"].alone[row]) > (0.99999 if name == "onnx" else 0.99)
+    assert float(vectors[0] @ samples.references["retrieval"].embeddings[row]) > (0.99999 if name == "onnx" else 0.99)
 
 
 def test_sentence_transformers_examples_of_both_cards_run(built: Path, tmp_path: Path) -> None:

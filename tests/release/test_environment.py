@@ -7,7 +7,7 @@ import pytest
 from stages.release.environment import consumer_site, run_isolated
 from stages.release.formats import OPTIONAL
 
-TRY = """
+IMPORT_EACH = """
 import importlib, pathlib, sys
 found = []
 for name in sys.argv[2].split(","):
@@ -21,16 +21,16 @@ pathlib.Path(sys.argv[1]).write_text(",".join(found))
 ABSENT = ("torch", "transformers", "sentence_transformers", "peft", "stages", "scipy", "mlflow")
 
 
-@pytest.mark.parametrize("packages", sorted({one.packages for one in OPTIONAL}))
+@pytest.mark.parametrize("packages", sorted({form.packages for form in OPTIONAL}))
 def test_a_light_consumer_has_what_it_installs_and_no_torch(packages: tuple[str, ...], tmp_path: Path) -> None:
     script, found = tmp_path / "try.py", tmp_path / "found.txt"
-    script.write_text(TRY)
+    script.write_text(IMPORT_EACH)
     site = consumer_site(packages, tmp_path / "site")
     run_isolated(site, script, [str(found), ",".join((*packages, *ABSENT))], tmp_path)
     assert found.read_text() == ",".join(packages)
 
 
-def test_what_failed_is_told(tmp_path: Path) -> None:
+def test_the_error_of_a_failed_script_is_reported(tmp_path: Path) -> None:
     (tmp_path / "fails.py").write_text("raise ValueError('no such model')")
     with pytest.raises(RuntimeError, match="ValueError: no such model"):
         run_isolated(tmp_path, tmp_path / "fails.py", [], tmp_path)

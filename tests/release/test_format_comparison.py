@@ -1,19 +1,26 @@
-"""Figures of parity by hand, and what is said of a format that differs."""
+"""Figures of parity against hand-computed cases, and the reasons given for a format that differs."""
 
 import numpy as np
 import pytest
 
-from stages.release.format_comparison import Reading, cosine, faults, figures, similarity_ranks, top1_agreement
+from stages.release.format_comparison import (
+    FormatOutput,
+    agreement,
+    cosine,
+    disagreements,
+    similarity_spearman,
+    top1_agreement,
+)
 
 LIMITS = {"cosine_min": 0.99, "cosine_mean": 0.99, "top1": 1.0, "spearman": 0.99}
 REFERENCE = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], dtype=np.float32)
 SETTINGS = {"pooling": "last", "padding_side": "right"}
 
 
-def reading(vectors: np.ndarray, **changes: object) -> Reading:
+def format_output(vectors: np.ndarray, **changes: object) -> FormatOutput:
     settings = {**SETTINGS, **{name: value for name, value in changes.items() if name in SETTINGS}}
     token_ids = changes.get("token_ids", [[2, 5, 3], [2, 3], [2, 6, 3]])
-    return Reading(token_ids, vectors, settings=settings)  # type: ignore[arg-type]
+    return FormatOutput(token_ids, vectors, settings=settings)  # type: ignore[arg-type]
 
 
 def test_cosine_by_hand() -> None:
@@ -31,50 +38,50 @@ def test_top1_by_hand() -> None:
 
 
 def test_ranks_by_hand() -> None:
-    assert similarity_ranks(REFERENCE, REFERENCE) == pytest.approx(1)
+    assert similarity_spearman(REFERENCE, REFERENCE) == pytest.approx(1)
     # Pairs (0-1, 0-2, 1-2) rank 3, 1, 2 for the reference and 2, 1, 3 here: 1 - 6 * 2 / (3 * 8) = 0.5.
-    assert similarity_ranks(REFERENCE, np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])) == pytest.approx(0.5)
+    assert similarity_spearman(REFERENCE, np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])) == pytest.approx(0.5)
 
 
-def test_what_rounding_turns_around_is_a_tie() -> None:
+def test_texts_that_differ_by_rounding_are_a_tie() -> None:
     angles = np.array([0.0, 0.5, 1.0, 1.0 + 1e-7])
     turned = np.array([0.0, 0.5, 1.0 + 1e-7, 1.0])
     one, other = (np.stack([np.cos(side), np.sin(side)], axis=1) for side in (angles, turned))
-    assert similarity_ranks(one, other) == pytest.approx(1)
+    assert similarity_spearman(one, other) == pytest.approx(1)
 
 
 def test_padding_is_compared_with_the_same_text_alone() -> None:
     padded = {"right": REFERENCE[[0, 2]], "left": np.array([[1.0, 0.0], [0.6, 0.8]], dtype=np.float32)}
-    found = figures(REFERENCE, Reading([], REFERENCE, padded), batch=[0, 2])
+    found = agreement(REFERENCE, FormatOutput([], REFERENCE, padded), batch=[0, 2])
     assert found["padding_cosine_min"] == pytest.approx(0.8)
 
 
 def test_a_nan_of_one_side_of_the_padding_is_no_agreement() -> None:
     sides = {"right": REFERENCE[:2], "left": np.full_like(REFERENCE[:2], np.nan)}
-    found = figures(REFERENCE, Reading([], REFERENCE, sides), batch=[0, 1])
-    assert faults(reading(REFERENCE), reading(REFERENCE), found, LIMITS) == [
+    found = agreement(REFERENCE, FormatOutput([], REFERENCE, sides), batch=[0, 1])
+    assert disagreements(format_output(REFERENCE), format_output(REFERENCE), found, LIMITS) == [
         "padding_cosine_min is nan, at least 0.99 is asked for"
     ]
     assert (found["cosine_min"], found["top1"]) == (pytest.approx(1), 1)
 
 
 def test_a_format_that_agrees_has_no_fault() -> None:
-    one = reading(REFERENCE)
-    assert faults(one, one, figures(REFERENCE, one, [0]), LIMITS) == []
+    same = format_output(REFERENCE)
+    assert disagreements(same, same, agreement(REFERENCE, same, [0]), LIMITS) == []
 
 
 @pytest.mark.parametrize(
-    ("found", "message"),
+    ("output", "message"),
     [
-        (reading(REFERENCE, pooling="mean"), "pooling is 'mean', expected 'last'"),
-        (reading(REFERENCE, padding_side="left"), "padding_side is 'left', expected 'right'"),
+        (format_output(REFERENCE, pooling="mean"), "pooling is 'mean', expected 'last'"),
+        (format_output(REFERENCE, padding_side="left"), "padding_side is 'left', expected 'right'"),
         (
-            reading(REFERENCE, token_ids=[[2, 5, 3], [2], [2, 6]]),
+            format_output(REFERENCE, token_ids=[[2, 5, 3], [2], [2, 6]]),
             "2 of 3 texts have other tokens; text 1 ends with [2] of 1, expected [2, 3] of 2",
         ),
-        (reading(REFERENCE * [1, -1]), "cosine_min is -1.000000, at least 0.99 is asked for"),
-        (reading(REFERENCE * np.nan), "cosine_mean is nan, at least 0.99 is asked for"),
+        (format_output(REFERENCE * [1, -1]), "cosine_min is -1.000000, at least 0.99 is asked for"),
+        (format_output(REFERENCE * np.nan), "cosine_mean is nan, at least 0.99 is asked for"),
     ],
 )
-def test_a_difference_is_named(found: Reading, message: str) -> None:
-    assert message in faults(reading(REFERENCE), found, figures(REFERENCE, found, [0]), LIMITS)
+def test_a_difference_is_named(output: FormatOutput, message: str) -> None:
+    assert message in disagreements(format_output(REFERENCE), output, agreement(REFERENCE, output, [0]), LIMITS)

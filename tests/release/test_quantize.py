@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 
 from stages import quantize
 from stages.recipe.recipe import Recipe
-from stages.release import parity
 from stages.release.checksums import checksum_faults
+from stages.release.parity import remove_failed_formats
 from tests.conftest import TASKS
 
 FORMATS = ("adapters", "merged", "onnx", "onnx-int8", "openvino-int8")
@@ -77,7 +77,7 @@ def strict(built: Path, workspace: Path, recipe_of_release: Recipe) -> Path:
     for name in ("onnx-int8", "openvino-int8"):
         found[name] |= {"released": False, "reasons": ["clustering: cosine_mean is 0.9, at least 1 is asked for"]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "parity", lambda *arguments: found)
+        patch.setattr(quantize, "check_parity", lambda *arguments: found)
         quantize.quantize(recipe_of_release, workspace / "strict")
     return workspace / "strict" / recipe_of_release.name
 
@@ -109,5 +109,5 @@ def test_a_merged_model_that_is_another_ends_the_stage(built: Path) -> None:
     with pytest.raises(
         ValueError, match="merged: not the model that was trained, so there is no release: retrieval: cos"
     ):
-        parity.release_or_remove(built, found)
+        remove_failed_formats(built, found)
     assert (built / "merged").is_dir()

@@ -1,4 +1,4 @@
-"""`python -m stages.verify`: a release as it was made, and every way to spoil it."""
+"""Verification finds nothing wrong with a release as it was written, and every way to spoil one."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from stages.release.checksums import write_checksums, write_json
-from stages.verify import verify
+from stages.release.verification import release_faults, verify
 from tests.conftest import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +26,8 @@ def copied(built: Path, tmp_path: Path) -> Path:
 
 def test_a_release_as_it_was_made_is_fine_without_torch_in_this_process(built: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from stages.verify import verify;"
-        f"print(verify(Path({str(built)!r}), vectors=True, threads=1), 'torch' in sys.modules)"
+        "import sys; from pathlib import Path; from stages.release.verification import release_faults;"
+        f"print(release_faults(Path({str(built)!r}), embed=True, threads=1), 'torch' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
@@ -35,15 +35,13 @@ def test_a_release_as_it_was_made_is_fine_without_torch_in_this_process(built: P
     assert done.stdout == "[] False\n", done.stderr
 
 
-def test_the_command_lists_what_is_wrong_and_fails(copied: Path) -> None:
-    def command() -> tuple[int, str]:
-        line = [sys.executable, "-m", "stages.verify", str(copied), "--files"]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout
-
-    assert command() == (0, f"{copied}: nothing is wrong with it\n")
+def test_the_command_lists_what_is_wrong_and_fails(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verify(copied, files=True)
+    assert capsys.readouterr().out == f"{copied}: nothing is wrong with it\n"
     (copied / "calibration.json").unlink()
-    assert command() == (1, "wrong: calibration.json is missing\n")
+    with pytest.raises(SystemExit, match="1"):
+        verify(copied, files=True)
+    assert capsys.readouterr().out == "wrong: calibration.json is missing\n"
 
 
 KINDS = (
@@ -73,7 +71,7 @@ def test_one_changed_byte_is_found(copied: Path, name: str) -> None:
     content = bytearray((copied / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copied / name).write_bytes(content)
-    found = verify(copied, vectors=False, threads=1)
+    found = release_faults(copied, embed=False, threads=1)
     assert found, "a byte was changed"
     if name != "SHA256SUMS":
         assert found == [f"{name} is not the file that was released"]
@@ -110,7 +108,7 @@ def added(name: str, content: bytes) -> Callable[[Path], Any]:
     [
         (added("base/a.pkl", b"\x80\x04."), ["base/a.pkl: a release holds no .pkl files"]),
         (added("base/a.txt", b"\x80\x04K\x01."), ["base/a.txt: this is a pickle"]),
-        (added("base/a.safetensors", b"\x80\x04K\x01."), ["base/a.safetensors: these are no safetensors"]),
+        (added("base/a.safetensors", b"\x80\x04K\x01."), ["base/a.safetensors: this is not a safetensors file"]),
         (added("base/pytorch_model.bin", b"PK\x03\x04"), ["base/pytorch_model.bin: a .bin file beside no graph"]),
         (lambda release: (release / "lineage.json").unlink(), ["lineage.json is missing"]),
         (lambda release: shutil.rmtree(release / "onnx"), ["onnx passed and is not there"]),
@@ -136,7 +134,7 @@ def test_a_release_that_was_signed_again_is_read_too(
     """Checksums say that files are as somebody wrote them, not that they are a release."""
     spoil(copied)
     write_checksums(copied)
-    assert verify(copied, vectors=False, threads=1) == expected
+    assert release_faults(copied, embed=False, threads=1) == expected
 
 
 def test_other_weights_are_found_by_their_vectors(copied: Path) -> None:
@@ -148,7 +146,7 @@ def test_other_weights_are_found_by_their_vectors(copied: Path) -> None:
     tokenizer = copied / "onnx-int8/retrieval/tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace('"max_length": 40', '"max_length": 39'))
     write_checksums(copied)
-    found = verify(copied, vectors=True, threads=1)
+    found = release_faults(copied, embed=True, threads=1)
     assert {fault.partition(": ")[0] for fault in found} == {"adapters", "onnx", "onnx-int8", "openvino-int8"}, found
     assert any(fault.startswith("onnx: clustering: cosine_min is ") for fault in found)
     assert any(fault.startswith("onnx-int8: retrieval: ") and "other tokens" in fault for fault in found), found
