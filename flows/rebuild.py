@@ -32,9 +32,8 @@ from flows.schedule import Outcome, run_stages
 from flows.signing import PROMOTED, start_release
 from flows.stage_task import Order, StageFailed
 from flows.workspace import BRANCHES, Workspace, workspace
-from stages.recipe.paths import EVALUATED, RECIPE, STATE
+from stages.recipe.paths import FIGURES, RECIPE, STATE
 
-METRICS = EVALUATED / "metrics.json"
 EPHEMERAL_SERVER_SECONDS = 120  # Prefect's temporary server takes 16 to 18 s to start, and Prefect's own limit is 20 s
 STAGES_AT_ONCE = 16  # threads; Prefect's limits allow far fewer stages
 
@@ -150,11 +149,11 @@ def publish(space: Workspace, title: str, stages: list[Stage], outcome: Outcome,
     get_run_logger().info(title)
     found = {
         file: json.loads((space.folder / file).read_text(encoding="utf-8"))
-        for file in (PROMOTED, METRICS)
+        for file in (PROMOTED, FIGURES)
         if not outcome.failures and (space.folder / file).is_file()
     }
     planned = planned_hours(space.folder) if outcome.num_run and not outcome.failures else {}
-    figures = found.get(METRICS, {}).get("summary")
+    figures = found.get(FIGURES, {}).get("summary")
     text = page(title, stages, outcome.results, planned, found.get(PROMOTED), figures, champion)
     create_markdown_artifact(text, key="rebuild", description="Stages, gates and figures of this rebuild")
     create_table_artifact(table(outcome.results, planned), key="rebuild-stages", description="Stages of this rebuild")

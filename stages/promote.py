@@ -15,13 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.metrics import gates
-from stages.metrics.gates import Figure, Limits, Verdict, judge, refusals, table
+from stages.evaluation import gates
+from stages.evaluation.gates import Figure, Verdict, judge, refusals, table
+from stages.recipe.paths import FIGURES
 from stages.recipe.recipe import Recipe, load
 from stages.registry import decisions, registration, store
 from stages.registry.advice import next_steps
 from stages.registry.provenance import LOCK, provenance
-from stages.tracking.runs import StageRun, digest, redacted, stage_run, tracking_uri
+from stages.tracking.address import redacted, tracking_uri
+from stages.tracking.digests import digest
+from stages.tracking.runs import StageRun, stage_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
 CURATED = Path("data/curated")
 VALIDATED = Path("data/validated")
-METRICS = Path("data/evaluated/metrics.json")
 REPORT = Path("data/evaluated/report.json")
 EVIDENCE = Path("data/evaluated/evidence")
 QUANTIZED = Path("data/quantized")
@@ -47,7 +49,7 @@ def main() -> None:
     params = load()
     release = QUANTIZED / params.name
     recorded = params.model_dump(mode="json", include={"name", "seed", "promote"})
-    with stage_run("promote", recorded, [release, METRICS, REPORT, EVIDENCE, VALIDATED]) as run:
+    with stage_run("promote", recorded, [release, FIGURES, REPORT, EVIDENCE, VALIDATED]) as run:
         assert isinstance(run, StageRun), "promote is one process"
         promotion, verdicts = promote(params, release, run, OUTPUT)
     print(table(verdicts))
@@ -67,7 +69,7 @@ def promote(params: Recipe, release: Path, run: StageRun, output: Path) -> tuple
     from stages.evaluation.evidence import load_evidence
 
     run_id = run.run_id  # MLflow's database is there from here on
-    recipe, metrics = params.promote, json.loads(METRICS.read_text(encoding="utf-8"))
+    recipe, metrics = params.promote, json.loads(FIGURES.read_text(encoding="utf-8"))
     client, name = store.registry(), recipe.registered_model
     champion = store.champion_of(client, name)
     evidence = load_evidence(EVIDENCE)
@@ -75,7 +77,7 @@ def promote(params: Recipe, release: Path, run: StageRun, output: Path) -> tuple
     version = store.find_version(client, name, identity["release_digest"])
     version = version or registration.register(client, name, release, run_id)
     figures = release_figures(params, release, metrics, evidence, version, champion)
-    verdicts = [] if recipe.mode == "disabled" else judge(figures, limits_of(params))
+    verdicts = [] if recipe.mode == "disabled" else judge(figures, params.promote.gates)
     write_evidence(verdicts, output / "evidence")
     write_report(params, verdicts, champion, output / "report.html")
     run.log_metrics(metrics["summary"])
@@ -120,11 +122,6 @@ def outcome(client: "MlflowClient", name: str, number: str, verdicts: Sequence[V
         "release_digest": version.tags["release_digest"],
         "run_id": version.run_id,
     }
-
-
-def limits_of(params: Recipe) -> dict[str, Limits]:
-    """The recipe's gates."""
-    return {name: Limits(gate.min, gate.max, gate.low, gate.otherwise) for name, gate in params.promote.gates.items()}
 
 
 def release_figures(
@@ -173,17 +170,17 @@ def served_figures(version: "ModelVersion", evidence: "Evidence") -> dict[str, F
 
 def champion_figures(params: Recipe, evidence: "Evidence", champion: "ModelVersion | None") -> dict[str, Figure]:
     """The release beside the champion on the same rows; where it cannot be compared, not-a-number and the reason."""
-    from stages.evaluation import champion as comparison
+    from stages.evaluation import champion_comparison as comparison
 
     tasks = list(evidence.tests)
     if champion is None:
-        return comparison.unavailable(tasks, "there is no champion", None)
+        return comparison.not_comparable(tasks, "there is no champion", None)
     try:
-        theirs = comparison.on_the_same_rows(evidence, champion_evidence(champion), scored_again(params, champion))
-        return comparison.beside(evidence, theirs, params.seed, params.evaluate.num_resamples)
+        theirs = comparison.champion_on_our_rows(evidence, champion_evidence(champion), scored_again(params, champion))
+        return comparison.compare_with_champion(evidence, theirs, params.seed, params.evaluate.num_resamples)
     except Exception as error:  # whatever it is that is wrong with an older release: the reason goes to the owner
         note = f"not comparable with champion {champion.version} ({type(error).__name__}: {error})"
-        return comparison.unavailable(tasks, redacted(note), float("nan"))
+        return comparison.not_comparable(tasks, redacted(note), float("nan"))
 
 
 def champion_evidence(champion: "ModelVersion") -> "Evidence | None":
@@ -205,12 +202,12 @@ def scored_again(params: Recipe, champion: "ModelVersion") -> Any:
     def again(sources: Mapping[str, Sequence[str]]) -> "Evidence":
         import torch
 
-        from stages.evaluation.champion import rescoring
-        from stages.evaluation.compared_models import Released
+        from stages.evaluation.champion_comparison import score_adapters
+        from stages.evaluation.compared_models import ReleasedModels
 
         torch.set_num_threads(params.engine.threads)
-        models = Released(store.served_models(store.registry(), champion), params.engine.precision)
-        return rescoring(models, CURATED, params.seed)(sources)
+        models = ReleasedModels(store.served_models(store.registry(), champion), params.engine.precision)
+        return score_adapters(models, CURATED, sources, params.seed)
 
     return again
 
@@ -219,14 +216,14 @@ def write_evidence(verdicts: Sequence[Verdict], folder: Path) -> None:
     """What the release was judged by, in one folder whose digest stands for all of it."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(EVIDENCE, folder)
-    shutil.copy(METRICS, folder)
+    shutil.copy(FIGURES, folder)
     text = json.dumps([one.as_dict() for one in verdicts], indent=2) + "\n"
     (folder / "verdicts.json").write_text(text, encoding="utf-8")
 
 
 def write_report(params: Recipe, verdicts: Sequence[Verdict], champion: "ModelVersion | None", path: Path) -> None:
     """The evaluation's report again, with every gate's verdict and what changed since the champion."""
-    from stages.evaluation.champion import statement
+    from stages.evaluation.champion_comparison import index_statement
     from stages.reporting.report import render_report
 
     contents, recipe = json.loads(REPORT.read_text(encoding="utf-8")), params.promote
@@ -238,7 +235,7 @@ def write_report(params: Recipe, verdicts: Sequence[Verdict], champion: "ModelVe
         "mode": recipe.mode,
         "gates": [one.as_dict() for one in verdicts],
         "champion": str(champion.version) if champion else None,
-        "index": statement(verdicts),
+        "index": index_statement(verdicts),
         "queries": {source: found | {"champion": moved.get(source)} for source, found in known.items()},
     }
     path.write_text(render_report(contents["metrics"], contents["curves"], about), encoding="utf-8")
@@ -260,7 +257,7 @@ def champion_queries(champion: "ModelVersion") -> dict[str, dict[str, Any]]:
     return moved_queries(CURATED, {source: ours.vectors[source] for source in same}, theirs.vectors)
 
 
-def verdict_tags(mode: gates.Mode, summary: Mapping[str, float], verdicts: Sequence[Verdict]) -> dict[str, str | None]:
+def verdict_tags(mode: str, summary: Mapping[str, float], verdicts: Sequence[Verdict]) -> dict[str, str | None]:
     """The figures, the gates and the outcome, as tags of the version."""
     tags: dict[str, str | None] = {f"metric.{name}": f"{value:.6g}" for name, value in summary.items()}
     tags |= {f"gate.{one.metric}": f"{one.word}: {one.shown} ({one.limits})" for one in verdicts}

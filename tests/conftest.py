@@ -59,8 +59,8 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory, tiny_release: Path) -> Path:
     """A working folder as the stages before promote leave it, to copy: the tiny release, scored on made-up rows."""
-    from stages.evaluation.champion import rescoring
-    from stages.evaluation.compared_models import Released
+    from stages.evaluation.champion_comparison import score_adapters
+    from stages.evaluation.compared_models import ReleasedModels
     from stages.evaluation.evidence import Evidence, digests_of_tests
 
     folder = tmp_path_factory.mktemp("evaluated")
@@ -74,7 +74,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, tiny_release: Path) -> P
         "classification": ["topics"],
         "clustering": ["topics"],
     }
-    scored = rescoring(Released(tiny_release / "merged", "float32"), folder / "data/curated", 1)(sources)
+    scored = score_adapters(ReleasedModels(tiny_release / "merged", "float32"), folder / "data/curated", sources, 1)
     tests = digests_of_tests(folder / "data/curated", sources, 1)
     Evidence(scored.samples, scored.vectors, tests).save(folder / "data/evaluated/evidence")
     write_json(folder / "data/evaluated/report.json", {"metrics": {}, "curves": {}, "about": {"name": "tiny"}})
@@ -250,7 +250,8 @@ def register_version(client: Any, model: str, weights: str) -> str:
     """A version of a release in data/quantized/tiny as promote leaves it, judged against the champion of now."""
     from stages.registry import store
     from stages.registry.provenance import provenance
-    from stages.tracking.runs import digest
+    from stages.tracking.digests import digest
+    from stages.tracking.recorder import as_tags
 
     release = Path("data/quantized/tiny")
     (release / "merged/retrieval").mkdir(parents=True, exist_ok=True)
@@ -265,7 +266,7 @@ def register_version(client: Any, model: str, weights: str) -> str:
     known = provenance(release) | {"release": "tiny", "evidence_run_id": run.info.run_id, "evidence_digest": judged_by}
     known |= {"judged_against": champion.version if champion else "none", "validation_status": "passed"}
     known |= {"git_sha": "abc", "git_dirty": False}
-    source, tags = Path(f"served/{weights}").resolve().as_uri(), store.as_tags(known)
+    source, tags = Path(f"served/{weights}").resolve().as_uri(), as_tags(known)
     version = client.create_model_version(model, source, tags=tags, description="| gate |")
     client.set_model_version_tag(model, version.version, "served_digest", store.served_digest(client, version))
     return str(version.version)

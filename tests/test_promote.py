@@ -12,14 +12,14 @@ import pytest
 
 from stages import promote
 from stages.evaluation.evidence import Evidence, load_evidence
-from stages.metrics.gates import Figure
+from stages.evaluation.gates import Figure
 from stages.metrics.row_outcomes import Mean
 from stages.recipe.promote import Promote
 from stages.recipe.recipe import Recipe
 from stages.registry import store
 from stages.registry.advice import next_steps
 from stages.registry.provenance import lock_digest
-from stages.tracking.runs import digest
+from stages.tracking.digests import digest
 from tests.conftest import write_curated, write_json
 
 MODEL = "tiny-embedder"
@@ -58,7 +58,7 @@ def summarise(retention: float = 0.9) -> None:
     """What an evaluation found."""
     summary = {"retention": retention, "binary_retention": 0.85}
     intervals = {"retention": {"low": retention - 0.05, "high": retention + 0.05, "p": 0.01}}
-    write_json(Path("data/evaluated/metrics.json"), {"summary": summary, "intervals": intervals, "mteb_overlap": {}})
+    write_json(Path("data/evaluated/figures.json"), {"summary": summary, "intervals": intervals, "mteb_overlap": {}})
 
 
 class Run:
@@ -181,12 +181,12 @@ def test_another_release_is_held_against_the_champion(project: Path) -> None:
     change_release("# two")
     kept = load_evidence(promote.EVIDENCE)
     write_curated(Path("data/curated"), variant=1)
-    from stages.evaluation.champion import rescoring
-    from stages.evaluation.compared_models import Released
+    from stages.evaluation.champion_comparison import score_adapters
+    from stages.evaluation.compared_models import ReleasedModels
     from stages.evaluation.evidence import digests_of_tests
 
     sources = {task: list(of_task) for task, of_task in kept.tests.items()}
-    scored = rescoring(Released(RELEASE / "merged", "float32"), promote.CURATED, 1)(sources)
+    scored = score_adapters(ReleasedModels(RELEASE / "merged", "float32"), promote.CURATED, sources, 1)
     tests = digests_of_tests(promote.CURATED, sources, 1)
     Evidence(scored.samples, scored.vectors, tests).save(promote.EVIDENCE)
     second = submit()

@@ -449,10 +449,10 @@ def test_the_release_is_saved_exported_and_loads_elsewhere(built: Path) -> None:
 
 
 def test_the_evaluation_has_every_figure(built: Path) -> None:
-    from stages.evaluation.champion import figure_names
+    from stages.evaluation.champion_comparison import figure_names
 
     recipe = recipe_in(built)
-    metrics = json.loads((built / "data/evaluated/metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((built / "data/evaluated/figures.json").read_text(encoding="utf-8"))
     assert set(metrics["retrieval"]["retrieval"]) == {*recipe.evaluate.sources.retrieval, "mean"}
     beside = figure_names([*metrics["comparisons"]])
     data = {"validation_failures", "evaluation_overlap", "mteb_overlap", "licenses_not_allowed"}

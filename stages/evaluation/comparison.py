@@ -1,7 +1,7 @@
-"""Contenders beside each other: figures with their mean over sources, and every difference with its interval."""
+"""Models beside each other: their figures with the mean over sources, and their differences with intervals."""
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,66 +9,68 @@ import numpy as np
 from stages.evaluation.tasks import Score
 from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Draws
-from stages.metrics.row_outcomes import Sample, figure
+from stages.metrics.row_outcomes import RowOutcomes, figure
 
 BySource = Mapping[str, Score]
 
 
-def figures(by_contender: Mapping[str, BySource]) -> dict[str, dict[str, dict[str, float]]]:
-    """Figures by contender and source, with their mean over sources."""
+def figures(scores: Mapping[str, BySource]) -> dict[str, dict[str, dict[str, float]]]:
+    """Tabulate figures by model and source, with their mean over sources."""
     table = {}
-    for name, by_source in by_contender.items():
+    for model, by_source in scores.items():
         of_source = {source: score.figures for source, score in by_source.items()}
         columns = next(iter(of_source.values()))
-        mean = {column: float(np.mean([one[column] for one in of_source.values()])) for column in columns}
-        table[name] = {**of_source, "mean": mean}
+        mean = {column: float(np.mean([row[column] for row in of_source.values()])) for column in columns}
+        table[model] = {**of_source, "mean": mean}
     return table
 
 
-def samples(by_contender: Mapping[str, BySource]) -> dict[str, dict[str, Sample]]:
-    """The outcome on each row, by contender and source."""
+def outcomes(scores: Mapping[str, BySource]) -> dict[str, dict[str, RowOutcomes]]:
+    """Take the row outcomes out of scores, by model and source."""
     return {
-        name: {source: score.sample for source, score in by_source.items()} for name, by_source in by_contender.items()
+        model: {source: score.outcomes for source, score in by_source.items()} for model, by_source in scores.items()
     }
 
 
 def draws(
-    by_contender: Mapping[str, Mapping[str, Sample]],
+    outcomes: Mapping[str, Mapping[str, RowOutcomes]],
     seed: int,
     num_resamples: int,
     units: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, dict[str, Draws]]:
-    """Figures of all contenders on the same resamples of each source, by contender and source.
+    """Resample each source and compute the figures of all models on the same resamples, by model and source.
 
     Args:
-        units: by source, what its rows are drawn by (see `bootstrap.resample`); each row by itself where it has none.
+        units: units of a source's rows (see `bootstrap.resample`); each row on its own where a source has none.
     """
-    found: dict[str, dict[str, Draws]] = {name: {} for name in by_contender}
-    sources = dict.fromkeys(source for by_source in by_contender.values() for source in by_source)
+    found: dict[str, dict[str, Draws]] = {model: {} for model in outcomes}
+    sources = dict.fromkeys(source for by_source in outcomes.values() for source in by_source)
     for source in sources:
-        known = {name: by_source[source] for name, by_source in by_contender.items() if source in by_source}
-        of_rows = (units or {}).get(source, np.arange(len(next(iter(known.values())))))
+        known = {model: by_source[source] for model, by_source in outcomes.items() if source in by_source}
+        row_units = (units or {}).get(source, np.arange(len(next(iter(known.values())))))
         resamples = bootstrap.resample(
-            [one.on for one in known.values()], of_rows, [seed, zlib.crc32(source.encode())], num_resamples
+            [rows.on for rows in known.values()], row_units, [seed, zlib.crc32(source.encode())], num_resamples
         )
-        for (name, sample), of_sample in zip(known.items(), resamples, strict=True):
-            found[name][source] = Draws(figure(sample), of_sample)
+        for (model, rows), of_model in zip(known.items(), resamples, strict=True):
+            found[model][source] = Draws(figure(rows), of_model)
     return found
 
 
-def overall(by_source: Mapping[str, Draws], sources: Iterable[str] | None = None) -> Draws:
-    """The mean over sources, or over those of them that are named."""
-    return bootstrap.mean([by_source[source] for source in (by_source if sources is None else sources)])
+def overall(by_source: Mapping[str, Draws]) -> Draws:
+    """Average over sources."""
+    return bootstrap.mean(list(by_source.values()))
 
 
-def comparisons(of_contender: Mapping[str, Mapping[str, Draws]], ours: str) -> dict[str, Any]:
-    """`over`: how much better ours is than each other one; `of_teacher`: what each keeps of the teacher's figure."""
-    means = {name: overall(by_source) for name, by_source in of_contender.items()}
+def comparisons(draws: Mapping[str, Mapping[str, Draws]], ours: str) -> dict[str, Any]:
+    """Compare models: `over`, ours minus each other one; `of_teacher`, each as a share of the teacher's figure."""
+    means = {model: overall(by_source) for model, by_source in draws.items()}
     return {
         "over": {
-            name: bootstrap.difference(means[ours], other).as_dict() for name, other in means.items() if name != ours
+            model: bootstrap.difference(means[ours], mean).as_dict() for model, mean in means.items() if model != ours
         },
         "of_teacher": {
-            name: bootstrap.ratio(one, means["teacher"]).as_dict() for name, one in means.items() if name != "teacher"
+            model: bootstrap.ratio(mean, means["teacher"]).as_dict()
+            for model, mean in means.items()
+            if model != "teacher"
         },
     }

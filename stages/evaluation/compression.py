@@ -1,50 +1,72 @@
-"""What shorter and coarser embeddings keep: nDCG@10 over Matryoshka dimensions and precisions.
+"""Smaller embeddings: nDCG@10 over Matryoshka dimensions and precisions.
 
 Shapes: Q queries, C documents, D embedding dimension, K prefix dimension, R candidates.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from sentence_transformers.util import quantize_embeddings
 
+from stages.evaluation.comparison import overall
+from stages.metrics import bootstrap
+from stages.metrics.bootstrap import Draws
 from stages.metrics.retrieval import ndcg_at_10, rank
-from stages.metrics.row_outcomes import Mean, Sample
+from stages.metrics.row_outcomes import Mean, RowOutcomes
 
-# Candidates of a search among bits that a float query ranks again: 4 times the ten that are wanted, the oversampling
-# of Shakir, Aarsen and Lee, "Binary and Scalar Embedding Quantization" (Hugging Face, 2024).
+# Candidates of a binary search that a float query ranks again: 4 times the ten results, the oversampling of
+# Shakir, Aarsen and Lee, "Binary and Scalar Embedding Quantization" (Hugging Face, 2024).
 CANDIDATES = 40
 
 
 def compression(
-    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], dims: Sequence[int], int8_limits: Mapping[str, float]
-) -> dict[tuple[str, str], dict[str, Sample]]:
-    """nDCG@10 of every query by (precision, dimension) and source.
+    vectors: Mapping[str, Mapping[str, np.ndarray]], dims: Sequence[int], int8_limits: Mapping[str, float]
+) -> dict[str, dict[str, RowOutcomes]]:
+    """nDCG@10 of every query by `precision/dimension` and source.
 
     `float32`, `int8` and `binary` store both sides alike. `binary_float_queries` searches binary documents with float
-    queries; `binary_rescored` ranks only the best of a search among bits again that way, as `semantic_search_faiss` of
+    queries; `binary_rescored` does so only among the best candidates of a binary search, as `semantic_search_faiss` of
     Sentence Transformers does.
 
     Args:
-        pairs: (queries [Q, D], documents [Q, D]) by source, unit vectors, document i relevant to query i.
-        int8_limits: by dimension, the magnitude at the end of the int8 range, as shipped in calibration.json.
+        vectors: by source and side (`query` [Q, D], `document` [Q, D]), unit vectors, document i relevant to query i.
+        int8_limits: by dimension, the magnitude at the end of the int8 range, as in the release's calibration.json.
     """
-    found: dict[tuple[str, str], dict[str, Sample]] = {}
+    found: dict[str, dict[str, RowOutcomes]] = {}
     for dim in map(str, dims):
-        for source, sides in pairs.items():
-            for precision, ranked in _searches(*sides, int(dim), int8_limits[dim]).items():
+        for source, sides in vectors.items():
+            searches = _searches(sides["query"], sides["document"], int(dim), int8_limits[dim])
+            for precision, ranked in searches.items():
                 gains = ndcg_at_10(ranked, [{row} for row in range(len(ranked))])
-                found.setdefault((precision, dim), {})[source] = Mean(gains)
+                found.setdefault(f"{precision}/{dim}", {})[source] = Mean(gains)
     return found
+
+
+def compression_figures(draws: Mapping[str, Mapping[str, Draws]], dims: Sequence[int]) -> dict[str, Any]:
+    """`compression`: nDCG@10 by precision and dimension; `compression_kept`: its share of the full float vectors'.
+
+    Args:
+        draws: by `precision/dimension` and source.
+    """
+    means = {cell: overall(by_source) for cell, by_source in draws.items()}
+    full = means[f"float32/{max(dims)}"]
+    figures: dict[str, dict[str, float]] = {}
+    shares: dict[str, dict[str, dict[str, float]]] = {}
+    for cell, mean in means.items():
+        precision, _, dim = cell.partition("/")
+        figures.setdefault(precision, {})[dim] = mean.figure
+        shares.setdefault(precision, {})[dim] = bootstrap.ratio(mean, full).as_dict()
+    return {"compression": figures, "compression_kept": shares}
 
 
 def _searches(queries: np.ndarray, documents: np.ndarray, dim: int, int8_limit: float) -> dict[str, np.ndarray]:
     """The best ten documents or more [Q, R] of each query, by precision."""
 
-    def sides(precision: str) -> tuple[np.ndarray, np.ndarray]:
+    def both_sides(precision: str) -> tuple[np.ndarray, np.ndarray]:
         return stored(queries, dim, precision, int8_limit), stored(documents, dim, precision, int8_limit)
 
-    floats, codes, bits = sides("float32"), sides("int8"), sides("binary")
+    floats, codes, bits = both_sides("float32"), both_sides("int8"), both_sides("binary")
     nearest = rank(*bits, CANDIDATES)[0]
     return {
         "float32": rank(*floats, 10)[0],
@@ -56,13 +78,17 @@ def _searches(queries: np.ndarray, documents: np.ndarray, dim: int, int8_limit: 
 
 
 def rescored(queries: np.ndarray, documents: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Candidates [Q, R] by their dot products with each query [Q, K], best first; of equals the earlier stays first."""
-    scores = [documents[few].astype(np.float32) @ query for query, few in zip(queries, candidates, strict=True)]
+    """Order candidates [Q, R] by their dot products with each query [Q, K], best first; equals keep their order."""
+    scores = [documents[rows].astype(np.float32) @ query for query, rows in zip(queries, candidates, strict=True)]
     return np.take_along_axis(candidates, np.argsort(-np.stack(scores), axis=1, kind="stable"), axis=1)
 
 
 def stored(embeddings: np.ndarray, dim: int, precision: str, int8_limit: float) -> np.ndarray:
-    """Cut to `dim`, renormalise, round as `quantize_embeddings` of Sentence Transformers does; binary as -1 and 1."""
+    """Cut to `dim`, renormalise and round like `quantize_embeddings` of Sentence Transformers; bits become -1 and 1.
+
+    >>> stored(np.array([[0.6, -0.8, 0.0]]), dim=2, precision="binary", int8_limit=1.0)
+    array([[ 1, -1]], dtype=int8)
+    """
     cut = embeddings[:, :dim] / np.linalg.norm(embeddings[:, :dim], axis=1, keepdims=True)
     if precision == "float32":
         return cut

@@ -1,4 +1,4 @@
-"""Vectors of evaluated texts on disk, so that an evaluation embeds only what no earlier one did.
+"""A cache on disk of the vectors of evaluated texts, so that an evaluation embeds only what no earlier one did.
 
 Shapes: N texts, D embedding dimension.
 """
@@ -16,49 +16,49 @@ import torch
 import transformers
 
 from stages import modeling
-from stages.tracking.runs import digest
+from stages.tracking.digests import digest
 
+# Texts and their side -> vectors [N, D].
 Embed = Callable[[Sequence[str], str], np.ndarray]
-# Vectors that no evaluation asked for in so long are forgotten.
+# An entry that no evaluation used for this long is removed.
 DAYS = 30
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
-class KeptVectors:
-    """Keeps what models give, by all that decides it: the model, the code that reads it, libraries, threads, texts."""
+class EmbeddingCache:
+    """Keeps vectors under all that determines them: the model, the code that reads it, libraries, threads, texts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._reader = (digest(Path(modeling.__path__[0])), torch.__version__, transformers.__version__)
+        self._code = (digest(Path(modeling.__path__[0])), torch.__version__, transformers.__version__)
 
-    def by(self, embed: Embed, *model: str) -> Embed:
-        """The same function, which computes only what is not kept.
+    def cached(self, embed: Embed, *model: str) -> Embed:
+        """Wrap a function so that it computes only what the cache lacks.
 
         Args:
-            embed: gives vectors [N, D] of texts of a side.
-            model: digests and settings that tell the model, as it is read, from any other.
+            model: digests and settings that tell this model from any other.
         """
 
-        def kept(texts: Sequence[str], side: str) -> np.ndarray:
-            decides = [*self._reader, torch.get_num_threads(), *model, side, *texts]
-            file = self._folder / f"{hashlib.sha256(json.dumps(decides).encode()).hexdigest()}.npy"
+        def cached_embed(texts: Sequence[str], side: str) -> np.ndarray:
+            key = [*self._code, torch.get_num_threads(), *model, side, *texts]
+            file = self._folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.npy"
             vectors = _read(file)
             if vectors is None:
                 vectors = embed(texts, side)
                 _write(file, vectors)
             return vectors
 
-        return kept
+        return cached_embed
 
-    def forget_unused(self) -> None:
-        """Delete what was not asked for in a month."""
+    def remove_unused(self) -> None:
+        """Delete entries that were not used for `DAYS`."""
         for file in self._folder.glob("*.npy"):
             if time.time() - file.stat().st_mtime > DAYS * 86400:
-                file.unlink(missing_ok=True)  # another evaluation may have done so
+                file.unlink(missing_ok=True)  # another evaluation may have removed it
 
 
 def _read(file: Path) -> np.ndarray | None:
-    """What is kept there; None where nothing is, or something else than was written."""
+    """Read an entry; None where there is none, or its content is not what was written."""
     try:
         content = file.read_bytes()
         os.utime(file)
@@ -72,7 +72,7 @@ def _read(file: Path) -> np.ndarray | None:
 
 
 def _write(file: Path, vectors: np.ndarray) -> None:
-    """Its checksum before it, written beside and renamed."""
+    """Write an entry behind its checksum, to another name first, so that no half-written one is read."""
     file.parent.mkdir(parents=True, exist_ok=True)
     array = io.BytesIO()
     np.save(array, vectors, allow_pickle=False)

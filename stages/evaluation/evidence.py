@@ -1,25 +1,26 @@
-"""What an evaluation keeps so that a later release can be compared with it: outcomes of every row, and vectors.
+"""The evidence of an evaluation, kept so that a later release can be compared with it: row outcomes and vectors.
 
-A folder of `rows.safetensors` (arrays named task/source/contender/array), `units.safetensors` (task/source),
-`vectors.safetensors` (source/side) and `tests.json`, which says by task and source what was scored: equal digests are
-equal rows in equal order.
+A folder of `rows.safetensors` (arrays named task/source/model/array), `units.safetensors` (task/source),
+`vectors.safetensors` (source/side) and `tests.json` with digests of the test sets: equal digests mean equal rows in
+equal order.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from stages.corpus.tables import read_split
-from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, Sample
+from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, RowOutcomes
 
 ROWS, UNITS, VECTORS, TESTS = "rows.safetensors", "units.safetensors", "vectors.safetensors", "tests.json"
-SAMPLES: tuple[type[Mean] | type[RankCorrelation] | type[Partition], ...] = (Mean, RankCorrelation, Partition)
-# What of a task's source decides its figures beside the model: kind of rows, their columns, splits.
+KINDS: tuple[type[Mean] | type[RankCorrelation] | type[Partition], ...] = (Mean, RankCorrelation, Partition)
+# Rows, columns and splits that determine a task's figures beside the model.
 SCORED = {
     "retrieval": ("pairs", ("query", "document"), ("test",)),
     "unseen": ("pairs", ("query", "document"), ("test",)),
@@ -31,36 +32,38 @@ SCORED = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """An evaluation's outcomes by task, contender and source; vectors by source and side; digests of its test sets, and
-    what their rows are drawn by (see `units_of_tests`), both by task and source.
+    """What an evaluation leaves behind.
+
+    Args:
+        outcomes: by task, model and source.
+        vectors: of the retrieval adapter, by source and side.
+        tests: digests of the test sets, by task and source.
+        units: units of the test rows (see `units_of_tests`), by task and source.
     """
 
-    samples: Mapping[str, Mapping[str, Mapping[str, Sample]]]
+    outcomes: Mapping[str, Mapping[str, Mapping[str, RowOutcomes]]]
     vectors: Mapping[str, Mapping[str, np.ndarray]]
     tests: Mapping[str, Mapping[str, str]]
     units: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write the folder; vectors as float16, which moves a cosine by less than 0.001."""
+        """Write the folder; vectors become float16, which moves a cosine by less than 0.001."""
         folder.mkdir(parents=True, exist_ok=True)
         rows = {
-            f"{task}/{source}/{contender}/{name}": np.ascontiguousarray(array)
-            for task, by_contender in self.samples.items()
-            for contender, by_source in by_contender.items()
-            for source, sample in by_source.items()
-            for name, array in sample.arrays().items()
+            f"{task}/{source}/{model}/{name}": np.ascontiguousarray(array)
+            for task, by_model in self.outcomes.items()
+            for model, by_source in by_model.items()
+            for source, outcomes in by_source.items()
+            for name, array in vars(outcomes).items()
         }
-        vectors = {
+        save_file(rows, folder / ROWS)
+        save_file({f"{a}/{b}": array for a, inner in self.units.items() for b, array in inner.items()}, folder / UNITS)
+        halves = {
             f"{source}/{side}": array.astype(np.float16)
             for source, by_side in self.vectors.items()
             for side, array in by_side.items()
         }
-        units = {
-            f"{task}/{source}": rows for task, by_source in self.units.items() for source, rows in by_source.items()
-        }
-        save_file(rows, folder / ROWS)
-        save_file(units, folder / UNITS)
-        save_file(vectors, folder / VECTORS)
+        save_file(halves, folder / VECTORS)
         (folder / TESTS).write_text(json.dumps(self.tests, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -68,38 +71,41 @@ def load_evidence(folder: Path) -> Evidence:
     """Read what `Evidence.save` wrote.
 
     Raises:
-        FileNotFoundError: the folder holds no evidence, as that of a release from before it was kept.
+        FileNotFoundError: the folder holds no evidence, as that of an old release.
     """
-    arrays: dict[tuple[str, str, str], dict[str, np.ndarray]] = {}
-    for key, array in load_file(folder / ROWS).items():
-        task, source, contender, name = key.split("/")
-        arrays.setdefault((task, contender, source), {})[name] = array
-    samples: dict[str, dict[str, dict[str, Sample]]] = {}
-    for (task, contender, source), of_sample in arrays.items():
-        samples.setdefault(task, {}).setdefault(contender, {})[source] = _sample(of_sample)
-    vectors: dict[str, dict[str, np.ndarray]] = {}
-    for key, array in load_file(folder / VECTORS).items():
-        source, side = key.split("/")
-        vectors.setdefault(source, {})[side] = array
-    units: dict[str, dict[str, np.ndarray]] = {}
-    for key, array in load_file(folder / UNITS).items():
-        task, source = key.split("/")
-        units.setdefault(task, {})[source] = array
-    return Evidence(samples, vectors, json.loads((folder / TESTS).read_text(encoding="utf-8")), units)
+    outcomes: dict[str, dict[str, dict[str, RowOutcomes]]] = {}
+    for task, by_source in _nested(load_file(folder / ROWS)).items():
+        for source, by_model in by_source.items():
+            for model, arrays in by_model.items():
+                outcomes.setdefault(task, {}).setdefault(model, {})[source] = _outcomes(arrays)
+    tests = json.loads((folder / TESTS).read_text(encoding="utf-8"))
+    return Evidence(outcomes, _nested(load_file(folder / VECTORS)), tests, _nested(load_file(folder / UNITS)))
 
 
-def _sample(arrays: Mapping[str, np.ndarray]) -> Sample:
-    """The kind of sample whose arrays these are."""
-    (kind,) = (one for one in SAMPLES if set(one.__dataclass_fields__) == set(arrays))
+def _nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Arrays named `a/b/c` as dictionaries in dictionaries."""
+    tree: dict[str, Any] = {}
+    for key, array in arrays.items():
+        *folders, name = key.split("/")
+        inner = tree
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+        inner[name] = array
+    return tree
+
+
+def _outcomes(arrays: Mapping[str, np.ndarray]) -> RowOutcomes:
+    """Outcomes of the kind whose fields these arrays are."""
+    (kind,) = (kind for kind in KINDS if {field.name for field in fields(kind)} == set(arrays))
     return kind(**arrays)
 
 
 def digests_of_tests(curated: Path, sources: Mapping[str, Sequence[str]], seed: int) -> dict[str, dict[str, str]]:
-    """What is scored, by task and source: a SHA-256 over the texts, labels and scores in their order.
+    """Compute by task and source a SHA-256 over the texts, labels and scores of a test set in their order.
 
     Args:
         sources: names by task.
-        seed: of k-means, which decides clustering's figures too.
+        seed: of k-means, which determines clustering's figures too.
     """
     digests: dict[str, dict[str, str]] = {}
     for task, names in sources.items():
@@ -114,11 +120,11 @@ def digests_of_tests(curated: Path, sources: Mapping[str, Sequence[str]], seed: 
 
 
 def units_of_tests(curated: Path, sources: Mapping[str, Sequence[str]]) -> dict[str, dict[str, np.ndarray]]:
-    """What test rows are drawn by, of the named sources of each task: for `bootstrap.resample`.
+    """Number the units by which a bootstrap draws test rows, by task and source.
 
     Returns:
-        By task and source the entity of each row [n]. Where all have the same, each row by itself; but of scored pairs
-        whose texts recur, both texts [n, 2].
+        The entity of each row [n]. Where all rows have the same entity, each row is its own unit; scored pairs whose
+        texts recur have both their texts as units [n, 2].
     """
     return {
         task: {source: _units(curated, SCORED[task][0], source) for source in names} for task, names in sources.items()

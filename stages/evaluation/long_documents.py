@@ -1,4 +1,4 @@
-"""Long documents, by length: needles and pass keys planted in them, and articles found by their first sentence.
+"""Long documents by length: needles and pass keys hidden in them, and articles found by their first sentence.
 
 Document i is the one relevant to query i.
 """
@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from stages.corpus.packaged import planted_needles as needles
-from stages.corpus.packaged.planted_needles import Needle
+from stages.corpus.needles import HELD_OUT_FACTS, Needle, fact, passkey, plant
 from stages.corpus.sentences import sentences
 from stages.corpus.tables import read_split, read_table
 from stages.evaluation.comparison import draws, overall
-from stages.evaluation.embedding_cache import Embed, KeptVectors
+from stages.evaluation.embedding_cache import Embed, EmbeddingCache
 from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Estimate
 from stages.metrics.retrieval import ndcg_at_10, rank
@@ -24,21 +23,22 @@ from stages.metrics.row_outcomes import Mean
 from stages.modeling.backbones import set_rope_theta
 from stages.modeling.encoder import Encoder, place, saved_encoder
 from stages.modeling.truncation import prefix, token_counts
-from stages.tracking.runs import digest
+from stages.recipe.evaluate import EvaluateLong
+from stages.tracking.digests import digest
 
-# How many ranks count: nDCG@1 where one text alone holds the answer.
+# Number of ranks that count: only the first where a single text holds the answer.
 RANKS = {"needle": 1, "passkey": 1, "articles": 10}
-HIDDEN: dict[str, Callable[[str], Needle]] = {
-    "needle": lambda key: needles.fact(key, needles.HELD_OUT_FACTS),
-    "passkey": needles.passkey,
+NEEDLES: dict[str, Callable[[str], Needle]] = {
+    "needle": lambda key: fact(key, HELD_OUT_FACTS),
+    "passkey": passkey,
 }
 # Task, model, RoPE theta at inference, length in tokens -> nDCG of each query.
 Scores = dict[str, dict[str, dict[str, dict[str, np.ndarray]]]]
 
 
 @dataclass(frozen=True)
-class LongTask:
-    """A query for each document, and how many ranks count."""
+class LongDocumentTask:
+    """A query for each document, and the number of ranks that count."""
 
     queries: list[str]
     documents: tuple[str, ...]
@@ -47,39 +47,59 @@ class LongTask:
 
 def long_scores(
     students: Mapping[str, Path],
-    tasks: Callable[[Encoder, int], Mapping[str, LongTask]],
+    curated: Path,
+    settings: EvaluateLong,
     *,
-    lengths: Sequence[int],
     thetas: Mapping[str, Sequence[float]],
     precision: str,
-    kept: KeptVectors,
+    cache: EmbeddingCache,
 ) -> Scores:
-    """Score every student at its own RoPE theta and at others, for each length.
+    """Score every student at its own RoPE theta and at others, for each length; empty where the recipe has no sources.
 
     Args:
-        students: folders by name; one tokenizer among them.
-        tasks: by name, of an encoder's tokens and a length.
-        thetas: the others, by the students' names.
+        students: folders by name; all have the same tokenizer.
+        thetas: the other RoPE thetas, by the students' names.
     """
     found: Scores = {}
-    of_length: dict[int, Mapping[str, LongTask]] = {}
+    if settings.haystacks is None and settings.articles is None:
+        return found
+    of_length: dict[int, dict[str, LongDocumentTask]] = {}
     for model, folder in students.items():
-        # Every document is made to its length, so nothing is cut here.
-        encoder = place(saved_encoder(folder, None, 2 * max(lengths)), precision=precision, packing=False)
-        own, identity = encoder.settings.rope_theta, ("long", precision, digest(folder))
-        of_length = of_length or {length: tasks(encoder, length) for length in lengths}
-        for theta in dict.fromkeys(one for one in (own, *thetas[model]) if one is not None):
+        # Documents are made to their length, so this limit cuts none.
+        encoder = place(saved_encoder(folder, None, 2 * max(settings.lengths)), precision=precision, packing=False)
+        key = ("long", precision, digest(folder))
+        of_length = of_length or {length: long_tasks(encoder, curated, settings, length) for length in settings.lengths}
+        own = encoder.settings.rope_theta
+        for theta in dict.fromkeys(theta for theta in (own, *thetas[model]) if theta is not None):
             set_rope_theta(encoder.backbone, theta)
-            embed = kept.by(functools.partial(encoder.encode, progress="long documents"), *identity, theta_name(theta))
-            for length, by_name in of_length.items():
-                for name, rows in scores(embed, by_name).items():
-                    of_theta = found.setdefault(name, {}).setdefault(model, {}).setdefault(theta_name(theta), {})
+            encode = functools.partial(encoder.encode, progress="long documents")
+            embed = cache.cached(encode, *key, theta_name(theta))
+            for length, tasks in of_length.items():
+                for task, rows in task_scores(embed, tasks).items():
+                    of_theta = found.setdefault(task, {}).setdefault(model, {}).setdefault(theta_name(theta), {})
                     of_theta[str(length)] = rows
     return found
 
 
-def figures(scored: Scores) -> dict[str, Any]:
-    """The same with a mean over queries in place of each query's score."""
+def theta_name(theta: float) -> str:
+    """Write a RoPE theta as a key, such as `10000`."""
+    return f"{theta:.0f}"
+
+
+def task_scores(embed: Embed, tasks: Mapping[str, LongDocumentTask]) -> dict[str, np.ndarray]:
+    """Compute nDCG of each task's queries over the ranks that count; documents that tasks share are embedded once."""
+    vectors = {
+        documents: embed(documents, "document") for documents in {task.documents: None for task in tasks.values()}
+    }
+    found = {}
+    for name, task in tasks.items():
+        ranked, _ = rank(embed(task.queries, "query"), vectors[task.documents], task.ranks)
+        found[name] = ndcg_at_10(ranked, [{row} for row in range(len(task.queries))])
+    return found
+
+
+def figures(scores: Scores) -> dict[str, Any]:
+    """Replace each query's score by the mean over queries."""
     return {
         task: {
             model: {
@@ -88,125 +108,114 @@ def figures(scored: Scores) -> dict[str, Any]:
             }
             for model, by_theta in by_model.items()
         }
-        for task, by_model in scored.items()
+        for task, by_model in scores.items()
     }
 
 
-def theta_name(theta: float) -> str:
-    """A RoPE theta as a key: `10000`."""
-    return f"{theta:.0f}"
+def summary(scores: Scores, theta: float, seed: int, num_resamples: int) -> dict[str, float | Estimate]:
+    """Average over lengths after the long-context phase, and its gain over the model before, both at one RoPE theta.
 
-
-def summary(scored: Scores, theta: float, seed: int, num_resamples: int) -> dict[str, float | Estimate]:
-    """Mean over lengths after the long-context phase, and its gain over before, both at one RoPE theta.
-
-    A query and what answers it stand at every length, so they are drawn together.
+    A query and its answer occur at every length, so they are drawn together.
     """
     flat: dict[str, float | Estimate] = {}
-    for task, by_model in scored.items():
-        samples = {
+    for task, by_model in scores.items():
+        means = {
             model: {task: Mean(np.mean(list(by_model[model][theta_name(theta)].values()), axis=0))}
             for model in ("after", "before")
         }
-        after, before = (overall(by_length) for by_length in draws(samples, seed, num_resamples).values())
+        after, before = (overall(by_task) for by_task in draws(means, seed, num_resamples).values())
         flat[f"long_{task}_ndcg_at_{RANKS[task]}"] = after.figure
         flat[f"long_{task}_over_before"] = bootstrap.difference(after, before)
     return flat
 
 
-def long_tasks(
-    encoder: Encoder, curated: Path, haystacks: str | None, articles: str | None, num_documents: int, length: int
-) -> dict[str, LongTask]:
-    """What the named sources give at one length in tokens of the encoder."""
-    tasks: dict[str, LongTask] = {}
-    if haystacks is not None:
-        tasks |= planted(encoder, curated, haystacks, num_documents, length)
-    if articles is not None:
-        tasks |= cut_articles(encoder, curated, articles, length)
+def long_tasks(encoder: Encoder, curated: Path, settings: EvaluateLong, length: int) -> dict[str, LongDocumentTask]:
+    """Make the tasks of the recipe's sources at one length in tokens of the encoder."""
+    tasks: dict[str, LongDocumentTask] = {}
+    if settings.haystacks is not None:
+        tasks |= needle_tasks(encoder, curated, settings.haystacks, settings.num_documents, length)
+    if settings.articles is not None:
+        tasks |= article_task(encoder, curated, settings.articles, length)
     return tasks
 
 
-def planted(encoder: Encoder, curated: Path, source: str, num_documents: int, length: int) -> dict[str, LongTask]:
-    """`needle` and `passkey`: each document is the beginning of another long text, with one of both in it.
+def needle_tasks(
+    encoder: Encoder, curated: Path, source: str, num_documents: int, length: int
+) -> dict[str, LongDocumentTask]:
+    """Make `needle` and `passkey`: each document is the beginning of another long text, with one of both hidden in it.
 
-    All are `length` tokens long. The depths spread evenly, of needles from the beginning to the end, of pass keys back.
+    All documents are `length` tokens long. Depths are spread evenly: the needles' from the beginning to the end, the
+    pass keys' backwards.
 
     Raises:
         ValueError: too few texts are long enough.
     """
     hidden = {
-        task: [invent(f"evaluation/{task}/{number}") for number in range(num_documents)]
-        for task, invent in HIDDEN.items()
+        task: [make(f"evaluation/{task}/{number}") for number in range(num_documents)] for task, make in NEEDLES.items()
     }
+    texts = _long_texts(encoder, curated, source, num_documents, length)
     depths = np.linspace(0.0, 1.0, num_documents).tolist()
     documents = tuple(
-        _with_both(encoder, text, [(depth, needle), (1 - depth, passkey)], length)
-        for text, needle, passkey, depth in zip(
-            _long_enough(encoder, curated, source, num_documents, length), *hidden.values(), depths, strict=True
-        )
+        _hide_both(encoder, text, [(depth, needle), (1 - depth, key)], length)
+        for text, needle, key, depth in zip(texts, *hidden.values(), depths, strict=True)
     )
-    return {task: LongTask([one.query for one in of_task], documents, RANKS[task]) for task, of_task in hidden.items()}
+    return {
+        task: LongDocumentTask([needle.query for needle in needles], documents, RANKS[task])
+        for task, needles in hidden.items()
+    }
 
 
-def cut_articles(encoder: Encoder, curated: Path, source: str, length: int) -> dict[str, LongTask]:
-    """`articles`: cut at `length` tokens, each sought by its first sentence among all of them."""
-    rows = _not_trained_on(curated, "pairs", source)
+def article_task(encoder: Encoder, curated: Path, source: str, length: int) -> dict[str, LongDocumentTask]:
+    """Make `articles`: each is cut at `length` tokens, and searched by its first sentence among all of them."""
+    rows = _untrained_rows(curated, "pairs", source)
     room = _room(encoder, "", length)
     documents = tuple(prefix(encoder, row["document"], room) for row in rows)
-    return {"articles": LongTask([row["query"] for row in rows], documents, RANKS["articles"])}
+    return {"articles": LongDocumentTask([row["query"] for row in rows], documents, RANKS["articles"])}
 
 
-def scores(embed: Embed, tasks: Mapping[str, LongTask]) -> dict[str, np.ndarray]:
-    """NDCG of each task's queries over the ranks that count; documents that tasks share are read once."""
-    known = {documents: embed(documents, "document") for documents in {task.documents: None for task in tasks.values()}}
-    found = {}
-    for name, task in tasks.items():
-        ranked, _ = rank(embed(task.queries, "query"), known[task.documents], task.ranks)
-        found[name] = ndcg_at_10(ranked, [{row} for row in range(len(task.queries))])
-    return found
-
-
-def _long_enough(encoder: Encoder, curated: Path, source: str, num_documents: int, length: int) -> list[str]:
-    """Test texts of at least `length` tokens: the first of each speech before the second of any."""
-    rows = _not_trained_on(curated, "documents", source)
+def _long_texts(encoder: Encoder, curated: Path, source: str, num_documents: int, length: int) -> list[str]:
+    """Choose test texts of at least `length` tokens: the first text of each entity before the second of any."""
+    rows = _untrained_rows(curated, "documents", source)
     counts = token_counts(encoder, [row["text"] for row in rows], "document")
-    turns: dict[str, int] = {}
+    texts_of_entity: dict[str, int] = {}
     found: list[tuple[int, str]] = []
     for row, count in zip(rows, counts, strict=True):
         if count >= length:
-            found.append((turns.setdefault(row["entity"], 0), row["text"]))
-            turns[row["entity"]] += 1
+            found.append((texts_of_entity.setdefault(row["entity"], 0), row["text"]))
+            texts_of_entity[row["entity"]] += 1
     if len(found) < num_documents:
         raise ValueError(
             f"evaluate.long: got {len(found)} test texts of {source} with {length} tokens, expected {num_documents}; "
             "lower lengths or num_documents, or give the source longer texts or a larger test split"
         )
-    return [text for _, text in sorted(found, key=lambda one: one[0])[:num_documents]]
+    return [text for _, text in sorted(found, key=lambda numbered: numbered[0])[:num_documents]]
 
 
-def _with_both(encoder: Encoder, text: str, hidden: Sequence[tuple[float, Needle]], length: int) -> str:
-    """The beginning of a text with needles at their depths, `length` tokens in all."""
+def _hide_both(encoder: Encoder, text: str, hidden: Sequence[tuple[float, Needle]], length: int) -> str:
+    """Hide needles at their depths in the beginning of a text, `length` tokens in all."""
     room = _room(encoder, " ".join(needle.sentence for _, needle in hidden), length)
     document = prefix(encoder, text, room)
     for depth, needle in hidden:
-        document = needles.plant(sentences(document), needle, depth)
+        document = plant(sentences(document), needle, depth)
     return document
 
 
-def _room(encoder: Encoder, beside: str, length: int) -> int:
-    """Tokens left of `length` beside another text and what stands around every document.
+def _room(encoder: Encoder, hidden: str, length: int) -> int:
+    """Count the tokens of `length` that are left beside a hidden text and the encoder's prompt and special tokens.
 
     Raises:
-        ValueError: none are left.
+        ValueError: none is left.
     """
-    taken = token_counts(encoder, [beside], "document")[0]
+    taken = token_counts(encoder, [hidden], "document")[0]
     if taken >= length:
-        raise ValueError(f"evaluate.long.lengths: {length} tokens, and what is hidden takes {taken} of them; raise it")
+        raise ValueError(
+            f"evaluate.long.lengths: got {length} tokens, and the hidden sentences take {taken} of them; raise it"
+        )
     return length - taken
 
 
-def _not_trained_on(curated: Path, kind: str, source: str) -> list[dict[str, Any]]:
-    """Test rows of a source whose entity is in no pair of any source's train split, under whatever name.
+def _untrained_rows(curated: Path, kind: str, source: str) -> list[dict[str, Any]]:
+    """Read the test rows of a source whose entity is in no source's train pairs, under whatever name.
 
     Raises:
         ValueError: fewer than two are left.

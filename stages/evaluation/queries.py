@@ -1,4 +1,4 @@
-"""Queries of the test split worth reading: those answered worst, and those that moved most against another model.
+"""Queries of the test split worth reading: the worst ones, and those that moved most against another model.
 
 Shapes: Q queries, C documents, D embedding dimension.
 """
@@ -11,20 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.corpus.tables import read_split
-from stages.evaluation.tasks import Contenders, retrieval_vectors
+from stages.evaluation.compared_models import ComparedModels
+from stages.evaluation.tasks import retrieval_vectors
 from stages.metrics.retrieval import CHUNK_SIZE
 
-# Rows of a table, and characters of a text: what is read in a minute or two a source.
+# Rows of a table, and characters of a text: one or two minutes of reading for each source.
 NUM_WORST, NUM_MOVED = 5, 3
 LENGTH = 160
-# A cut goes back to the last space among these many characters; not every script has one.
+# A text is cut at the last space among these many characters; not every script has one.
 WORD = 20
-# Source to side to vectors, document i being the one relevant to query i.
+# Source -> side -> vectors, document i being the one relevant to query i.
 Vectors = Mapping[str, Mapping[str, np.ndarray]]
 
 
-class Places(NamedTuple):
-    """For each query: the rank of its document from 1 [Q], and the index of the document ranked first [Q]."""
+class QueryRanks(NamedTuple):
+    """For each query: the rank of its document, from 1 [Q], and the index of the document that ranks first [Q]."""
 
     ranks: NDArray[np.int64]
     first: NDArray[np.int64]
@@ -35,70 +36,62 @@ class Places(NamedTuple):
         return np.where(self.ranks <= 10, 1 / np.log2(1 + self.ranks), 0.0)
 
 
-class Texts(NamedTuple):
-    """The test rows of a source."""
-
-    queries: Sequence[str]
-    documents: Sequence[str]
-
-
-def queries_to_read(contenders: Contenders, curated: Path, sources: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Of each source: the retrieval adapter's `worst_queries`, and what moved most against the `base`."""
-    ours, base = (retrieval_vectors(contenders, curated, sources, name) for name in ("retrieval", "base"))
+def queries_to_read(models: ComparedModels, curated: Path, sources: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Give by source `worst_queries` of the retrieval adapter, and as `base` what moved most against the base."""
+    ours, base = (retrieval_vectors(models, curated, sources, name) for name in ("retrieval", "base"))
     worst, moved = worst_queries(curated, ours), moved_queries(curated, ours, base)
     return {source: worst[source] | {"base": moved[source]} for source in ours}
 
 
 def worst_queries(curated: Path, ours: Vectors) -> dict[str, dict[str, Any]]:
-    """By source: how many `queries`, how many are `missed` (nDCG@10 of 0), and the `worst` of them, worst first."""
+    """Give by source the number of `queries`, of those `missed` (nDCG@10 of 0), and the `worst`, worst first."""
     found = {}
     for source, by_side in ours.items():
-        texts, placed = _texts(curated, source), places(**_sides(by_side))
-        order = np.argsort(-placed.ranks, kind="stable")[:NUM_WORST]
-        rows = [_row(texts, row, placed, placed) for row in order if placed.ranks[row] > 1]
-        found[source] = {"queries": len(placed.ranks), "missed": int((placed.ranks > 10).sum()), "worst": rows}
+        pairs, ranked = _pairs(curated, source), query_ranks(**by_side)
+        order = np.argsort(-ranked.ranks, kind="stable")[:NUM_WORST]
+        rows = [_row(pairs, row, ranked, ranked) for row in order if ranked.ranks[row] > 1]
+        found[source] = {"queries": len(ranked.ranks), "missed": int((ranked.ranks > 10).sum()), "worst": rows}
     return found
 
 
 def moved_queries(curated: Path, ours: Vectors, other: Vectors) -> dict[str, dict[str, Any]]:
-    """By source: the queries whose nDCG@10 `improved` and `fell` most against another model's, the most first.
+    """Give by source the queries whose nDCG@10 `improved` and `fell` most against another model, most first.
 
-    A row of the first says what the other model ranked first instead of the right document, one of the second what
-    ours does.
+    `instead` of an improved query is the document that the other model ranked first, of a fallen one ours.
     """
     found = {}
-    for source, by_side in ours.items():
-        texts = _texts(curated, source)
-        mine, its = places(**_sides(by_side)), places(**_sides(other[source]))
-        gained = mine.gains - its.gains
-        # Rank 11 and rank 600 gain the same by coming first: the longer way is the one to read.
-        order = np.lexsort((np.log(mine.ranks / its.ranks), -gained))
+    for source in ours:
+        pairs = _pairs(curated, source)
+        ranked, before = (query_ranks(**model[source]) for model in (ours, other))
+        gained = ranked.gains - before.gains
+        # Rank 11 and rank 600 gain the same by coming first: the longer way is shown.
+        order = np.lexsort((np.log(ranked.ranks / before.ranks), -gained))
         improved = [row for row in order[:NUM_MOVED] if gained[row] > 0]
         fell = [row for row in order[::-1][:NUM_MOVED] if gained[row] < 0]
         found[source] = {
-            "improved": [_row(texts, row, mine, its, before=its) for row in improved],
-            "fell": [_row(texts, row, mine, mine, before=its) for row in fell],
+            name: [_row(pairs, row, ranked, wrong) | {"before": int(before.ranks[row])} for row in rows]
+            for name, rows, wrong in (("improved", improved, before), ("fell", fell, ranked))
         }
     return found
 
 
-def places(queries: NDArray[np.generic], documents: NDArray[np.generic]) -> Places:
-    """Where each query [Q, D] finds its document among documents [C, D]; of equals the lower index stands first."""
-    columns = documents.astype(np.float32).T
-    ranks, first = np.empty((2, len(queries)), dtype=np.int64)
-    chunk = max(1, CHUNK_SIZE // len(documents))
-    for start in range(0, len(queries), chunk):
-        rows = np.arange(start, min(start + chunk, len(queries)))
-        similarities = queries[rows].astype(np.float32) @ columns
+def query_ranks(query: NDArray[np.generic], document: NDArray[np.generic]) -> QueryRanks:
+    """Rank each query's [Q, D] own document among all documents [C, D]; among equals the lower index stands first."""
+    columns = document.astype(np.float32).T
+    ranks, first = np.empty((2, len(query)), dtype=np.int64)
+    chunk = max(1, CHUNK_SIZE // len(document))
+    for start in range(0, len(query), chunk):
+        rows = np.arange(start, min(start + chunk, len(query)))
+        similarities = query[rows].astype(np.float32) @ columns
         own = similarities[np.arange(len(rows)), rows][:, None]
-        before = (similarities == own) & (np.arange(len(documents)) < rows[:, None])
-        ranks[rows] = 1 + ((similarities > own) | before).sum(axis=1)
+        equal_before = (similarities == own) & (np.arange(len(document)) < rows[:, None])
+        ranks[rows] = 1 + ((similarities > own) | equal_before).sum(axis=1)
         first[rows] = similarities.argmax(axis=1)
-    return Places(ranks, first)
+    return QueryRanks(ranks, first)
 
 
 def shortened(text: str) -> str:
-    """The start of a text on one line, cut between words where the script has spaces."""
+    """Shorten a text to its start on one line, cut between words where the script has spaces."""
     line = " ".join(text.split())
     if len(line) <= LENGTH:
         return line
@@ -107,21 +100,17 @@ def shortened(text: str) -> str:
     return (cut if space < 0 else cut[:space]) + "\u2026"
 
 
-def _row(texts: Texts, row: int, ours: Places, wrong: Places, before: Places | None = None) -> dict[str, Any]:
-    """One query in words; `wrong` is the ranking whose first document is shown instead of the right one."""
-    shown = {
-        "query": shortened(texts.queries[row]),
-        "document": shortened(texts.documents[row]),
-        "instead": shortened(texts.documents[wrong.first[row]]),
+def _row(pairs: Mapping[str, Sequence[str]], row: int, ours: QueryRanks, wrong: QueryRanks) -> dict[str, Any]:
+    """A query in words; `wrong` is the ranking whose first document is shown instead of the right one."""
+    return {
+        "query": shortened(pairs["query"][row]),
+        "document": shortened(pairs["document"][row]),
+        "instead": shortened(pairs["document"][wrong.first[row]]),
         "rank": int(ours.ranks[row]),
     }
-    return shown if before is None else shown | {"before": int(before.ranks[row])}
 
 
-def _texts(curated: Path, source: str) -> Texts:
-    rows = read_split(curated, "pairs", "test", [source])
-    return Texts(rows["query"].to_pylist(), rows["document"].to_pylist())
-
-
-def _sides(by_side: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {"queries": by_side["query"], "documents": by_side["document"]}
+def _pairs(curated: Path, source: str) -> dict[str, list[str]]:
+    """Test queries and documents of a source."""
+    pairs: dict[str, list[str]] = read_split(curated, "pairs", "test", [source]).to_pydict()
+    return pairs

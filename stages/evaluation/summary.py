@@ -1,4 +1,7 @@
-"""The flat figures of an evaluation, by the names that gates use: shares and differences of scores in [0, 1]."""
+"""The flat figures of an evaluation: all that gates can name, and the headline that DVC and MLflow show.
+
+A figure is a share or a difference of scores in [0, 1], unless its name says otherwise.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,85 +9,96 @@ from typing import Any
 import numpy as np
 
 from stages.evaluation.comparison import overall
+from stages.evaluation.tasks import adapter_of
 from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Draws, Estimate
 
 Summary = dict[str, float | Estimate]
-OfContender = Mapping[str, Mapping[str, Draws]]
+# The score that stands for a task in the headline.
+MAIN_SCORES = {
+    "retrieval": "ndcg_at_10",
+    "unseen": "ndcg_at_10",
+    "text-matching": "spearman",
+    "clustering": "v_measure",
+    "classification": "accuracy",
+}
+# Headline name -> name in the summary.
+HEADLINE = {
+    "retrieval_of_teacher": "retrieval_retention",
+    "unseen_of_teacher": "unseen_retention",
+    "retrieval_over_bm25": "retrieval_over_bm25",
+    "long_needle": "long_needle_ndcg_at_1",
+    "long_passkey": "long_passkey_ndcg_at_1",
+    "long_articles": "long_articles_ndcg_at_10",
+    "half_dims_share": "half_dimensions_retention",
+    "int8_share": "int8_retention",
+    "binary_share": "binary_retention",
+    "int8_weights_cosine": "int8_weights_cosine_min",
+    "size_mb": "model_megabytes",
+}
 
 
-def adapter_of(task: str) -> str:
-    """The contender that a task is about: the adapter of its name; retrieval's also where nothing was trained on."""
-    return "retrieval" if task == "unseen" else task
+def headline(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Pick about fifteen of all figures under short names: a score for each task, then shares, lengths and size."""
+    scores = {
+        task.replace("-", "_"): figures[task][adapter_of(task)]["mean"][score]
+        for task, score in MAIN_SCORES.items()
+        if task in figures
+    }
+    summary = figures["summary"]
+    return scores | {short: summary[name] for short, name in HEADLINE.items() if name in summary}
 
 
-def of_tasks(draws: Mapping[str, OfContender]) -> Summary:
-    """What each adapter keeps of the teacher, and adds to the base and to the base trained on; retrieval against BM25.
+def task_summary(draws: Mapping[str, Mapping[str, Mapping[str, Draws]]]) -> Summary:
+    """Compare each adapter with the teacher, the base and the base trained on; retrieval also with BM25.
 
     Args:
-        draws: by task, contender and source.
+        draws: by task, model and source.
     """
     flat: Summary = {
-        f"{name}_ndcg_at_10": overall(draws["retrieval"][name]).figure for name in ("retrieval", "teacher")
+        f"{model}_ndcg_at_10": overall(draws["retrieval"][model]).figure for model in ("retrieval", "teacher")
     }
-    for task, of_contender in draws.items():
-        key, means = task.replace("-", "_"), {name: overall(one) for name, one in of_contender.items()}
+    for task, of_task in draws.items():
+        key, means = task.replace("-", "_"), {model: overall(by_source) for model, by_source in of_task.items()}
         ours = means[adapter_of(task)]
         flat[f"{key}_retention"] = bootstrap.ratio(ours, means["teacher"])
-        others = ("bm25", "base", "continued") if task == "retrieval" else ("base", "continued")
-        flat |= {f"{key}_over_{other}": bootstrap.difference(ours, means[other]) for other in others}
-    adapter, lexical = (draws["retrieval"][name] for name in ("retrieval", "bm25"))
+        baselines = ("bm25", "base", "continued") if task == "retrieval" else ("base", "continued")
+        flat |= {f"{key}_over_{model}": bootstrap.difference(ours, means[model]) for model in baselines}
+    adapter, lexical = (draws["retrieval"][model] for model in ("retrieval", "bm25"))
     return flat | {
         f"retrieval_over_bm25_{source}": bootstrap.difference(adapter[source], lexical[source]) for source in adapter
     }
 
 
-def compressed(cells: OfContender, dims: Sequence[int]) -> dict[str, Any]:
-    """`compression`: nDCG@10 by precision and dimension; `compression_kept`: its share of the full float vectors'.
-
-    Args:
-        cells: by `precision/dimension` and source.
-    """
-    means = {cell: overall(by_source) for cell, by_source in cells.items()}
-    full = means[f"float32/{max(dims)}"]
-    figures: dict[str, dict[str, float]] = {}
-    shares: dict[str, dict[str, dict[str, float]]] = {}
-    for cell, one in means.items():
-        precision, _, dim = cell.partition("/")
-        figures.setdefault(precision, {})[dim] = one.figure
-        shares.setdefault(precision, {})[dim] = bootstrap.ratio(one, full).as_dict()
-    return {"compression": figures, "compression_kept": shares}
-
-
-def of_size(
-    kept: Mapping[str, Mapping[str, Mapping[str, float]]],
-    weights: Mapping[str, Mapping[str, float]],
+def size_summary(
+    compression_kept: Mapping[str, Mapping[str, Mapping[str, float]]],
+    int8_weights: Mapping[str, Mapping[str, float]],
     dims: Sequence[int],
 ) -> Summary:
-    """What smaller vectors and weights keep.
+    """Summarise what smaller vectors and int8 weights keep.
 
     Args:
-        kept: `compression_kept` of `compressed`.
-        weights: what int8 weights cost and save, by task.
+        compression_kept: shares by precision and dimension, of `compression_figures`.
+        int8_weights: cost and saving of int8 weights by task, from weights.json.
+        dims: dimensions in rising order; half of them means the largest that is at most half of the full one.
     """
-    full, half = str(max(dims)), str(half_of(dims))
+    full = max(dims)
+    half = max((dim for dim in dims if 2 * dim <= full), default=full)
     cells = {"binary": ("binary", full), "int8": ("int8", full), "half_dimensions": ("float32", half)}
     return {
-        **{f"{name}_retention": Estimate(**kept[precision][dim]) for name, (precision, dim) in cells.items()},
-        "int8_weights_cosine_min": float(np.min([one["cosine_min"] for one in weights.values()])),
-        "model_megabytes": max(one["float_megabytes"] for one in weights.values()),
+        **{
+            f"{name}_retention": Estimate(**compression_kept[precision][str(dim)])
+            for name, (precision, dim) in cells.items()
+        },
+        "int8_weights_cosine_min": float(np.min([of_task["cosine_min"] for of_task in int8_weights.values()])),
+        "model_megabytes": max(of_task["float_megabytes"] for of_task in int8_weights.values()),
     }
 
 
-def half_of(dims: Sequence[int]) -> int:
-    """The largest listed dimension that is at most half of the full one."""
-    return max((dim for dim in dims if 2 * dim <= max(dims)), default=max(dims))
-
-
 def split(summary: Summary) -> dict[str, dict[str, Any]]:
-    """`summary`: every figure by name; `intervals`: low, high and p of those that have them."""
-    intervals = {name: one.as_dict() for name, one in summary.items() if isinstance(one, Estimate)}
+    """Split figures into `summary`, each by name, and `intervals`, the low, high and p of those that have them."""
+    estimates = {name: value.as_dict() for name, value in summary.items() if isinstance(value, Estimate)}
     return {
-        "summary": {name: one.figure if isinstance(one, Estimate) else one for name, one in summary.items()},
-        "intervals": {name: {bound: one[bound] for bound in ("low", "high", "p")} for name, one in intervals.items()},
+        "summary": {name: value.figure if isinstance(value, Estimate) else value for name, value in summary.items()},
+        "intervals": {name: {bound: one[bound] for bound in ("low", "high", "p")} for name, one in estimates.items()},
     }

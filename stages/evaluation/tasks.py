@@ -1,110 +1,111 @@
-"""The tasks on held-out entities: figures, and the outcome on each row, on which models can be compared in pairs.
+"""The tasks on held-out entities: a model's figures, and its outcome on each row to compare it with other models.
 
-Shapes: Q queries, N texts, D embedding dimension.
+Shapes: Q queries, K ranks.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from stages.corpus.tables import read_split
+from stages.evaluation.compared_models import ComparedModels
 from stages.metrics.classification import accuracy
 from stages.metrics.clustering import clusters
 from stages.metrics.lexical import bm25_rank
 from stages.metrics.retrieval import ndcg_at_10, rank, recall_at_k
-from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, Sample, figure
+from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, RowOutcomes, figure
 from stages.metrics.similarity import cosines
+from stages.recipe.evaluate import Bm25
 
 RANKS = 100
-# k-means depends on its start: the mean over these many starts is what counts.
+# k-means depends on its start, so a clustering figure is the mean over this many seeds.
 CLUSTERING_SEEDS = 5
 
 
 @dataclass(frozen=True)
 class Score:
-    """A contender's figures on a source, and its outcome on each row, of which the first figure is made."""
+    """A model's figures on a source, and its outcome on each row, from which the first figure is computed."""
 
     figures: dict[str, float]
-    sample: Sample
+    outcomes: RowOutcomes
 
 
-class Contenders(Protocol):
-    """Whoever embeds texts under the names that are compared."""
-
-    def embed(self, name: str, texts: Sequence[str], side: str, source: str) -> np.ndarray:
-        """Unit vectors [N, D] of a source's texts as `query` or `document`."""
+def adapter_of(task: str) -> str:
+    """Name the adapter that a task is about; `unseen` is retrieval on sources that nothing was trained on."""
+    return "retrieval" if task == "unseen" else task
 
 
-def retrieval(contenders: Contenders, name: str, curated: Path, source: str) -> Score:
-    """Test queries among the test documents of their source."""
+def score(task: str, models: ComparedModels, name: str, curated: Path, source: str, seed: int) -> Score:
+    """Score a model on a source of a task; `seed` is the first one of k-means."""
+    match task:
+        case "text-matching":
+            return text_matching(models, name, curated, source)
+        case "clustering":
+            return clustering(models, name, curated, source, range(seed, seed + CLUSTERING_SEEDS))
+        case "classification":
+            return classification(models, name, curated, source)
+        case _:
+            return retrieval(models, name, curated, source)
+
+
+def retrieval(models: ComparedModels, name: str, curated: Path, source: str) -> Score:
+    """Search test queries among the test documents of their source."""
+    vectors = retrieval_vectors(models, curated, [source], name)[source]
+    return ranking_score(rank(vectors["query"], vectors["document"], RANKS)[0])
+
+
+def lexical_retrieval(curated: Path, source: str, bm25: Bm25) -> Score:
+    """Search the same by BM25, which reads whole documents."""
     pairs = read_split(curated, "pairs", "test", [source])
-    queries = contenders.embed(name, pairs["query"].to_pylist(), "query", source)
-    documents = contenders.embed(name, pairs["document"].to_pylist(), "document", source)
-    return ranking_score(rank(queries, documents, RANKS)[0])
-
-
-def lexical_retrieval(curated: Path, source: str, k1: float, b: float) -> Score:
-    """The same by BM25, which reads whole documents."""
-    pairs = read_split(curated, "pairs", "test", [source])
-    return ranking_score(bm25_rank(pairs["query"].to_pylist(), pairs["document"].to_pylist(), RANKS, k1, b))
+    return ranking_score(bm25_rank(pairs["query"].to_pylist(), pairs["document"].to_pylist(), RANKS, bm25.k1, bm25.b))
 
 
 def ranking_score(ranked: np.ndarray) -> Score:
-    """Scores of ranked documents [Q, K] where document i is the one relevant to query i."""
+    """Score ranked documents [Q, K] where document i is the one relevant to query i."""
     relevant = [{row} for row in range(len(ranked))]
     gains = ndcg_at_10(ranked, relevant)
     recall = recall_at_k(ranked, relevant, RANKS)
     return Score({"ndcg_at_10": float(gains.mean()), f"recall_at_{RANKS}": float(recall.mean())}, Mean(gains))
 
 
-def text_matching(contenders: Contenders, name: str, curated: Path, source: str) -> Score:
-    """Rank correlation with people's scores."""
+def text_matching(models: ComparedModels, name: str, curated: Path, source: str) -> Score:
+    """Correlate the similarity of pairs with people's scores."""
     pairs = read_split(curated, "scored", "test", [source])
-    left, right = (contenders.embed(name, pairs[side].to_pylist(), "document", source) for side in ("text_a", "text_b"))
-    sample = RankCorrelation(cosines(left, right), pairs["score"].to_numpy())
-    return Score({"spearman": figure(sample)}, sample)
+    left, right = (models.embed(name, pairs[side].to_pylist(), "document", source) for side in ("text_a", "text_b"))
+    outcomes = RankCorrelation(cosines(left, right), pairs["score"].to_numpy())
+    return Score({"spearman": figure(outcomes)}, outcomes)
 
 
-def clustering(contenders: Contenders, name: str, curated: Path, source: str, seeds: Sequence[int]) -> Score:
-    """V-measure of k-means on the test texts, the mean over seeds of k-means."""
+def clustering(models: ComparedModels, name: str, curated: Path, source: str, seeds: Sequence[int]) -> Score:
+    """Cluster the test texts by k-means, once for each seed."""
     rows = read_split(curated, "labelled", "test", [source])
-    embeddings = contenders.embed(name, rows["text"].to_pylist(), "document", source)
+    embeddings = models.embed(name, rows["text"].to_pylist(), "document", source)
     names, labels = np.unique(rows["label"].to_pylist(), return_inverse=True)
-    sample = Partition(np.stack([clusters(embeddings, len(names), seed) for seed in seeds]), labels)
-    return Score({"v_measure": figure(sample)}, sample)
+    outcomes = Partition(np.stack([clusters(embeddings, len(names), seed) for seed in seeds]), labels)
+    return Score({"v_measure": figure(outcomes)}, outcomes)
 
 
-def classification(contenders: Contenders, name: str, curated: Path, source: str) -> Score:
-    """Accuracy of a logistic regression fitted on dev, which no adapter trained on, and scored on test."""
-    fitted, scored = (read_split(curated, "labelled", split, [source]) for split in ("dev", "test"))
-    right = accuracy(
-        contenders.embed(name, fitted["text"].to_pylist(), "document", source),
-        fitted["label"].to_pylist(),
-        contenders.embed(name, scored["text"].to_pylist(), "document", source),
-        scored["label"].to_pylist(),
-    )
+def classification(models: ComparedModels, name: str, curated: Path, source: str) -> Score:
+    """Classify test texts by a logistic regression fitted on dev, which no adapter trained on."""
+    embeddings, labels = [], []
+    for split in ("dev", "test"):
+        rows = read_split(curated, "labelled", split, [source])
+        embeddings.append(models.embed(name, rows["text"].to_pylist(), "document", source))
+        labels.append(rows["label"].to_pylist())
+    right = accuracy(embeddings[0], labels[0], embeddings[1], labels[1])
     return Score({"accuracy": float(right.mean())}, Mean(right))
 
 
-def score(task: str, contenders: Contenders, name: str, curated: Path, source: str, seed: int) -> Score:
-    """A contender's score on a source of a task, `unseen` being retrieval; `seed` is that of k-means."""
-    if task == "clustering":
-        return clustering(contenders, name, curated, source, range(seed, seed + CLUSTERING_SEEDS))
-    of_task = {"text-matching": text_matching, "classification": classification}
-    return of_task.get(task, retrieval)(contenders, name, curated, source)
-
-
 def retrieval_vectors(
-    contenders: Contenders, curated: Path, sources: Sequence[str], name: str = "retrieval"
+    models: ComparedModels, curated: Path, sources: Sequence[str], name: str = "retrieval"
 ) -> dict[str, dict[str, np.ndarray]]:
-    """A contender's vectors of test queries and documents, the retrieval adapter's by itself, by source and side."""
+    """Embed test queries and documents with a model, by source and side; by default with the retrieval adapter."""
     vectors = {}
     for source in sources:
         pairs = read_split(curated, "pairs", "test", [source])
         vectors[source] = {
-            side: contenders.embed(name, pairs[side].to_pylist(), side, source) for side in ("query", "document")
+            side: models.embed(name, pairs[side].to_pylist(), side, source) for side in ("query", "document")
         }
     return vectors

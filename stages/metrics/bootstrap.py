@@ -1,11 +1,11 @@
-"""Paired bootstrap: what a figure would have been on other test sets like this one.
+"""Paired bootstrap: estimates how a figure would vary over other test sets of the same kind.
 
-Units of rows are resampled, as rows of one entity or document say less than as many of different ones; a row of two
-units is there as often as both are. Every model is scored on the same resamples: whatever makes a test set hard for all
-of them cancels out of a difference. A resample is a count for each row, so that any figure which can weigh its rows is
+Units of rows are resampled, since rows of one entity say less than as many rows of different entities; a row of two
+units occurs as often as the product of both. All models are scored on the same resamples, so that the difficulty of a
+test set cancels out of a difference. A resample is a count for each row, which lets a statistic that takes weights be
 computed on many resamples at once.
 
-Shapes: n rows, U units of a row, G units in all, R resamples, B of them in a block.
+Shapes: n rows, U units of a row, G units in all, R resamples, B resamples in a block.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 Counts = NDArray[np.float64]
 # How often each row was drawn [B, n] -> the figure of each resample [B].
 Statistic = Callable[[Counts], NDArray[np.float64]]
-# Counts held at once: 32 MiB of float64.
+# Counts held in memory at the same time: 32 MiB of float64.
 BLOCK_SIZE = 2**22
 
 
 @dataclass(frozen=True)
 class Draws:
-    """A model's figure, and what it was on each resample [R]."""
+    """A model's figure on all rows, and on each resample [R]."""
 
     figure: float
     resamples: NDArray[np.float64]
@@ -31,7 +31,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % percentile interval, and p of the two-sided test that nothing lies behind it."""
+    """A figure with its 95 % percentile interval, and p of the two-sided test against no effect."""
 
     figure: float
     low: float
@@ -39,18 +39,21 @@ class Estimate:
     p: float
 
     def as_dict(self) -> dict[str, float]:
-        """The same by name, for a JSON file."""
+        """Give the fields by name, for a JSON file."""
         return asdict(self)
 
 
 def resample(
     statistics: Sequence[Statistic], units: NDArray[np.int64], seed: int | Sequence[int], num_resamples: int
 ) -> NDArray[np.float64]:
-    """Each statistic on the same resamples of n rows: [len(statistics), R].
+    """Compute each statistic on the same resamples of n rows: [len(statistics), R].
+
+    >>> resample([lambda counts: counts.sum(axis=1)], np.arange(3), seed=0, num_resamples=2)
+    array([[3., 3.]])
 
     Args:
-        units: each row's, numbered from 0: [n], or [n, U] where a row has several.
-        seed: equal seeds draw equal resamples, also in another run.
+        units: units of each row, numbered from 0: [n], or [n, U] where a row has several.
+        seed: equal seeds draw equal resamples, in another process too.
         num_resamples: R.
     """
     generator = np.random.default_rng(seed)
@@ -61,33 +64,37 @@ def resample(
     for start in range(0, num_resamples, block):
         size = min(block, num_resamples - start)
         drawn = generator.integers(num_units, size=(size, num_units)) + np.arange(size)[:, None] * num_units
-        of_units = np.bincount(drawn.ravel(), minlength=size * num_units).reshape(size, num_units)
-        counts = np.prod([of_units[:, column] for column in units.T], axis=0, dtype=np.float64)
+        unit_counts = np.bincount(drawn.ravel(), minlength=size * num_units).reshape(size, num_units)
+        counts = np.prod([unit_counts[:, column] for column in units.T], axis=0, dtype=np.float64)
         for number, statistic in enumerate(statistics):
             found[number, start : start + size] = statistic(counts)
     return found
 
 
 def mean(parts: Sequence[Draws]) -> Draws:
-    """The mean over sources, each with rows and resamples of its own."""
+    """Average over sources, each resampled on its own."""
     return Draws(float(np.mean([part.figure for part in parts])), np.mean([part.resamples for part in parts], axis=0))
 
 
 def difference(ours: Draws, other: Draws) -> Estimate:
-    """How much better `ours` is than `other`; p is of no difference."""
-    return _estimate(ours.figure - other.figure, ours.resamples - other.resamples, nothing=0.0)
+    """Estimate `ours` minus `other`; p is of no difference.
+
+    >>> difference(Draws(0.8, np.array([0.7, 0.9])), Draws(0.5, np.array([0.4, 0.6]))).low.round(2)
+    np.float64(0.3)
+    """
+    return _estimate(ours.figure - other.figure, ours.resamples - other.resamples, no_effect=0.0)
 
 
 def ratio(ours: Draws, other: Draws) -> Estimate:
-    """`ours` as a share of `other`, not-a-number where both are 0; p is of the two being equal."""
+    """Estimate `ours` as a share of `other`, NaN where both are 0; p is of the two being equal."""
     with np.errstate(divide="ignore", invalid="ignore"):
         share = float(np.divide(ours.figure, other.figure))
-        return _estimate(share, ours.resamples / other.resamples, nothing=1.0)
+        return _estimate(share, ours.resamples / other.resamples, no_effect=1.0)
 
 
-def _estimate(figure: float, resamples: NDArray[np.float64], nothing: float) -> Estimate:
-    """Percentiles, and p from the share of resamples on the far side of `nothing` (that share + 1, as no p is 0)."""
+def _estimate(figure: float, resamples: NDArray[np.float64], no_effect: float) -> Estimate:
+    """Take percentiles, and p from the resamples beyond `no_effect` (counted plus 1, so that p is never 0)."""
     low, high = np.percentile(resamples, [2.5, 97.5])
-    at_most, at_least = ((resamples <= nothing).sum() + 1, (resamples >= nothing).sum() + 1)
+    at_most, at_least = ((resamples <= no_effect).sum() + 1, (resamples >= no_effect).sum() + 1)
     p = min(1.0, 2 * min(at_most, at_least) / (len(resamples) + 1))
     return Estimate(float(figure), float(low), float(high), float(p))

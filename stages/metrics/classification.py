@@ -1,13 +1,13 @@
 """Classification.
 
-Shapes: M training texts, n test texts, D embedding dim.
+Shapes: M training texts, n test texts, D embedding dimension.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
-# As MTEB's AbsTaskClassification.
+# As in MTEB's AbsTaskClassification.
 MAX_ITERATIONS = 100
 
 
@@ -17,19 +17,15 @@ def accuracy(
     test_embeddings: NDArray[np.generic],
     test_labels: ArrayLike,
 ) -> NDArray[np.float64]:
-    """Whether a logistic regression on the training embeddings labels each test text rightly.
+    """Tell which test texts a logistic regression on the training embeddings [M, D] labels rightly.
 
-    The solver (L-BFGS) draws nothing at random, so there is no seed. MTEB fits on 8 texts per label, ten
-    times over: for that, pass the rows drawn.
+    The solver (L-BFGS) draws nothing at random, so there is no seed. MTEB instead fits ten times on 8 texts per label.
 
-    Args:
-        train_embeddings: [M, D].
-        train_labels: [M].
-        test_embeddings: [n, D].
-        test_labels: [n].
+    >>> accuracy(np.array([[1.0], [-1.0]]), ["oak", "malt"], np.array([[2.0], [3.0]]), ["oak", "malt"])
+    array([1., 0.])
 
     Returns:
-        [n], 1.0 where right and 0.0 where wrong: the mean is the accuracy, and a bootstrap can pair the rows.
+        [n], 1.0 where right and 0.0 where wrong: the mean is the accuracy, and a bootstrap can resample the rows.
     """
     classifier = LogisticRegression(max_iter=MAX_ITERATIONS)
     classifier.fit(train_embeddings.astype(np.float64), train_labels)

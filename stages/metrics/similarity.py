@@ -1,6 +1,6 @@
 """Semantic textual similarity.
 
-Shapes: P pairs, D embedding dim.
+Shapes: P pairs, D embedding dimension.
 """
 
 import numpy as np
@@ -15,14 +15,11 @@ def cosines(left: NDArray[np.generic], right: NDArray[np.generic]) -> NDArray[np
 
 
 def spearman(left: NDArray[np.generic], right: NDArray[np.generic], scores: NDArray[np.generic]) -> float:
-    """Spearman's rank correlation of the pairs' cosines with human scores.
+    """Spearman's rank correlation of the pairs' cosines with human scores [P], in [-1, 1].
 
-    Args:
-        left: [P, D], of any length.
-        right: [P, D].
-        scores: [P], in any unit.
+    NaN where the cosines or the scores are all equal.
 
-    Returns:
-        A correlation in [-1, 1]; NaN where the cosines or the scores are all equal.
+    >>> round(spearman(np.eye(2), np.array([[1, 0], [1, 1]]), scores=np.array([5, 1])), 6)
+    1.0
     """
     return float(spearmanr(cosines(left, right), scores).statistic)

@@ -25,7 +25,7 @@ def whole_build(folder: Path) -> dict[str, Figure]:
     again = timed(
         lambda: subprocess.run(EVALUATE, cwd=folder, env=environment(), check=True, stdout=subprocess.DEVNULL)
     )
-    summary = json.loads((folder / "data/evaluated/metrics.json").read_text(encoding="utf-8"))["summary"]
+    summary = json.loads((folder / "data/evaluated/figures.json").read_text(encoding="utf-8"))["summary"]
     return {
         "build_seconds": Figure(seconds, "s", target="<= 720"),
         "build_peak_bytes": Figure(peak, "bytes", target="< 6 GiB"),

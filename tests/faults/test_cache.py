@@ -44,7 +44,7 @@ def test_a_damaged_object_is_found_before_it_is_read_and_its_stage_runs_again(pr
         damage(one)
     with workspace(project, "one", "HEAD") as space:
         # The adapters' copies are the same object as data/curated.txt, which is named after one of them.
-        assert remove_damaged(space.folder) == ["data/clustering.txt", "data/evaluated/metrics.json"]
+        assert remove_damaged(space.folder) == ["data/clustering.txt", "data/evaluated/figures.json"]
         stale = {stage.name for stage in read_pipeline(space.folder, has_remote=False) if stage.reasons}
         assert stale >= {"curate", "evaluate"}
         check_out(space.folder)

@@ -35,9 +35,9 @@ stages:
       outs: ['data/${key}.txt']
       meta: {slot: gpu, devices: engine.processes}
   evaluate:
-    cmd: mkdir -p data/evaluated data/promoted && cp metrics.json data/evaluated && cp version.json data/promoted
+    cmd: mkdir -p data/evaluated data/promoted && cp figures.json data/evaluated && cp version.json data/promoted
     params: [engine]
-    deps: [data/retrieval.txt, data/clustering.txt, metrics.json, version.json]
+    deps: [data/retrieval.txt, data/clustering.txt, figures.json, version.json]
     outs: [data/evaluated, data/promoted]
 """
 # The flow has the commit's own reader check a recipe; here its contract is one key.
@@ -63,7 +63,7 @@ FILES = {
     "params.yaml": RECIPE,
     "retrieval.sh": "true\n",
     "clustering.sh": "true\n",
-    "metrics.json": '{"summary": {"retention": 0.9}}',
+    "figures.json": '{"summary": {"retention": 0.9}}',
     "version.json": VERSION,
     ".gitignore": "/data/*\n/.stillhouse/\n/mlruns\n/mlflow.db\n__pycache__\n",
     ".dvcignore": ".stillhouse\nmlruns\n",

@@ -93,7 +93,7 @@ def test_a_rebuild_leaves_a_branch_and_the_checkout_as_it_was(prefect: str) -> N
     (branch,) = git("branch", "--list", "retrain/*", "--format=%(refname:short)").splitlines()
     git("merge", "--quiet", branch)
     subprocess.run([*DVC, "checkout", "--quiet"], check=True)
-    assert Path("data/evaluated/metrics.json").is_file()
+    assert Path("data/evaluated/figures.json").is_file()
     assert subprocess.run([*DVC, "status", "--json"], stdout=subprocess.PIPE, check=True).stdout.strip() == b"{}"
 
     assert rebuild(return_state=True).message.startswith("Nothing was stale: all is as in dvc.lock of")
@@ -168,7 +168,7 @@ def test_rebuilds_and_a_repro_by_hand_go_on_side_by_side(api: str, project: Path
     outputs = [finished(one) for one in ours]
     assert [one.returncode for one in ours] == [0, 0], "\n".join(outputs)
     assert by_hand.wait(FLOW_SECONDS) == 0
-    assert Path("data/evaluated/metrics.json").is_file()
+    assert Path("data/evaluated/figures.json").is_file()
     assert len(git("branch", "--list", "retrain/*").splitlines()) == 2
     assert all("devices 3" in one or "Stage 'adapt@retrieval' is cached" in one for one in outputs)
 

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from stages.metrics.gates import Figure, Limits, Verdict
+from stages.evaluation.gates import Figure, Verdict
+from stages.recipe.promote import Gate
 from stages.reporting import figures, svg, tables
 from stages.reporting import number_format as formats
 from stages.reporting.report import render_report
@@ -24,13 +25,13 @@ MEASURES = {
 
 ARABIC = {"query": "\u0645\u0627 \u0647\u0630\u0627", "document": "\u0642\u0628\u0639\u0629", "instead": "1 <b>"}
 VERDICTS = [
-    Verdict("retrieval_retention", Figure(0.87, 0.86, 0.88, 0.01), Limits(min=0.85)),
-    Verdict("binary_retention", Figure(0.7996), Limits(min=0.8)),
-    Verdict("retrieval_over_champion", Figure(0.012, -0.004, 0.03, 0.2), Limits(low=-0.01)),
-    Verdict("clustering_over_champion", Figure(None, note="there is no champion"), Limits(low=-0.02)),
-    Verdict("index_compatibility", Figure(0.5, 0.4, 0.6, 0.01), Limits(min=0.95, otherwise="warn")),
-    Verdict("validation_failures", Figure(0.0), Limits(max=0)),
-    Verdict("formats_left_out", Figure(0.0), Limits(max=0)),
+    Verdict("retrieval_retention", Figure(0.87, 0.86, 0.88, 0.01), Gate(min=0.85)),
+    Verdict("binary_retention", Figure(0.7996), Gate(min=0.8)),
+    Verdict("retrieval_over_champion", Figure(0.012, -0.004, 0.03, 0.2), Gate(low=-0.01)),
+    Verdict("clustering_over_champion", Figure(None, note="there is no champion"), Gate(low=-0.02)),
+    Verdict("index_compatibility", Figure(0.5, 0.4, 0.6, 0.01), Gate(min=0.95, otherwise="warn")),
+    Verdict("validation_failures", Figure(0.0), Gate(max=0)),
+    Verdict("formats_left_out", Figure(0.0), Gate(max=0)),
 ]
 GATES_IN_ORDER = [
     ("fail", "Binary retention"),
@@ -307,7 +308,7 @@ def test_best_student_is_marked_and_references_never() -> None:
             {"distill": [{"step": 1, "loss": math.nan, "dev": None}]},
             {
                 "mode": "enabled",
-                "gates": [Verdict("x", Figure(math.nan), Limits(min=1, max=2)).as_dict()],
+                "gates": [Verdict("x", Figure(math.nan), Gate(min=1, max=2)).as_dict()],
                 "sources": [{"name": "s"}],
             },
         ),
