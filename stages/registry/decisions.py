@@ -1,29 +1,26 @@
-"""Decisions on a release: what stands against one, approvals and refusals, the way back; each goes to the ledger."""
+"""Decisions on a release: approvals and refusals, what stands against one, the way back. Each goes to the ledger.
 
+The ledger decides who is champion and the alias `champion` follows it, so a decision takes no lock: it reads the
+ledger, checks, and writes the next entry, which fails where somebody else wrote that entry first.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from stages.recipe.paths import QUANTIZED
 from stages.registry import store
-from stages.registry.ledger import Action, Entry, Ledger
-from stages.registry.lock import deciding
+from stages.registry.ledger import Action, ConflictError, Entry, Ledger, NotAllowedError
 from stages.registry.provenance import provenance
-from stages.tracking.runs import digest
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
-
-QUANTIZED = Path("data/quantized")
-
-
-class NotAllowedError(RuntimeError):
-    """A decision that cannot be taken; says why and what to do."""
+from stages.tracking.digests import digest
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What somebody decided; `how` is `automatic`, `form`, `tags` or `command`."""
+    """A decision and who takes it; `how` is `automatic`, `form`, `tags` or `command`."""
 
     approve: bool
     who: str
@@ -35,110 +32,62 @@ class Decision:
             raise NotAllowedError(f"got name {self.who!r} and reason {self.why!r}, expected both: say who, and why")
 
 
-def decide(client: "MlflowClient", name: str, number: str, decision: Decision, approvals: int) -> str:
-    """Enter a decision in the ledger, and make the version `champion` when enough people have approved of it.
+def decide(client: MlflowClient, name: str, number: str, decision: Decision, approvals: int) -> str:
+    """Enter a decision in the ledger, and make the version `champion` when enough people have approved it.
 
     Args:
-        approvals: people of different names who have to approve.
+        client: of the registry.
+        name: of the registered model.
+        number: of its version.
+        decision: on the version.
+        approvals: number of people, of different names, who have to approve.
 
     Returns:
         `champion`, `refused`, or `waiting` for another approval.
 
     Raises:
         NotAllowedError: something stands against it. Nothing was entered then.
-        LockedError, LedgerError: see there.
+        LedgerError: the ledger was changed.
     """
-    with deciding(client, name):
-        version = client.get_model_version(name, number)
-        ledger, champion = Ledger(client, name), _number(store.champion_of(client, name))
-        if champion == number and decision.approve:
-            return "champion"
-        by_person = decision.how != "automatic"
-        if decision.approve and (faults := objections(client, version, ledger, champion, by_person)):
-            raise NotAllowedError(f"{name} version {number} cannot be signed off: {'; '.join(faults)}")
-        return _enter(client, version, decision, approvals, ledger, champion)
+    return _without_conflict(lambda: _decide(client, client.get_model_version(name, number), decision, approvals))
 
 
-def _enter(
-    client: "MlflowClient",
-    version: "ModelVersion",
-    decision: Decision,
-    approvals: int,
-    ledger: Ledger,
-    champion: str | None,
-) -> str:
-    """Write the entries of an allowed decision, then move the alias where it is the last one needed."""
-    name, number = version.name, str(version.version)
-    notice_moves(ledger, champion)
-    said = {"who": decision.who.strip(), "why": decision.why.strip(), "how": decision.how}
-    if not decision.approve:
-        ledger.append(entry("refused", version, said, champion, champion))
-        client.set_model_version_tag(name, number, "signoff_status", "refused")
-        return "refused"
-    again = said["who"].casefold() in approvers(ledger, version)
-    if not again:
-        ledger.append(entry("approved", version, said, champion, champion))
-    known = len(approvers(ledger, version))
-    if known < approvals and again:
-        raise NotAllowedError(f"{said['who']} has approved of {name} version {number} already; it takes another person")
-    if known < approvals:
-        client.set_model_version_tag(name, number, "signoff_status", f"{known} of {approvals} approvals")
-        return "waiting"
-    ledger.append(entry("promoted", version, said, champion, number))
-    client.set_registered_model_alias(name, store.CHAMPION, number)
-    client.set_model_version_tag(name, number, "signoff_status", "approved")
-    return "champion"
-
-
-def roll_back(client: "MlflowClient", name: str, who: str, why: str) -> tuple[str, str]:
-    """Give the alias back to the champion before this one; returns (from, to).
+def roll_back(client: MlflowClient, name: str, who: str, why: str) -> tuple[str, str]:
+    """Give the alias back to the champion before this one; return (from, to).
 
     Raises:
         NotAllowedError: there is no champion, none before it, or that one's models are not what was registered.
     """
-    decision = Decision(approve=True, who=who, why=why, how="command")
-    with deciding(client, name):
-        ledger, champion = Ledger(client, name), _number(store.champion_of(client, name))
-        notice_moves(ledger, champion)
-        former = ledger.former(champion) if champion is not None else None
-        if champion is None or former is None:
-            raise NotAllowedError(f"{name}: champion is {champion or 'none'}, and the ledger knows of none before it")
-        version = client.get_model_version(name, former)
-        if fault := _served_fault(client, version):
-            raise NotAllowedError(f"{name} version {former} cannot be champion again: {fault}")
-        said = {"who": decision.who.strip(), "why": decision.why.strip(), "how": decision.how}
-        ledger.append(entry("rolled back", version, said, champion, former))
-        client.set_registered_model_alias(name, store.CHAMPION, former)
-        return champion, former
+    return _without_conflict(lambda: _roll_back(client, name, Decision(True, who, why, "command")))
 
 
-def look(client: "MlflowClient", name: str, number: str, by_person: bool) -> dict[str, Any]:
-    """What a person needs to decide: the version's state, its gates, what stands against it."""
+def describe(client: MlflowClient, name: str, number: str, by_person: bool) -> dict[str, Any]:
+    """Return the facts that a person needs to decide: the version's state, its gates, what stands against it."""
     version, ledger = client.get_model_version(name, number), Ledger(client, name)
-    champion = _number(store.champion_of(client, name))
-    faults = [] if champion == number else objections(client, version, ledger, champion, by_person)
+    champion = store.champion_number(client, name)
     return {
         "name": name,
         "version": number,
         "champion": champion,
         "validation_status": version.tags.get("validation_status"),
         "gates": version.description,
-        "objections": faults,
+        "objections": [] if champion == number else objections(client, version, ledger, by_person),
         "approved_by": sorted(approvers(ledger, version)),
         "evidence_run_id": version.tags.get("evidence_run_id"),
     }
 
 
-def objections(
-    client: "MlflowClient", version: "ModelVersion", ledger: Ledger, champion: str | None, by_person: bool
-) -> list[str]:
-    """What stands against making this version champion; empty where nothing does.
+def objections(client: MlflowClient, version: ModelVersion, ledger: Ledger, by_person: bool) -> list[str]:
+    """List what stands against making this version champion; empty where nothing does.
 
     Args:
-        by_person: a person vouches for what can be built again alone; `signoff: automatic` vouches for nothing, and the
-            ledger says whether files were changed.
+        client: of the registry.
+        version: the version.
+        ledger: of its model.
+        by_person: whether a person signs. A person can vouch only for what can be built again; `signoff: automatic`
+            vouches for nothing, and the ledger says whether files differed from the commit.
     """
-    tags = version.tags
+    tags, champion = version.tags, ledger.champion or store.NONE
     release = QUANTIZED / tags.get("release", "")
     now = provenance(release)
     faults = []
@@ -149,94 +98,125 @@ def objections(
         )
     if tags.get("validation_status") == "refused":
         faults.append(f"its gates refuse it ({tags.get('refused_because')})")
-    if any(one.action == "refused" and one.version == str(version.version) for one in ledger.entries):
+    if any(entry.action == "refused" and entry.version == str(version.version) for entry in ledger.entries):
         faults.append("somebody refused it (see history); build another")
-    if not by_person and any(_left(one, version) for one in ledger.entries):
+    if not by_person and any(_was_rolled_back(entry, version) for entry in ledger.entries):
         faults.append("it was champion and was rolled back (see history); a person has to sign it off again")
     if tags.get("dvc_lock") != now["dvc_lock"]:
         faults.append("dvc.lock here is not that of its build; check out its commit")
     if tags.get("release_digest") != now["release_digest"]:
         faults.append(f"{release} here does not hash to what was registered; `dvc checkout` brings it back")
-    if fault := _served_fault(client, version):
-        faults.append(fault)
-    if fault := _evidence_fault(version):
-        faults.append(fault)
-    if (judged := tags.get("judged_against")) != (champion or store.NONE):
+    if not _serves_what_was_registered(client, version):
+        faults.append("its served models no longer hash to what was registered")
+    evidence = store.evidence_of(version)
+    if (evidence and digest(evidence)) != tags.get("evidence_digest"):
+        faults.append("what it was judged by is no longer what was recorded")
+    if (judged := tags.get("judged_against")) != champion:
         faults.append(
-            f"it was judged against champion {judged}, and champion is {champion or store.NONE} now; "
+            f"it was judged against champion {judged}, and champion is {champion} now; "
             "judge it anew: dvc repro --force --single-item promote"
         )
     return faults
 
 
-def approvers(ledger: Ledger, version: "ModelVersion") -> set[str]:
-    """Who has approved of the version as it is, each name once whatever its capitals; since it was last champion."""
-    number = str(version.version)
-    ends = [n for n, one in enumerate(ledger.entries, 1) if _left(one, version) or one.champion_to == number]
-    since = ledger.entries[max(ends, default=0) :]
-    return {one.who.casefold() for one in since if one.action == "approved" and _same(one, version)}
+def approvers(ledger: Ledger, version: ModelVersion) -> set[str]:
+    """Return who has approved the version as it is, in small letters, since it was last champion or rolled back."""
+    number, evidence = str(version.version), version.tags.get("evidence_digest")
+    approved: set[str] = set()
+    for entry in ledger.entries:
+        if entry.champion_to == number or _was_rolled_back(entry, version):
+            approved.clear()
+        elif (entry.action, entry.version, entry.evidence_digest) == ("approved", number, evidence):
+            approved.add(entry.who.casefold())
+    return approved
 
 
-def notice_moves(ledger: Ledger, champion: str | None) -> None:
-    """Enter that the alias is not where the ledger left it: somebody moved it in MLflow, past every check."""
-    left = ledger.champion()
-    if left != champion:
-        unknown: dict[str, Any] = dict.fromkeys(("release_digest", "evidence_digest", "git_sha", "git_dirty"))
-        said = {"who": "unknown", "why": "the alias was moved in MLflow, not by a decision", "how": "alias"}
-        ledger.append(
-            Entry(
-                action="found",
-                version=champion or store.NONE,
-                champion_from=left,
-                champion_to=champion,
-                **said,
-                **unknown,
-            )
-        )
+def settle(client: MlflowClient, name: str) -> Ledger:
+    """Read the ledger and bring the alias and the ledger together.
+
+    A decision whose process died before it moved the alias is carried out. A move of the alias that was no decision,
+    such as by hand in MLflow, goes on record.
+    """
+    ledger = Ledger(
+        client, name
+    )  # read first: a decision between the two reads then leads to a conflict, no wrong entry
+    alias = store.champion_number(client, name)
+    if ledger.interrupted:
+        _move_alias(client, ledger)
+    elif alias != ledger.champion:
+        why = "the alias was moved in MLflow, not by a decision"
+        ledger.append("found", alias or store.NONE, alias, who="unknown", why=why, how="alias")
+    return ledger
 
 
-def entry(
-    action: Action, version: "ModelVersion", said: dict[str, str], champion_from: str | None, champion_to: str | None
-) -> Entry:
-    """An entry about a version as it was registered and judged."""
-    known: dict[str, Any] = {
-        name: version.tags.get(name) for name in ("release_digest", "evidence_digest", "git_sha", "git_dirty")
-    }
-    return Entry(
-        action=action,
-        version=str(version.version),
-        champion_from=champion_from,
-        champion_to=champion_to,
-        **said,
-        **known,
-    )
+def _without_conflict(act: Callable[[], Any]) -> Any:
+    """Act again from the start, as often as somebody else decides in between."""
+    while True:
+        try:
+            return act()
+        except ConflictError:
+            continue
 
 
-def _same(one: Entry, version: "ModelVersion") -> bool:
-    """Whether an entry is about this version as it was last judged."""
-    evidence = version.tags.get("evidence_digest")
-    return one.version == str(version.version) and one.evidence_digest == evidence
+def _decide(client: MlflowClient, version: ModelVersion, decision: Decision, approvals: int) -> str:
+    name, number, who = version.name, str(version.version), decision.who.strip()
+    ledger = settle(client, name)
+    if not decision.approve:
+        _record(ledger, "refused", version, decision, ledger.champion)
+        client.set_model_version_tag(name, number, "signoff_status", "refused")
+        return "refused"
+    if ledger.champion == number:
+        return "champion"
+    if faults := objections(client, version, ledger, decision.how != "automatic"):
+        raise NotAllowedError(f"{name} version {number} cannot be signed off: {'; '.join(faults)}")
+    before = approvers(ledger, version)
+    known = len(before | {who.casefold()})
+    if known >= approvals:
+        _record(ledger, "promoted", version, decision, number)
+        _move_alias(client, ledger)
+        client.set_model_version_tag(name, number, "signoff_status", "approved")
+        return "champion"
+    if who.casefold() in before:
+        raise NotAllowedError(f"{who} has approved {name} version {number} already; it takes another person")
+    _record(ledger, "approved", version, decision, ledger.champion)
+    client.set_model_version_tag(name, number, "signoff_status", f"{known} of {approvals} approvals")
+    return "waiting"
 
 
-def _left(one: Entry, version: "ModelVersion") -> bool:
-    """Whether by this entry the version was champion no more, and not because a better one came."""
-    return one.action == "rolled back" and one.champion_from == str(version.version)
+def _roll_back(client: MlflowClient, name: str, decision: Decision) -> tuple[str, str]:
+    ledger = settle(client, name)
+    champion = ledger.champion
+    former = ledger.former(champion) if champion is not None else None
+    if champion is None or former is None:
+        raise NotAllowedError(f"{name}: champion is {champion or 'none'}, and the ledger knows of none before it")
+    version = client.get_model_version(name, former)
+    if not _serves_what_was_registered(client, version):
+        fault = "its served models no longer hash to what was registered"
+        raise NotAllowedError(f"{name} version {former} cannot be champion again: {fault}")
+    _record(ledger, "rolled back", version, decision, former)
+    _move_alias(client, ledger)
+    return champion, former
 
 
-def _served_fault(client: "MlflowClient", version: "ModelVersion") -> str:
-    found = store.served_digest(client, version)
-    return (
-        "" if found == version.tags.get("served_digest") else "its served models no longer hash to what was registered"
-    )
+def _record(ledger: Ledger, action: Action, version: ModelVersion, decision: Decision, champion: str | None) -> None:
+    tags = ("release_digest", "evidence_digest", "git_sha", "git_dirty")
+    known = {name: version.tags.get(name) for name in tags}
+    who, why = decision.who.strip(), decision.why.strip()
+    ledger.append(action, str(version.version), champion, who=who, why=why, how=decision.how, **known)
 
 
-def _evidence_fault(version: "ModelVersion") -> str:
-    folder = store.evidence_of(version)
-    found = None if folder is None else digest(folder)
-    return (
-        "" if found == version.tags.get("evidence_digest") else "what it was judged by is no longer what was recorded"
-    )
+def _move_alias(client: MlflowClient, ledger: Ledger) -> None:
+    """Move the alias to the ledger's champion; again where somebody else decided while this process stood still."""
+    client.set_registered_model_alias(ledger.name, store.CHAMPION, ledger.champion)
+    ledger.note_alias()
+    latest = Ledger(client, ledger.name)
+    if latest.champion not in (None, ledger.champion):
+        _move_alias(client, latest)
 
 
-def _number(version: "ModelVersion | None") -> str | None:
-    return None if version is None else str(version.version)
+def _was_rolled_back(entry: Entry, version: ModelVersion) -> bool:
+    return entry.action == "rolled back" and entry.champion_from == str(version.version)
+
+
+def _serves_what_was_registered(client: MlflowClient, version: ModelVersion) -> bool:
+    return store.served_digest(client, version) == version.tags.get("served_digest")

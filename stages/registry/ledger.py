@@ -1,39 +1,43 @@
-"""The ledger of a registered model: who decided what, when and why, where the alias went. Nothing is taken out.
+"""The ledger of a registered model: who decided what, when and why, and where the alias `champion` went.
 
-JSON lines among the artifacts of a run of its own, which a tag of the registered model names. Every line holds the
-digest of the one before it, and other tags those of the last and of one that is about to be written, so that a changed,
-missing or added line shows.
-Written under `lock.deciding` alone.
+Its entries are the params `0001`, `0002`, ... of one MLflow run, which a tag of the registered model names. MLflow writes
+a param once, on every store: a second value for it is refused. So nobody changes or removes an entry through MLflow,
+and of two processes that decide at once the second finds its number taken and has to look again.
 """
 
-import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from stages.tracking.recorder import find_or_create_experiment
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-FILE = "ledger.jsonl"
-RUN_TAG, LAST_TAG, NEXT_TAG = "ledger_run_id", "ledger_last", "ledger_next"
-FIRST = "0" * 64
+RUN_TAG = "ledger_run_id"
 
 Action = Literal["approved", "refused", "promoted", "rolled back", "found"]
 
 
+class NotAllowedError(RuntimeError):
+    """A decision that cannot be taken; says why and what to do."""
+
+
 class LedgerError(RuntimeError):
-    """The ledger is not what was written."""
+    """The ledger is missing, or is not what was written."""
+
+
+class ConflictError(RuntimeError):
+    """Somebody else decided since the ledger was read."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """One decision. `champion_from` and `champion_to` are versions, equal where the alias stayed, None for none."""
 
+    time: str
     action: Action
     version: str
     who: str
@@ -41,89 +45,100 @@ class Entry:
     how: str
     champion_from: str | None
     champion_to: str | None
-    release_digest: str | None
-    evidence_digest: str | None
-    git_sha: str | None
-    git_dirty: str | None
-    time: str = ""
-    previous: str = ""
+    release_digest: str | None = None
+    evidence_digest: str | None = None
+    git_sha: str | None = None
+    git_dirty: str | None = None
 
 
 class Ledger:
-    """A registered model's ledger, read and checked when it is opened."""
+    """A registered model's ledger as it is when it is read."""
 
-    def __init__(self, client: "MlflowClient", name: str) -> None:
-        self._client, self._name = client, name
-        tags = client.get_registered_model(name).tags
-        self._run_id: str | None = tags.get(RUN_TAG)
-        self._text = ""
-        if self._run_id is not None:
-            self._text = Path(client.download_artifacts(self._run_id, FILE)).read_text(encoding="utf-8")
-        self.entries = _checked(self._text.splitlines(), tags.get(LAST_TAG, FIRST), tags.get(NEXT_TAG), name)
-
-    def append(self, entry: Entry) -> None:
-        """Put an entry at the end, with its time and the digest of the one before."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        line = asdict(entry) | {"time": now, "previous": _digest(self._text.splitlines())}
-        self._text += json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n"
+    def __init__(self, client: MlflowClient, name: str) -> None:
+        self.name, self._client = name, client
+        self._run_id = client.get_registered_model(name).tags.get(RUN_TAG)
         if self._run_id is None:
-            self._run_id = self._open()
-        last = _digest(self._text.splitlines())
-        self._client.set_registered_model_tag(self._name, NEXT_TAG, last)
-        self._client.log_text(self._run_id, self._text, FILE)
-        self._client.set_registered_model_tag(self._name, LAST_TAG, last)
-        self.entries.append(Entry(**line))
+            raise LedgerError(
+                f"the registered model {name} has no ledger, so this project did not make it; "
+                "give promote.registered_model another name"
+            )
+        self._params: dict[str, str] = client.get_run(self._run_id).data.params
+        self.entries: list[Entry] = []
+        for number in range(1, 1 + sum(key.isdecimal() for key in self._params)):
+            self.entries.append(self._read(f"{number:04d}"))
 
+    @property
     def champion(self) -> str | None:
         """The champion after the last entry."""
         return self.entries[-1].champion_to if self.entries else None
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the process of the last decision died before it moved the alias."""
+        moves = bool(self.entries) and self.entries[-1].action in ("promoted", "rolled back")
+        return moves and self._alias_key not in self._params
+
+    def append(self, action: Action, version: str, champion_to: str | None, **known: Any) -> None:
+        """Put an entry at the end.
+
+        Raises:
+            ConflictError: somebody else put another one there.
+            NotAllowedError: the entry is too long.
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        entry = Entry(now, action, version, champion_from=self.champion, champion_to=champion_to, **known)
+        key, text = f"{len(self.entries) + 1:04d}", json.dumps(asdict(entry), ensure_ascii=False)
+        if len(text) > MAX_PARAM_VAL_LENGTH:
+            raise NotAllowedError(f"the entry has {len(text)} characters, at most {MAX_PARAM_VAL_LENGTH} fit: say less")
+        try:
+            self._client.log_param(self._run_id, key, text)
+        except MlflowException as error:
+            if key in self._client.get_run(self._run_id).data.params:
+                raise ConflictError(f"{self.name}: entry {key} was written by somebody else") from error
+            raise
+        self.entries.append(entry)
+
+    def note_alias(self) -> None:
+        """Note that the alias followed the last entry."""
+        self._client.log_param(self._run_id, self._alias_key, "moved")
+
     def former(self, champion: str) -> str | None:
-        """The version that `champion` took over from, one step further back after each rollback; None: from none."""
+        """Return the version from which `champion` took over, one step further back after each rollback; None: none."""
         reigns: list[str | None] = []
-        for one in self.entries:
-            if one.action == "rolled back":
+        for entry in self.entries:
+            if entry.action == "rolled back":
                 reigns.pop()
-            elif one.champion_to != one.champion_from:
-                reigns.append(one.champion_to)
+            elif entry.champion_to != entry.champion_from:
+                reigns.append(entry.champion_to)
         return reigns[-2] if len(reigns) > 1 and reigns[-1] == champion else None
 
-    def _open(self) -> str:
-        experiment_id = find_or_create_experiment(self._client, f"{self._name} ledger")
-        run = self._client.create_run(experiment_id, run_name="ledger", tags={"registered_model": self._name})
-        self._client.log_text(run.info.run_id, "", FILE)
-        self._client.set_registered_model_tag(self._name, RUN_TAG, run.info.run_id)
-        return str(run.info.run_id)
+    @property
+    def _alias_key(self) -> str:
+        return f"{len(self.entries):04d} alias"
 
-
-def _checked(lines: Sequence[str], last: str, following: str | None, name: str) -> list[Entry]:
-    """Entries whose digests follow from each other and end at `last`.
-
-    A process that dies between the line and the tag leaves the line that it was about to write, `following`, beyond the
-    last one that the tag knows: that is no fault.
-    """
-    where = ""
-    entries: list[Entry] = []
-    for number, line in enumerate(lines):
+    def _read(self, key: str) -> Entry:
+        """Parse an entry, which has to start from the champion of the one before."""
         try:
-            entries.append(Entry(**json.loads(line)))
-        except (ValueError, TypeError):
-            where = f"line {number + 1} is no entry"
-            break
-        if entries[-1].previous != _digest(lines[:number]):
-            where = f"line {number + 1} does not follow from the one before it"
-            break
-    interrupted = last == _digest(lines[:-1]) and following == _digest(lines)
-    if not where and last != _digest(lines) and not interrupted:
-        where = "its last line is another"
-    if where:
-        raise LedgerError(
-            f"the ledger of {name} was changed: {where}; compare it with a backup of the artifacts before "
-            "anything else is decided"
-        )
-    return entries
+            entry = Entry(**json.loads(self._params[key]))
+        except (KeyError, TypeError, ValueError):
+            entry = None
+        if entry is None or entry.champion_from != self.champion:
+            raise LedgerError(
+                f"the ledger of {self.name} (run {self._run_id}) was changed: entry {key} is missing, unreadable, or "
+                "does not follow from the one before; compare it with a backup of MLflow's database before you decide"
+            )
+        return entry
 
 
-def _digest(lines: Sequence[str]) -> str:
-    """Digest that the next line has to name: of the last one, which names that of the one before."""
-    return hashlib.sha256(lines[-1].encode()).hexdigest() if lines else FIRST
+def make_registered_model(client: MlflowClient, name: str) -> None:
+    """Make a registered model with an empty ledger where there is none; of two that do so at once, one ledger stays."""
+    if client.search_registered_models(f"name = '{name}'"):
+        return
+    run = client.create_run(find_or_create_experiment(client, f"{name} ledger"), run_name=f"ledger of {name}")
+    client.set_terminated(run.info.run_id)
+    try:
+        client.create_registered_model(name, tags={RUN_TAG: run.info.run_id})
+    except MlflowException as error:
+        client.delete_run(run.info.run_id)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

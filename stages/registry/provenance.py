@@ -1,19 +1,24 @@
-"""What a working folder holds now, to be compared with what a version was registered from."""
+"""The state of a working folder, to be compared with that from which a version was registered."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from stages.tracking.runs import digest, git_state
+from ruamel.yaml import YAML
+
+from stages.tracking.digests import digest
+from stages.tracking.git import git_state
 
 LOCK = Path("dvc.lock")
-LINEAGE = "lineage.json"
 
 
 def provenance(release: Path) -> dict[str, Any]:
-    """Commit of a release, whether files differed from it or do now, digests of dvc.lock and release; None: unknown."""
-    lineage = release / LINEAGE
+    """Return a release's commit, whether files differed from it or do now, digests of dvc.lock and release.
+
+    None stands for what is not known.
+    """
+    lineage = release / "lineage.json"
     built = json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else {}
     _, dirty = git_state()
     return {
@@ -25,9 +30,7 @@ def provenance(release: Path) -> dict[str, Any]:
 
 
 def lock_digest() -> str | None:
-    """SHA-256 of dvc.lock without the entry of promote, which DVC writes when that stage has ended."""
-    from ruamel.yaml import YAML
-
+    """Return the SHA-256 of dvc.lock without the entry of promote, which DVC writes when that stage has ended."""
     if not LOCK.exists():
         return None
     stages = YAML(typ="safe").load(LOCK)["stages"]

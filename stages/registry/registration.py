@@ -1,28 +1,28 @@
-"""A release becomes a model version: logged as a pyfunc model, loaded back, asked for vectors."""
+"""Registers a release as a model version: logged as a pyfunc model, loaded back, asked for vectors."""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.models import ModelSignature
+from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from stages.registry import store
-from stages.tracking.runs import digest
-
-if TYPE_CHECKING:
-    import numpy as np
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
-    from mlflow.models import ModelSignature
+from stages.registry.ledger import make_registered_model
+from stages.tracking.digests import digest
 
 SERVING = Path(__file__).parents[1] / "modeling" / "serving.py"
 SERVED_WITH = ("mlflow", "numpy", "pandas", "sentence-transformers", "torch", "transformers")
 
 
-def register(client: "MlflowClient", name: str, release: Path, run_id: str) -> "ModelVersion":
-    """Log the release as a pyfunc model, load it back, ask it for vectors; only then make it a version."""
-    import mlflow
-    import pandas as pd
-
+def register(client: MlflowClient, name: str, release: Path, run_id: str) -> ModelVersion:
+    """Log the release as a pyfunc model, load it back and ask it for vectors; only then make it a version."""
     example = pd.DataFrame({"text": ["a first sentence to embed", "a second one"]})
     parameters = {"task": "retrieval", "prompt": "document", "dimensions": 0, "precision": "float32"}
     with mlflow.start_run(run_id=run_id):
@@ -35,27 +35,24 @@ def register(client: "MlflowClient", name: str, release: Path, run_id: str) -> "
             pip_requirements=[requirement(package) for package in SERVED_WITH],
         )
     check_served(model.model_uri, example, sorted(path.name for path in (release / "merged").iterdir()))
-    registered = mlflow.register_model(model.model_uri, name, tags={"release_digest": digest(release)})
-    number = str(registered.version)
+    make_registered_model(client, name)
+    number = str(mlflow.register_model(model.model_uri, name, tags={"release_digest": digest(release)}).version)
     served = store.served_digest(client, client.get_model_version(name, number))
     client.set_model_version_tag(name, number, "served_digest", served)
     return client.get_model_version(name, number)
 
 
 def requirement(package: str) -> str:
-    """Pin of an installed package, without the build's mark that only torch's own index knows (`+cpu`)."""
+    """Return the pin of an installed package, without the build's mark that only torch's own index knows (`+cpu`)."""
     return f"{package}=={installed_version(package).partition('+')[0]}"
 
 
-def signature() -> "ModelSignature":
-    """A column of texts in, a row a text out; the column has no name, so that a list will do.
+def signature() -> ModelSignature:
+    """Return the served model's signature: a column of texts in, a row for each text out.
 
-    The row is of float32 unless `precision` says otherwise, which a signature cannot.
+    The column has no name, so that a plain list of texts will do. The row is of float32 unless `precision` says
+    otherwise, which a signature cannot express.
     """
-    import numpy as np
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
-
     task = ParamSpec("task", "string", "retrieval")
     dimensions = ParamSpec("dimensions", "long", 0)
     prompt = ParamSpec("prompt", "string", "document")
@@ -71,11 +68,8 @@ def check_served(model_uri: str, texts: Any, tasks: Sequence[str]) -> None:
     """Load the logged model as a consumer would, and embed with every task.
 
     Raises:
-        RuntimeError: when a task's vectors are not finite and of unit length.
+        RuntimeError: a task's vectors are not finite or not of unit length.
     """
-    import mlflow
-    import numpy as np
-
     model = mlflow.pyfunc.load_model(model_uri)
     for task in tasks:
         norms = np.linalg.norm(model.predict(texts, params={"task": task}), axis=1)
@@ -84,20 +78,18 @@ def check_served(model_uri: str, texts: Any, tasks: Sequence[str]) -> None:
 
 
 def served_cosine(
-    version: "ModelVersion", texts: Mapping[str, Sequence[str]], vectors: Mapping[str, "np.ndarray"]
+    version: ModelVersion, texts: Mapping[str, Sequence[str]], vectors: Mapping[str, np.ndarray]
 ) -> float:
-    """The least cosine between what the registered retrieval model gives and known vectors.
+    """Return the least cosine between the vectors that the registered retrieval model gives and known ones.
 
     Args:
+        version: the registered version.
         texts: by side, `query` and `document`.
-        vectors: by side, those of the texts first.
+        vectors: by side, [at least number of texts, D]: the first rows are those of the texts.
     """
-    import mlflow
-    import numpy as np
-
     model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
     cosines = [1.0]
-    for side, of_side in texts.items():
-        served = np.asarray(model.predict(list(of_side), params={"task": "retrieval", "prompt": side}))
-        cosines.extend((served * vectors[side][: len(of_side)]).sum(axis=1))
-    return float(np.min(cosines))  # a NaN stays one, as it would not by `min`
+    for side, texts_of_side in texts.items():
+        served = np.asarray(model.predict(list(texts_of_side), params={"task": "retrieval", "prompt": side}))
+        cosines.extend((served * vectors[side][: len(texts_of_side)]).sum(axis=1))
+    return float(np.min(cosines))  # NaN if there is one, unlike `min`

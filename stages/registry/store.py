@@ -1,46 +1,43 @@
 """Model versions in MLflow's registry: found by the release that they hold, described by tags, pointed at by aliases.
 
-Tags that other commands read: `release` (name of its folder), `release_digest`, `served_digest` (of what is
-served), `dvc_lock`, `git_sha`, `git_dirty`, `evidence_run_id` and `evidence_digest` (what it was judged by),
-`judged_against` (the champion then), `validation_status`.
+Tags that other commands read: `release` (name of its folder), `release_digest`, `served_digest` (of what is served),
+`dvc_lock`, `git_sha`, `git_dirty`, `evidence_run_id` and `evidence_digest` (what it was judged by), `judged_against`
+(the champion then), `validation_status`.
 """
 
 import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from stages.tracking.runs import digest, tracking_uri
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+from stages.tracking.address import tracking_uri
+from stages.tracking.digests import digest
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EVIDENCE = "evidence"  # folder of a run's artifacts
-NONE = "none"  # what `judged_against` says where there was no champion
+NONE = "none"  # stands in tags and the ledger for no champion
 
 
-def registry() -> "MlflowClient":
-    """A client of the configured store; MLflow's module-level calls use the same one afterwards."""
-    import mlflow
-
+def registry() -> MlflowClient:
+    """Return a client of the configured store; MLflow's module-level functions use the same store afterwards."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(tracking_uri())
-    return mlflow.MlflowClient()
+    return MlflowClient()
 
 
-def find_version(client: "MlflowClient", name: str, release_digest: str) -> "ModelVersion | None":
-    """The version that holds this very release, if it is registered already."""
+def find_version(client: MlflowClient, name: str, release_digest: str) -> ModelVersion | None:
+    """Return the version that holds this very release, if it is registered already."""
     found = client.search_model_versions(f"name = '{name}' and tags.release_digest = '{release_digest}'")
-    return max(found, key=lambda one: int(one.version), default=None)
+    return max(found, key=lambda version: int(version.version), default=None)
 
 
-def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
-    """The version that the alias `champion` points at, if any."""
-    from mlflow.exceptions import MlflowException
-
+def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
+    """Return the version that the alias `champion` points at, if any."""
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
@@ -50,8 +47,14 @@ def champion_of(client: "MlflowClient", name: str) -> "ModelVersion | None":
         raise
 
 
-def set_tags(client: "MlflowClient", version: "ModelVersion", tags: Mapping[str, str], forget: tuple[str, ...]) -> None:
-    """Give the version these tags, and take away others whose names begin like one of `forget`."""
+def champion_number(client: MlflowClient, name: str) -> str | None:
+    """Return the number of the champion's version, if any."""
+    version = champion_of(client, name)
+    return None if version is None else str(version.version)
+
+
+def set_tags(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str], forget: tuple[str, ...]) -> None:
+    """Give the version these tags, and remove others whose names begin like one of `forget`."""
     number = str(version.version)
     for name in version.tags:
         if name not in tags and name.startswith(forget):
@@ -60,39 +63,28 @@ def set_tags(client: "MlflowClient", version: "ModelVersion", tags: Mapping[str,
         client.set_model_version_tag(version.name, number, name, value)
 
 
-def served_models(client: "MlflowClient", version: "ModelVersion") -> Path:
-    """Folder of the version's models as they are served: `<task>/` in Sentence Transformers format."""
-    return _logged(client, version) / "artifacts" / "merged"
+def served_models(client: MlflowClient, version: ModelVersion) -> Path:
+    """Return the folder of the version's models as they are served: `<task>/` in Sentence Transformers format."""
+    return _logged_model(client, version) / "artifacts" / "merged"
 
 
-def served_digest(client: "MlflowClient", version: "ModelVersion") -> str:
-    """Digest of what the version is served from: models, limits of quantised vectors, code."""
-    folder = _logged(client, version)
+def served_digest(client: MlflowClient, version: ModelVersion) -> str:
+    """Return a digest of what the version is served from: models, limits of quantised vectors, code."""
+    folder = _logged_model(client, version)
     parts = [digest(folder / "artifacts"), *(digest(code) for code in sorted(folder.glob("*.py")))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _logged(client: "MlflowClient", version: "ModelVersion") -> Path:
-    import mlflow
-
-    uri = client.get_model_version_download_uri(version.name, str(version.version))
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-
-
-def evidence_of(version: "ModelVersion") -> Path | None:
-    """Folder of what the version was last judged by; None for one from before evidence was kept.
+def evidence_of(version: ModelVersion) -> Path | None:
+    """Return the folder of what the version was last judged by; None for one from before evidence was kept.
 
     Raises:
         MlflowException, OSError: the artifacts are gone.
     """
-    import mlflow
-
     run_id = version.tags.get("evidence_run_id")
-    if run_id is None:
-        return None
-    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=EVIDENCE))
+    return run_id and Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=EVIDENCE))
 
 
-def as_tags(values: Mapping[str, Any]) -> dict[str, str]:
-    """Tags are text; what is not known is left out."""
-    return {name: str(value) for name, value in values.items() if value is not None}
+def _logged_model(client: MlflowClient, version: ModelVersion) -> Path:
+    uri = client.get_model_version_download_uri(version.name, str(version.version))
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
