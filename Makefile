@@ -1,5 +1,5 @@
 # Two commands matter: `make build` (a promoted model from nothing) and `make test`. Both set .venv up where it is missing or
-# older than requirements.lock; everything else is the tools' own commands inside .venv.
+# older than requirements.lock; everything else is `stillhouse` and the tools' own commands, inside .venv.
 
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
@@ -35,6 +35,9 @@ clean:  ## remove what builds made (the vector store, checkpoints, data, history
 	@find data -mindepth 1 -maxdepth 1 ! -name sources ! -name README.md -exec rm -rf {} +
 	@rm -rf .stillhouse .dvc/cache .dvc/tmp mlruns mlflow.db bench.json
 
+# The project itself: the command `stillhouse`. The lock's setuptools builds it, so no index is asked.
+EDITABLE := --no-deps --no-build-isolation --no-index --editable .
+
 # The lock names every package, so nothing is left to resolve (older pip cannot, with hashes and extras). uv takes a third of
 # pip's time; where it cannot be had, or sees no index, pip does the same. Bytecode is compiled at installation: without it
 # every stage's imports take 2 to 4 times as long.
@@ -46,4 +49,6 @@ $(READY): requirements.lock
 	@command -v uv > /dev/null || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv || true
 	@uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --compile-bytecode -r requirements.lock || \
 	  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@uv pip install --quiet --python .venv/bin/python $(EDITABLE) || \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check $(EDITABLE)
 	@touch $@

@@ -4,9 +4,7 @@ DVC decides which stage is stale and runs it in a process of its own. This flow 
 with its log, and leaves a branch with the new dvc.lock. It does not touch the checkout that it starts from.
 """
 
-import argparse
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +12,6 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
@@ -34,7 +31,6 @@ from flows.stage_task import Order, StageFailed
 from flows.workspace import BRANCHES, Workspace, workspace
 from stages.recipe.paths import FIGURES, RECIPE, STATE
 
-EPHEMERAL_SERVER_SECONDS = 120  # Prefect's temporary server takes 16 to 18 s to start, and Prefect's own limit is 20 s
 STAGES_AT_ONCE = 16  # threads; Prefect's limits allow far fewer stages
 
 Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]
@@ -48,6 +44,7 @@ def run_name() -> str:
 
 @flow(name="rebuild", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))  # type: ignore[arg-type]
 def rebuild(
+    *,
     recipe: str | None = None,
     git_ref: str = "HEAD",
     refresh: bool = False,
@@ -157,26 +154,3 @@ def publish(space: Workspace, title: str, stages: list[Stage], outcome: Outcome,
     text = page(title, stages, outcome.results, planned, found.get(PROMOTED), figures, champion)
     create_markdown_artifact(text, key="rebuild", description="Stages, gates and figures of this rebuild")
     create_table_artifact(table(outcome.results, planned), key="rebuild-stages", description="Stages of this rebuild")
-
-
-def main() -> None:
-    """Rebuild once, on the Prefect server of PREFECT_API_URL or else on one that ends with this run."""
-    parser = argparse.ArgumentParser(prog="python -m flows.rebuild", description=main.__doc__)
-    parser.add_argument("--recipe", help="file of the commit to use as params.yaml")
-    parser.add_argument("--git-ref", default="HEAD", help="branch, tag or commit (default: HEAD)")
-    parser.add_argument("--refresh", action="store_true", help="read the sources again")
-    parser.add_argument("--force", action="store_true", help="run also the stages that are up to date")
-    parser.add_argument("--devices", nargs="+", default=(), help="GPUs that the stages may use")
-    parser.add_argument("--stage-hours", type=float, help="stop a stage that takes longer")
-    parser.add_argument("--push", action="store_true", help="push outputs and branch")
-    parser.add_argument("--release", action="store_true", help="ask for the sign-off of a new version")
-    arguments = vars(parser.parse_args())
-    with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: EPHEMERAL_SERVER_SECONDS}):
-        try:
-            rebuild(**arguments)
-        except (StageFailed, ValueError, RuntimeError) as failure:  # Prefect has logged the traceback already
-            sys.exit(f"error: {failure}")
-
-
-if __name__ == "__main__":
-    main()

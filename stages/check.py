@@ -1,7 +1,7 @@
 """Check: the recipe, before any other stage's outputs are touched.
 
-Writes data/checked/recipe.txt, whose content never changes: other stages wait for the check and do not re-run because
-of it.
+Writes data/checked/recipe.txt, whose content never changes: the other stages wait for the check, and do not run again
+because of it.
 """
 
 import sys
@@ -11,8 +11,12 @@ from stages.recipe.paths import CHECKED, RECIPE
 from stages.recipe.recipe import load
 
 
-def main(file: Path = RECIPE) -> None:
-    """Check a recipe file, and leave the mark that the other stages wait for where it is params.yaml itself."""
+def main(file: Path = RECIPE, /) -> None:
+    """Check a recipe; where it is params.yaml, also write the file that the other stages wait for.
+
+    Args:
+        file: the recipe.
+    """
     recipe = load(file)
     print(f"{file}: recipe {recipe.name} is valid")
     if file == RECIPE:

@@ -168,6 +168,8 @@ def read(file: Path = RECIPE) -> Recipe:
         ValueError: a key is missing, unknown or out of range. The message has a line for each fault, with its key.
         FileNotFoundError: there is no such file.
     """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: there is no such file in {Path.cwd()}; give the path of a recipe")
     try:
         # The parser that DVC uses, set up as DVC does: others read 1e-4 as a string.
         values: Any = YAML(typ="safe").load(file.read_text(encoding="utf-8"))

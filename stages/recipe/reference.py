@@ -23,7 +23,7 @@ _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at mo
 Schema = dict[str, Any]
 
 
-def main(file: Path = PAGE) -> None:
+def main(file: Path = PAGE, /) -> None:
     """Write the reference page of the recipe.
 
     Args:

@@ -11,7 +11,13 @@ from stages.recipe.paths import EMBEDDED, VECTORS
 from stages.teachers.vector_store import MANIFEST, VectorStore
 
 
-def collect(embedded: Path = EMBEDDED, working: Path = VECTORS) -> tuple[int, int]:
+def main() -> None:
+    """Delete from the working store what the last build does not hold, and print the numbers of vectors."""
+    num_deleted, num_left = collect()
+    print(f"{VECTORS}: {num_deleted} vectors deleted; {num_left} left, all of which {EMBEDDED} holds")
+
+
+def collect() -> tuple[int, int]:
     """Delete from the working store what the last build does not hold, and the stores of other teachers.
 
     >>> num_deleted, num_left = collect()
@@ -21,12 +27,12 @@ def collect(embedded: Path = EMBEDDED, working: Path = VECTORS) -> tuple[int, in
 
     Raises:
         RuntimeError: another process writes to the working store.
-        ValueError: there is no build in `embedded`, so that nothing says which vectors to keep.
+        ValueError: data/embedded holds no store, so that nothing says which vectors to keep.
     """
-    build = VectorStore(embedded)
+    build = VectorStore(EMBEDDED)
     num_deleted = num_left = 0
-    with only_writer(working):
-        for manifest in sorted(working.glob(f"*/{MANIFEST}")):
+    with only_writer(VECTORS):
+        for manifest in sorted(VECTORS.glob(f"*/{MANIFEST}")):
             store = VectorStore(manifest.parent)
             if store.fingerprint == build.fingerprint:
                 num_deleted += store.delete_except(build.all_keys())

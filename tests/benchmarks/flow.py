@@ -13,7 +13,7 @@ from tests.benchmarks.measure import Figure, seconds
 from tests.checkouts import environment, locks_of_rebuilds
 from tests.servers import prefect_server
 
-REBUILD = (sys.executable, "-m", "flows.rebuild")
+REBUILD = (sys.executable, "-m", "flows.cli", "rebuild")
 
 
 def flow_overhead(checkout: Path, by_dvc: float, plain: Path) -> dict[str, Figure]:

@@ -19,7 +19,7 @@ from tests.servers import prefect_server
 
 LIMIT = (sys.executable, "-m", "prefect", "concurrency-limit", "create", "cpu-heavy")
 MADE = tuple(f"data/{name}" for name in ("curated", "embedded", "mined", "distilled", "extended", "adapted"))
-REBUILD = (sys.executable, "-m", "flows.rebuild")
+REBUILD = (sys.executable, "-m", "flows.cli", "rebuild")
 
 
 def crowd(folder: Path, rebuilds: int, at_once: int) -> tuple[float, int]:

@@ -30,9 +30,9 @@ def prefect(api: str, project: Path) -> Iterator[str]:
 
 
 def started(api: str, *arguments: str) -> "subprocess.Popen[str]":
-    """`python -m flows.rebuild` in the project."""
+    """`stillhouse rebuild` in the project."""
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.rebuild", *arguments],
+        [sys.executable, "-m", "flows.cli", "rebuild", *arguments],
         env={**os.environ, "PREFECT_API_URL": api, "PYTHONPATH": str(ROOT)},
         text=True,
         stdout=subprocess.PIPE,
