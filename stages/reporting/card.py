@@ -14,19 +14,19 @@ def render_card(about: dict[str, Any], task: str | None) -> str:
     Args:
         about: name, license, teacher, dims, pooling, sources and formats (released, reasons, figures by task).
     """
-    # Markdown is not HTML: nothing is escaped, and what is filled in comes from the recipe.
+    # Markdown is not HTML, so nothing is escaped; the values come from the recipe.
     environment = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, autoescape=False)
     formats = about["formats"]
     return environment.get_template("card.md.j2").render(
         about,
         task=task,
-        released=[name for name, one in formats.items() if one["released"]],
-        left_out={name: one["reasons"] for name, one in formats.items() if not one["released"]},
-        worst={name: _worst(one["tasks"].values()) for name, one in formats.items() if one["tasks"]},
+        released=[name for name, result in formats.items() if result["released"]],
+        left_out={name: result["reasons"] for name, result in formats.items() if not result["released"]},
+        worst={name: _worst(result["tasks"].values()) for name, result in formats.items() if result["tasks"]},
     )
 
 
 def _worst(tasks: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The least of each figure over tasks, and the most megabytes."""
+    """The lowest value of each figure over tasks, and the most megabytes."""
     rows = list(tasks)
     return {name: (max if name == "megabytes" else min)(row[name] for row in rows) for name in rows[0]}

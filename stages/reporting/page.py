@@ -7,24 +7,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stages.reporting import number_format as formats
+from stages.reporting.number_format import compact, count, fixed, moment, percent, points, score, words
 
 FOLDER = Path(__file__).parent
-FILTERS = (
-    formats.compact,
-    formats.count,
-    formats.fixed,
-    formats.moment,
-    formats.percent,
-    formats.points,
-    formats.score,
-    formats.words,
-)
 
 
 @cache
 def _environment() -> Environment:
-    """Everything is escaped unless a module hands over `Markup`; a name the page lacks is an error."""
+    """Escape everything but `Markup`; a name that a template uses and the context lacks is an error."""
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -32,11 +22,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({function.__name__: function for function in FILTERS})
+    filters = (compact, count, fixed, moment, percent, points, score, words)
+    environment.filters.update({function.__name__: function for function in filters})
     return environment
 
 
 def render(template: str, **context: Any) -> str:
-    """Render a template of this folder with the shared style sheet placed inline."""
+    """Render a template of this folder with the shared style sheet inline."""
     css = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
     return _environment().get_template(template).render(css=css, **context)

@@ -1,7 +1,7 @@
-"""From a matplotlib figure to a small inline SVG that follows the page's light and dark colours.
+"""Conversion of matplotlib figures to small inline SVGs that follow the page's light and dark colours.
 
-Matplotlib knows no CSS variables, so figures are drawn in the light colours below and each is then replaced
-by its variable of `page.css`, with the light colour as the fallback outside the page.
+Matplotlib knows no CSS variables, so figures are drawn in the light colours below; each colour is then replaced by its
+variable of `page.css`, with the light colour as the fallback outside the page.
 """
 
 import re
@@ -10,10 +10,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 INK, MUTED, RULE = "#23262b", "#5f666f", "#dedad1"
-# Okabe and Ito (2008): told apart under every common colour blindness.
+# Okabe and Ito (2008): distinguishable under every common colour blindness.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#aa4f8a", "#8a6d00")
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
@@ -50,38 +51,47 @@ NUMERIC = ("d", "x", "y", "width", "height", "transform", "points")
 
 
 def canvas(width: int, height: int) -> Figure:
-    """Open a figure of the given size in CSS pixels; call it inside `matplotlib.rc_context(STYLE)`."""
+    """Open a figure of a size in CSS pixels; call it inside `matplotlib.rc_context(STYLE)`."""
     figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
     figure.patch.set_visible(False)
     return figure
 
 
-def to_svg(figure: Figure, key: str, title: str, description: str, tips: dict[str, str]) -> str:
+def to_svg(figure: Figure, key: str, title: str, description: str, tips: dict[str, str]) -> Markup:
     """Write a figure as one `<svg>` element.
 
     Args:
-        figure: The drawn figure.
-        key: Unique on the page; prefixes the ids that remain.
-        title: The accessible name, short.
-        description: What a reader who cannot see the figure should hear.
-        tips: Artist gid to text; becomes the `<title>`, shown on hovering, of that artist.
+        key: unique on the page; prefix of the ids that remain.
+        title: short accessible name.
+        description: text for a reader who cannot see the figure.
+        tips: artist gid to text, which becomes the artist's `<title>` and is shown on hovering.
     """
     buffer = StringIO()
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     root = ElementTree.fromstring(buffer.getvalue())
-    _flatten(root)
-    _rename(root, key, tips)
+    _remove_namespaces_and_clipping(root)
+    _replace_ids(root, key, tips)
     _unwrap(root)
     for element in root.iter():
-        _tidy(element)
-    _label(root, title, description)
-    return ElementTree.tostring(root, encoding="unicode")
+        _shorten(element)
+    width, height = root.attrib["viewBox"].split()[2:]
+    root.attrib = {
+        "xmlns": "http://www.w3.org/2000/svg",
+        "viewBox": root.attrib["viewBox"],
+        "width": f"{float(width):.0f}",
+        "height": f"{float(height):.0f}",
+        "role": "img",
+        "style": "font-family: system-ui, sans-serif",
+        "aria-label": f"{title}. {description}",
+    }
+    _insert_title(root, title)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
-def _flatten(root: ElementTree.Element) -> None:
-    """Drop namespaces, line breaks, clipping, and the style sheet, which would reach all of a page."""
+def _remove_namespaces_and_clipping(root: ElementTree.Element) -> None:
+    """Remove namespaces, line breaks, clipping, and the style sheet, which would apply to the whole page."""
     for parent in list(root.iter()):
         parent.tag = parent.tag.rpartition("}")[2]
         parent.attrib = {name.rpartition("}")[2]: value for name, value in parent.attrib.items()}
@@ -93,23 +103,27 @@ def _flatten(root: ElementTree.Element) -> None:
         parent.tail = None
 
 
-def _rename(root: ElementTree.Element, key: str, tips: dict[str, str]) -> None:
-    """Keep only the ids that something refers to, prefixed, and turn gids with a tip into titles."""
+def _replace_ids(root: ElementTree.Element, key: str, tips: dict[str, str]) -> None:
+    """Prefix the ids that something refers to, remove the others, and give artists with a tip their title."""
     used = {element.attrib["href"][1:] for element in root.iter() if "href" in element.attrib}
     for element in list(root.iter()):
         name = element.attrib.pop("id", None)
         if name in used:
             element.set("id", f"{key}-{name}")
         if name in tips:
-            tip = ElementTree.Element("title")
-            tip.text = tips[name]
-            element.insert(0, tip)
+            _insert_title(element, tips[name])
         if "href" in element.attrib:
             element.set("href", f"#{key}-{element.attrib['href'][1:]}")
 
 
+def _insert_title(element: ElementTree.Element, text: str) -> None:
+    title = ElementTree.Element("title")
+    title.text = text
+    element.insert(0, title)
+
+
 def _unwrap(parent: ElementTree.Element) -> None:
-    """Replace groups that carry nothing, neither an attribute nor a title, by what they hold."""
+    """Replace groups that have neither an attribute nor a title by their content."""
     children: list[ElementTree.Element] = []
     for child in parent:
         _unwrap(child)
@@ -118,40 +132,18 @@ def _unwrap(parent: ElementTree.Element) -> None:
     parent[:] = children
 
 
-def _tidy(element: ElementTree.Element) -> None:
-    """Shorten numbers, and put the page's colours and font in place of matplotlib's."""
+def _shorten(element: ElementTree.Element) -> None:
+    """Round numbers to a tenth of a pixel, and replace matplotlib's colours and font by the page's."""
     for name in NUMERIC:
         if name in element.attrib:
-            element.set(name, " ".join(DECIMAL.sub(_tenth, element.attrib[name]).split()))
+            text = DECIMAL.sub(lambda match: f"{float(match[0]):.1f}".removesuffix(".0"), element.attrib[name])
+            element.set(name, " ".join(text.split()))
     if element.attrib.get("transform", "").startswith("rotate(-0 "):
         del element.attrib["transform"]
     if "style" in element.attrib:
-        element.set("style", HEX.sub(_variable, FONT.sub("", element.attrib["style"])))
+        element.set("style", HEX.sub(_css_variable, FONT.sub("", element.attrib["style"])))
 
 
-def _tenth(match: re.Match[str]) -> str:
-    """A number to a tenth of a pixel."""
-    return f"{float(match[0]):.1f}".removesuffix(".0")
-
-
-def _variable(match: re.Match[str]) -> str:
-    """The CSS variable of a light colour."""
+def _css_variable(match: re.Match[str]) -> str:
     name = VARIABLES.get(match[0])
     return f"var({name}, {match[0]})" if name else match[0]
-
-
-def _label(root: ElementTree.Element, title: str, description: str) -> None:
-    """Name the image for assistive tools and give it its size in pixels."""
-    width, height = root.attrib["viewBox"].split()[2:]
-    root.attrib = {
-        "xmlns": "http://www.w3.org/2000/svg",
-        "viewBox": root.attrib["viewBox"],
-        "width": f"{float(width):.0f}",
-        "height": f"{float(height):.0f}",
-        "role": "img",
-        "style": "font-family: system-ui, sans-serif",
-        "aria-label": f"{title}. {description}",
-    }
-    heading = ElementTree.Element("title")
-    heading.text = title
-    root.insert(0, heading)

@@ -1,20 +1,49 @@
-"""The gates of a release in words: the verdict over all of them, each one, and what changed since the champion."""
+"""The gates of a release in words: the verdict over all of them, and each gate with its figure and limit."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from stages.reporting import number_format as formats
+from stages.reporting import number_format
 
-Verdict = Mapping[str, Any]  # of `stages.metrics.gates`: metric, figure, low, high, min, max, least_low, note, verdict
-MARKS = {"passed": "passed", "refused": "failed", "warned": "warned", "not applicable": "none"}
-# In the order in which they are shown.
-WORDS = {"refused": "fail", "warned": "warning", "passed": "pass", "not applicable": "not applicable"}
-BESIDE = "_over_champion"
+GateVerdict = Mapping[str, Any]  # plain data of `stages.metrics.gates.Verdict`
+# Verdict of a gate -> its mark on the page and its word, in the order in which gates are shown.
+MARKS = {
+    "refused": ("failed", "fail"),
+    "warned": ("warned", "warning"),
+    "passed": ("passed", "pass"),
+    "not applicable": ("none", "not applicable"),
+}
+OVER_CHAMPION = "_over_champion"
 
 
-class Gate(NamedTuple):
-    """A gate of the recipe in words; `mark` is passed, failed, warned or none."""
+class Estimate(NamedTuple):
+    """A figure with the ends of its 95% interval and its p value, each where known."""
+
+    figure: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Take the fields from a row of the metrics."""
+        return cls(*(row.get(name) for name in cls._fields))
+
+    @property
+    def verdict(self) -> str:
+        """Say in words what the interval of a difference shows."""
+        if self.figure is None:
+            return "not measured"
+        if self.low is None or self.high is None:
+            return f"{'higher' if self.figure > 0 else 'not higher'}, no interval"
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "no clear difference"
+
+
+class GateRow(NamedTuple):
+    """A gate in words; `mark` is passed, failed, warned or none."""
 
     label: str
     value: str
@@ -24,108 +53,81 @@ class Gate(NamedTuple):
     mark: str
     word: str
 
-
-class Change(NamedTuple):
-    """A task's figure minus the champion's."""
-
-    label: str
-    difference: float
-    low: float | None
-    high: float | None
-    p: float | None
-    verdict: str
+    @property
+    def reason(self) -> str:
+        """Why the gate does not pass."""
+        details = [f" (95% interval {self.interval})" if self.interval else "", f" ({self.note})" if self.note else ""]
+        return f"{self.label} is {self.value}{''.join(details)}, the limit is {self.limit}"
 
 
-def gates(verdicts: Sequence[Verdict]) -> list[Gate]:
-    """The gates in words: what was refused first, then what was warned of, what does not apply last."""
-    order = list(WORDS.values())
-    return sorted(map(gate, verdicts), key=lambda one: order.index(one.word))
+def gate_rows(verdicts: Sequence[GateVerdict]) -> list[GateRow]:
+    """Put all gates in words: failures first, then warnings, passed gates, and gates that do not apply."""
+    order = list(MARKS)
+    return [_gate_row(verdict) for verdict in sorted(verdicts, key=lambda verdict: order.index(verdict["verdict"]))]
 
 
-def tally(gates: Sequence[Gate]) -> str:
-    """How many gates say what: `1 fail, 4 pass`."""
-    return ", ".join(f"{number} {word}" for word, number in Counter(one.word for one in gates).items())
-
-
-def gate(one: Verdict) -> Gate:
-    """Put a gate in words, with as many decimals as it takes to see a narrow miss."""
-    name, value, word = one["metric"], one.get("figure"), one["verdict"]
-    bounds = [one.get(bound) for bound in ("min", "max", "least_low")]
-    known = [bound for bound in bounds if bound is not None]
+def _gate_row(gate: GateVerdict) -> GateRow:
+    name, verdict, interval = gate["metric"], gate["verdict"], [gate.get("low"), gate.get("high")]
+    bounds = {
+        "at least": gate.get("min"),
+        "at most": gate.get("max"),
+        "lower end of the interval at least": gate.get("least_low"),
+    }
+    known = {word: bound for word, bound in bounds.items() if bound is not None}
     decimals = 1
-    if word in ("refused", "warned"):  # 79.96% against 80.00%, not 80.0% against 80.0%
-        held = [value, one.get("low")]
-        while decimals < 4 and any(shown(name, v, decimals) == shown(name, b, decimals) for b in known for v in held):
+    if verdict in ("refused", "warned"):  # write 79.96% against 80.00%, not 80.0% against 80.0%
+        figures = [gate.get("figure"), gate.get("low")]
+        while decimals < 4 and {_shown(name, one, decimals) for one in figures} & {
+            _shown(name, bound, decimals) for bound in known.values()
+        }:
             decimals += 1
-    ends = [one.get("low"), one.get("high")]
-    interval = " to ".join(shown(name, end, decimals) for end in ends) if None not in ends else ""
-    value_text = "" if word == "not applicable" else shown(name, value, decimals)
-    note = str(one.get("note") or "")
-    return Gate(formats.words(name), value_text, interval, limit(one, decimals), note, MARKS[word], WORDS[word])
-
-
-def shown(name: str, value: float | None, decimals: int) -> str:
-    """A figure in words."""
-    return formats.figure(name, value, decimals) if formats.is_known(value) else "not measured"
-
-
-def limit(one: Verdict, decimals: int) -> str:
-    """The limit in words: at least, at most, the interval from, or several."""
-    sides = (("at least", one.get("min")), ("at most", one.get("max")), ("interval from", one.get("least_low")))
-    parts = [f"{word} {shown(one['metric'], bound, decimals)}" for word, bound in sides if bound is not None]
-    return " and ".join(parts)
-
-
-def verdict(gates: Sequence[Gate], mode: str | None) -> dict[str, Any]:
-    """The first sentence of the report.
-
-    Args:
-        mode: of the gates; None where nothing has judged them yet.
-    """
-    if mode is None:
-        return {"state": "none", "title": "Not judged yet", "text": "promote judges it: see data/promoted/report.html."}
-    if mode == "disabled" or not gates:
-        return {"state": "none", "title": "No verdict", "text": "The recipe judges nothing."}
-    failed, warned = ([one for one in gates if one.mark == mark] for mark in ("failed", "warned"))
-    warnings = f" Warned of: {_reasons(warned)}." if warned else ""
-    if not failed:
-        text = f"No gate of the recipe refuses it ({len(gates)}).{warnings}"
-        return {"state": "passed", "title": "Passed", "text": text}
-    dry = " This is a dry run, which refuses nothing." if mode == "dry_run" else ""
-    text = f"{len(failed)} of {len(gates)} gates: {_reasons(failed)}.{warnings}{dry}"
-    return {"state": "failed", "title": "Refused" if mode == "enabled" else "Would be refused", "text": text}
-
-
-def _reasons(gates: Sequence[Gate]) -> str:
-    return "; ".join(
-        f"{one.label} is {one.value}{f' ({one.interval})' if one.interval else ''}"
-        f"{f' ({one.note})' if one.note else ''}, limit {one.limit}"
-        for one in gates
+    return GateRow(
+        label=number_format.words(name),
+        value="" if verdict == "not applicable" else _shown(name, gate.get("figure"), decimals),
+        interval=" to ".join(_shown(name, end, decimals) for end in interval) if None not in interval else "",
+        limit=" and ".join(f"{word} {_shown(name, bound, decimals)}" for word, bound in known.items()),
+        note=str(gate.get("note") or ""),
+        mark=MARKS[verdict][0],
+        word=MARKS[verdict][1],
     )
 
 
-def changes(gates: Sequence[Verdict]) -> list[Change]:
-    """What each task gained or lost against the champion, where it was compared."""
+def _shown(name: str, value: float | None, decimals: int) -> str:
+    return number_format.figure(name, value, decimals) if number_format.is_known(value) else "not measured"
+
+
+def tally(gates: Sequence[GateRow]) -> str:
+    """Count the gates by their word: `1 fail, 4 pass`."""
+    return ", ".join(f"{number} {word}" for word, number in Counter(gate.word for gate in gates).items())
+
+
+def verdict(gates: Sequence[GateRow], mode: str | None) -> dict[str, str]:
+    """Title and first sentences of the report.
+
+    Args:
+        mode: mode of the gates; None where nothing has judged the release yet.
+    """
+    if mode is None:
+        text = "The promote stage judges this release and writes data/promoted/report.html."
+        return {"state": "none", "title": "Not judged yet.", "text": text}
+    if mode == "disabled" or not gates:
+        return {"state": "none", "title": "No verdict.", "text": "The recipe sets no gates, or disables them."}
+    failed, warned = ("; ".join(gate.reason for gate in gates if gate.mark == mark) for mark in ("failed", "warned"))
+    warnings = f" Warning: {warned}." if warned else ""
+    if not failed:
+        text = f"None of the recipe's {len(gates)} gates refuses this release.{warnings}"
+        return {"state": "passed", "title": "Passed.", "text": text}
+    dry_run = " The gates are in a dry run, so nothing is refused." if mode == "dry_run" else ""
+    num_failed = sum(gate.mark == "failed" for gate in gates)
+    title = "Refused" if mode == "enabled" else "Would be refused"
+    text = f"{failed}.{warnings}{dry_run}"
+    return {"state": "failed", "title": f"{title} by {num_failed} of {len(gates)} gates.", "text": text}
+
+
+def changes(gates: Sequence[GateVerdict]) -> list[tuple[str, Estimate]]:
+    """Each task and its score minus the champion's, where they were compared."""
     return [
-        Change(
-            formats.words(str(one["metric"]).removesuffix(BESIDE)),
-            one["figure"],
-            one["low"],
-            one["high"],
-            one["p"],
-            difference_verdict(one["figure"], one["low"], one["high"]),
-        )
-        for one in gates
-        if str(one["metric"]).endswith(BESIDE) and formats.is_known(one["figure"])
+        (number_format.words(gate["metric"].removesuffix(OVER_CHAMPION)), Estimate.of(gate))
+        for gate in gates
+        if gate["metric"].endswith(OVER_CHAMPION) and number_format.is_known(gate["figure"])
     ]
-
-
-def difference_verdict(difference: float | None, low: float | None, high: float | None) -> str:
-    """Say in words what an interval allows one to say."""
-    if difference is None:
-        return "not measured"
-    if low is None or high is None:
-        return f"{'higher' if difference > 0 else 'not higher'}, no interval"
-    if low > 0:
-        return "better"
-    return "worse" if high < 0 else "no clear difference"

@@ -1,4 +1,4 @@
-"""The report renders whole or with gaps, asks for nothing outside itself, and draws what it was given."""
+"""The report renders with all or few inputs, requests nothing from outside, and draws the figures that it was given."""
 
 import copy
 import math
@@ -11,9 +11,11 @@ import pytest
 
 from stages.evaluation.gates import Figure, Verdict
 from stages.recipe.promote import Gate
-from stages.reporting import figures, svg, tables
-from stages.reporting import number_format as formats
+from stages.reporting import number_format, report_tables, svg
+from stages.reporting.figures import over_base_figure, truncation_figure
 from stages.reporting.report import render_report
+from stages.reporting.training_curves import MAX_POINTS, loss_terms, series, thin, training_figure
+from stages.reporting.verdicts import Estimate
 
 MEASURES = {
     "retrieval": "ndcg_at_10",
@@ -180,31 +182,29 @@ def test_same_inputs_same_bytes(html: str) -> None:
 
 def test_failing_gate_is_told_in_text_with_figure_and_limit(html: str) -> None:
     text = Page(html).text
-    assert "Refused 1 of 7 gates: Binary retention is 79.96%, limit at least 80.00%." in text
-    assert "Warned of: Index compatibility is 50.0% (40.0% to 60.0%), limit at least 95.0%." in text
+    assert "Refused by 1 of 7 gates. Binary retention is 79.96%, the limit is at least 80.00%." in text
+    assert "Warning: Index compatibility is 50.0% (95% interval 40.0% to 60.0%), the limit is at least 95.0%." in text
     assert "fail Binary retention 79.96% at least 80.00%" in text
     assert "pass Retrieval retention 87.0% 86.0% to 88.0% at least 85.0%" in text
-    assert (
-        "pass Retrieval over champion +1.2 points \u22120.4 points to +3.0 points interval from \u22121.0 points"
-        in text
-    )
-    assert "not applicable Clustering over champion there is no champion interval from" in text
+    over_champion = "pass Retrieval over champion +1.2 points \u22120.4 points to +3.0 points"
+    assert f"{over_champion} lower end of the interval at least \u22121.0 points" in text
+    assert "not applicable Clustering over champion there is no champion lower end of the interval at least" in text
     assert "pass Validation failures 0 at most 0" in text
     assert "pass Formats left out 0 at most 0" in text
-    assert "Every gate 1 fail, 1 warning, 4 pass, 1 not applicable Result" in text
+    assert "All gates 1 fail, 1 warning, 4 pass, 1 not applicable Result" in text
     places = [text.index(f"{word} {label}") for word, label in GATES_IN_ORDER]
     assert places == sorted(places)
 
 
 def test_gates_are_folded_away_where_all_is_well(html: str) -> None:
     well = _about() | {"gates": [verdict.as_dict() for verdict in VERDICTS[:1]]}
-    assert "<details open>\n<summary>Every gate" in html
-    assert "<details>\n<summary>Every gate" in render_report({}, {}, well)
+    assert "<details open>\n<summary>All gates" in html
+    assert "<details>\n<summary>All gates" in render_report({}, {}, well)
 
 
 def test_what_changed_since_the_champion(html: str) -> None:
     text = Page(html).text
-    assert "Version 4 of the registry on the same test rows" in text
+    assert "The champion is version 4 of the registry." in text
     assert "A re-index is due: so it is." in text
     assert "Retrieval no clear difference +1.2 \u22120.4 to +3.0 0.200" in text
 
@@ -212,14 +212,14 @@ def test_what_changed_since_the_champion(html: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "gates", "expected"),
     [
-        ("enabled", VERDICTS[:1], "Passed No gate of the recipe refuses it (1)."),
+        ("enabled", VERDICTS[:1], "Passed. None of the recipe's 1 gates refuses this release."),
         (
             "dry_run",
             VERDICTS[1:2],
-            "Would be refused 1 of 1 gates: Binary retention is 79.96%, limit at least 80.00%. This",
+            "Would be refused by 1 of 1 gates. Binary retention is 79.96%, the limit is at least 80.00%. The gates are",
         ),
-        ("disabled", [], "No verdict The recipe judges nothing."),
-        (None, [], "Not judged yet promote judges it: see data/promoted/report.html."),
+        ("disabled", [], "No verdict. The recipe sets no gates, or disables them."),
+        (None, [], "Not judged yet. The promote stage judges this release and writes data/promoted/report.html."),
     ],
 )
 def test_the_verdict_follows_the_mode(mode: str | None, gates: list[Verdict], expected: str) -> None:
@@ -239,7 +239,7 @@ def test_headline_results_and_compression(html: str) -> None:
     assert "Dimensions float32 int8 binary binary float queries binary rescored" in text
     assert "64 40.0 80.0% · 256 B \u2013" in text
     assert "Adapter, retrieval 60.0 \u2013 75.0% 60.0" in text  # of sources that nothing was trained on
-    assert "Needles, nDCG@1 512 tokens 1,024 tokens After, theta 10,000 40.0 20.0" in text
+    assert "Needles, nDCG@1 512 tokens 1,024 tokens After, \u03b8 10,000 40.0 20.0" in text
     assert "Task Teacher Base Adapters Seen in training LocalRetrieval.wikipedia 61.0 51.0 56.0 \u2013 " in text
     assert "SciFact \u2013 31.0 33.0 12.5%" in text
     assert "adapt.retrieval.temperature 0.02" in text
@@ -249,10 +249,13 @@ def test_headline_results_and_compression(html: str) -> None:
 def test_queries_to_read_are_shown_whichever_way_their_script_runs(html: str) -> None:
     text = Page(html).text
     assert "wikipedia 30 of 1,200 queries have their document below rank 10" in text
-    assert "Worst Rank Query Its document Ranked first instead 41 what is it a hat a bat" in text
-    assert f"Fell most against the base Rank Query Its document Ranked first now 1 \u2192 2 {ARABIC['query']}" in text
-    assert "Improved most over champion 4 Rank Query Its document Ranked first before 1,204 \u2192 1" in text
-    assert "Improved most over the base" not in text
+    assert "Answered worst Rank Query Its document Ranked first instead 41 what is it a hat a bat" in text
+    assert (
+        f"Fell most, compared with the base Rank Query Its document Ranked first now 1 \u2192 2 {ARABIC['query']}"
+        in text
+    )
+    assert "Improved most, compared with champion 4 Rank Query Its document Ranked first before 1,204 \u2192 1" in text
+    assert "Improved most, compared with the base" not in text
     assert f'<td dir="auto" data-label="Query">{ARABIC["query"]}</td>' in html
     assert html.count('<td dir="auto"') == 9
 
@@ -282,7 +285,7 @@ def test_sections_come_in_the_agreed_order(html: str) -> None:
 
 
 def test_best_student_is_marked_and_references_never() -> None:
-    table = tables.results(_metrics())[0]
+    table = report_tables.results(_metrics())[0]
     marks = {row.label: [cell.is_best for cell in row.cells] for _, rows in table.groups for row in rows}
     assert table.columns == ["mean", "wikipedia", "docstrings"]
     assert marks.pop("Adapter, retrieval") == [True, True, True]
@@ -356,8 +359,8 @@ def _marks(figure: str) -> dict[str, tuple[float, float]]:
     return found
 
 
-def test_truncation_curve_draws_each_measurement_at_its_place() -> None:
-    figure = figures.truncation_curve(_metrics()["compression"], 0.6)
+def test_truncation_figure_draws_each_measurement_at_its_place() -> None:
+    figure = truncation_figure(_metrics()["compression"], 0.6)
     marks = _marks(figure)
     assert len(marks) == 10
     assert "binary float queries, 256 dimensions: 46.0" in marks
@@ -372,12 +375,12 @@ def test_truncation_curve_draws_each_measurement_at_its_place() -> None:
     assert ">nDCG@10 (\u00d7100)</text>" in figure
 
 
-def _over_base() -> dict[str, Any]:
-    return {task: by_kind["over"]["base"] for task, by_kind in _metrics()["comparisons"].items()}
+def _over_base() -> dict[str, Estimate]:
+    return {task: Estimate.of(by_kind["over"]["base"]) for task, by_kind in _metrics()["comparisons"].items()}
 
 
-def test_over_base_plot_draws_differences_and_intervals() -> None:
-    figure = figures.over_base_plot(_over_base())
+def test_over_base_figure_draws_differences_and_intervals() -> None:
+    figure = over_base_figure(_over_base())
     marks = _marks(figure)
     better = marks["Retrieval: +5.0 points (+3.0 to +7.0)"]
     worse = marks["Clustering: \u22121.2 points (no interval)"]
@@ -385,40 +388,40 @@ def test_over_base_plot_draws_differences_and_intervals() -> None:
     assert better[1] < worse[1]
 
 
-def test_training_curves_name_the_terms_and_average_many_points() -> None:
+def test_training_figure_names_the_terms_and_averages_many_points() -> None:
     rows = [{"step": step, "loss": 2.0 / step, "info_nce": 1.0, "learning_rate": 1e-4} for step in range(1, 1001)]
     rows[-1]["dev"] = 0.5
-    figure = figures.training_curves("adapt@retrieval", rows)
-    for text in ("Adapter: retrieval", "Total", "InfoNCE", "loss (log scale)", "dev metric", "step"):
+    figure = training_figure("adapt@retrieval", rows)
+    for text in ("Adapter: retrieval", "Total", "InfoNCE", "loss (log scale)", "dev score", "step"):
         assert f">{text}</text>" in figure
     assert "Learning rate" not in figure
     assert "Last values: Loss 0.002" in figure
-    thinned = figures.thin(figures.series(rows, "loss"))
-    assert len(thinned) <= figures.MAX_POINTS
+    thinned = thin(series(rows, "loss"))
+    assert len(thinned) <= MAX_POINTS
     assert thinned[0][0] == 4  # the mean of steps 1 to 7
 
 
 def test_a_loss_term_keeps_its_colour_in_every_phase() -> None:
-    terms = figures.loss_terms(_curves().values())
+    terms = loss_terms(_curves().values())
     assert terms == ["distillation", "info_nce", "spread_out"]
-    figure = figures.training_curves("adapt@retrieval", _curves()["adapt@retrieval"], terms)
+    figure = training_figure("adapt@retrieval", _curves()["adapt@retrieval"], terms)
     assert "--series-2" in figure
     assert "--series-3" in figure
 
 
 def test_a_single_term_is_not_drawn_again_as_the_total() -> None:
     same = [{"step": step, "loss": 1.0 / step, "distillation": 1.0 / step} for step in range(1, 9)]
-    assert ">Total</text>" not in figures.training_curves("distill", same)
+    assert ">Total</text>" not in training_figure("distill", same)
     weighted = [{**row, "loss": 2.0} for row in same]
-    assert ">Total</text>" in figures.training_curves("distill", weighted)
+    assert ">Total</text>" in training_figure("distill", weighted)
 
 
 def test_figures_are_small_named_and_follow_the_colours_of_the_page() -> None:
     metrics = _metrics()
     drawn = [
-        figures.truncation_curve(metrics["compression"], 0.6),
-        figures.over_base_plot(_over_base()),
-        *(figures.training_curves(phase, rows) for phase, rows in _curves().items()),
+        truncation_figure(metrics["compression"], 0.6),
+        over_base_figure(_over_base()),
+        *(training_figure(phase, rows) for phase, rows in _curves().items()),
     ]
     for figure in drawn:
         root = ElementTree.fromstring(figure)
@@ -435,24 +438,24 @@ def test_figures_are_small_named_and_follow_the_colours_of_the_page() -> None:
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (formats.percent(0.8712), "87.1%"),
-        (formats.points(0.012), "+1.2"),
-        (formats.points(-0.012), "\u22121.2"),
-        (formats.points(-0.00001), "0.0"),
-        (formats.score(None), "\u2013"),
-        (formats.score(math.nan), "\u2013"),
-        (formats.count(12345), "12,345"),
-        (formats.compact(22_713_216), "22.7 M"),
-        (formats.figure("release_megabytes", 62.04), "62.0 MB"),
-        (formats.figure("retrieval_over_bm25", 0.021), "+2.1 points"),
-        (formats.figure("int8_weights_cosine_min", 0.99624), "0.9962"),
-        (formats.figure("num_rows", 1234), "1,234.0"),
-        (formats.figure("validation_failures", 1.0), "1"),
-        (formats.words("ndcg_at_10"), "nDCG@10"),
-        (formats.words("text-matching"), "Text matching"),
-        (formats.words("info_nce"), "InfoNCE"),
-        (formats.words("difference"), "Difference"),
-        (formats.moment("soon"), "soon"),
+        (number_format.percent(0.8712), "87.1%"),
+        (number_format.points(0.012), "+1.2"),
+        (number_format.points(-0.012), "\u22121.2"),
+        (number_format.points(-0.00001), "0.0"),
+        (number_format.score(None), "\u2013"),
+        (number_format.score(math.nan), "\u2013"),
+        (number_format.count(12345), "12,345"),
+        (number_format.compact(22_713_216), "22.7 M"),
+        (number_format.figure("release_megabytes", 62.04), "62.0 MB"),
+        (number_format.figure("retrieval_over_bm25", 0.021), "+2.1 points"),
+        (number_format.figure("int8_weights_cosine_min", 0.99624), "0.9962"),
+        (number_format.figure("num_rows", 1234), "1,234.0"),
+        (number_format.figure("validation_failures", 1.0), "1"),
+        (number_format.words("ndcg_at_10"), "nDCG@10"),
+        (number_format.words("text-matching"), "Text matching"),
+        (number_format.words("info_nce"), "InfoNCE"),
+        (number_format.words("difference"), "Difference"),
+        (number_format.moment("soon"), "soon"),
     ],
 )
 def test_numbers_and_names(written: str, expected: str) -> None:
