@@ -1,4 +1,4 @@
-"""The classification adapter's objective: InfoNCE both ways over labels and a relational regulariser against the base.
+"""The classification adapter's objective: InfoNCE both ways over labels, and a regulariser towards the base model.
 
 Shapes: B batch, N negatives of an anchor, D student dimension, M = B * (2 + N) texts.
 """
@@ -15,17 +15,18 @@ from stages.losses.matryoshka import mean_over_dims, prefix
 from stages.modeling.encoder import Encoder
 from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
-from stages.objectives.training_texts import Texts
+from stages.objectives.training_texts import TrainingTexts
+from stages.recipe.adapt import Classification
 
 
-class Classification(Objective):
+class ClassificationObjective(Objective):
     """Rows are anchors; each draws a positive of its label and N negatives of other labels at random.
 
     Loss: w_nce * (L_NCE(q->d) + L_NCE(d->q)), eq. (7), + w_relational * eq. (8) against the model without its adapter.
     In-batch candidates that carry the anchor's own label are no negatives: they are left out of its denominator.
 
     Raises:
-        ValueError: a label has one row, or there are too few rows of other labels.
+        ValueError: a label has a single row, or there are too few rows of other labels.
     """
 
     needs_base = True
@@ -34,34 +35,30 @@ class Classification(Objective):
         self,
         encoder: Encoder,
         dims: Sequence[int],
-        data: Texts,
+        settings: Classification,
+        data: TrainingTexts,
         labels: Sequence[str],
-        *,
-        num_negatives: int,
-        temperature: float,
-        info_nce: float,
-        relational: float,
         seed: int,
     ) -> None:
         super().__init__(encoder)
         self.dims = tuple(dims)
-        self.data = data
+        self.data, self.seed = data, seed
+        self.num_negatives, self.temperature = settings.num_negatives, settings.temperature
+        self.weights = settings.weights.model_dump()
         names, self.labels, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
-        if lonely := names[counts == 1].tolist():
-            raise ValueError(f"labels of one row have no positive: {lonely[:5]}; drop them from the source")
-        if (others := len(labels) - int(counts.max())) < num_negatives:
+        if single := names[counts == 1].tolist():
+            raise ValueError(f"labels of one row have no positive: {single[:5]}; drop them from the source")
+        if (others := len(labels) - int(counts.max())) < self.num_negatives:
             raise ValueError(
-                f"{others} rows of other labels cannot give {num_negatives} negatives; lower num_negatives"
+                f"{others} rows of other labels cannot give {self.num_negatives} negatives; lower num_negatives"
             )
-        self.num_negatives, self.temperature, self.seed = num_negatives, temperature, seed
-        self.weights = {"info_nce": info_nce, "relational": relational}
 
     def texts(self, rows: np.ndarray) -> Tokens:
-        """Anchors [B], positives [B], negatives [B * N]."""
+        """Return anchors [B], positives [B], then negatives [B * N]."""
         return self.data[self.draw(rows)]
 
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None) -> dict[str, Tensor]:
-        """Row numbers [B] and embeddings [M, D], with and without the adapter -> the two weighted terms."""
+        """Return the two weighted terms of rows [B] from embeddings [M, D], with and without the adapter."""
         assert base is not None, "the relational regulariser reads the base's embeddings"
         drawn = self.draw(rows)
         terms = {
@@ -71,7 +68,7 @@ class Classification(Objective):
         return {name: self.weights[name] * term for name, term in terms.items()}
 
     def draw(self, rows: np.ndarray) -> np.ndarray:
-        """Rows of anchors [B], a positive for each [B], then N negatives for each [B * N]: of seed and rows alone."""
+        """Draw rows of anchors [B], their positives [B], and N negatives for each [B * N], from seed and rows alone."""
         generator = np.random.default_rng([self.seed, *rows.tolist()])
         positives = [self._positive(generator, row) for row in rows]
         negatives = [

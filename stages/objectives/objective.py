@@ -1,4 +1,4 @@
-"""What a phase minimises, as the engine sees it: which texts a batch needs, and named losses of their embeddings.
+"""The interface between the training loop and a task: which texts a batch needs, and the losses of their embeddings.
 
 Shapes: B rows of a batch, M texts of a batch, D student dimension.
 """
@@ -13,14 +13,14 @@ from stages.modeling.tokens import Tokens
 
 
 class Objective(nn.Module, ABC):
-    """A loss over rows of training data. The engine embeds the texts, in the pieces and on the processes it sees fit.
+    """A loss over rows of training data. The loop embeds the texts, in micro-batches and on several processes.
 
-    Whatever of it requires a gradient is trained: the encoder, a projection, a temperature.
+    Every parameter that requires a gradient is trained: those of the encoder, a projection, a temperature.
     """
 
-    # The loss is a mean over rows and a row is one text: a large batch may go through piece by piece.
+    # The loss is a mean over rows, and a row is a single text: the loop may take it micro-batch by micro-batch.
     separable = False
-    # `forward` also reads the embeddings of the frozen base, the adapter off.
+    # `forward` also reads the embeddings of the frozen base model, with the adapter off.
     needs_base = False
 
     def __init__(self, encoder: Encoder) -> None:
@@ -29,11 +29,13 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def texts(self, rows: np.ndarray) -> Tokens:
-        """Token ids of the M texts that the loss of some rows [B] reads, in the order of `forward`."""
+        """Return the token ids of the M texts that the loss of some rows [B] reads, in the order of `forward`."""
 
     @abstractmethod
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None) -> dict[str, Tensor]:
-        """Named, weighted loss terms of rows [B] from unit embeddings [M, D] of their texts; their sum is minimised.
+        """Return named, weighted loss terms of rows [B]; the loop minimises their sum.
 
-        `base` [M, D] are the base model's embeddings where `needs_base`, without gradients, else None.
+        Args:
+            embeddings: unit embeddings [M, D] of the rows' texts.
+            base: [M, D], those of the base model without gradients, where `needs_base`.
         """

@@ -1,4 +1,4 @@
-"""Stage 1 without a projection, in ablations: what the student learns from pairs, query and document of a row.
+"""Ablations of stage 1 that need no projection: the student learns from whole pairs of query and document.
 
 Shapes: B batch, D student dimension.
 """
@@ -15,7 +15,7 @@ from stages.losses.matryoshka import mean_over_dims, prefix
 from stages.modeling.encoder import Encoder
 from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
-from stages.objectives.training_texts import Texts
+from stages.objectives.training_texts import Sides
 
 
 class PairObjective(Objective):
@@ -23,20 +23,18 @@ class PairObjective(Objective):
 
     term: str
 
-    def __init__(
-        self, encoder: Encoder, dims: Sequence[int], queries: Texts, documents: Texts, temperature: float
-    ) -> None:
+    def __init__(self, encoder: Encoder, dims: Sequence[int], pairs: Sides, temperature: float) -> None:
         super().__init__(encoder)
         self.dims = tuple(dims)
-        self.queries, self.documents = queries, documents
+        self.queries, self.documents = pairs
         self.temperature = temperature
 
     def texts(self, rows: np.ndarray) -> Tokens:
-        """Queries [B], then their documents [B]."""
+        """Return queries [B], then their documents [B]."""
         return Tokens.joined((self.queries[rows], self.documents[rows]))
 
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None = None) -> dict[str, Tensor]:
-        """Row numbers [B] and embeddings [2 * B, D] -> the one term."""
+        """Return the loss term of rows [B] from embeddings [2 * B, D]."""
         queries, documents = embeddings.split(len(rows))
         return {
             self.term: mean_over_dims(
@@ -46,11 +44,11 @@ class PairObjective(Objective):
 
     @abstractmethod
     def loss(self, rows: np.ndarray, queries: Tensor, documents: Tensor) -> Tensor:
-        """The loss of row numbers [B] at one dimension K, from unit vectors [B, K]; a scalar."""
+        """Return the loss, a scalar, of rows [B] at dimension K, from unit vectors [B, K]."""
 
 
-class PairContrast(PairObjective):
-    """InfoNCE q->d with in-batch negatives, eq. (2) without hard ones; the teacher is not read."""
+class ContrastiveObjective(PairObjective):
+    """InfoNCE q->d with in-batch negatives, eq. (2) without hard negatives; the teacher is not read."""
 
     term = "info_nce"
 
@@ -59,8 +57,8 @@ class PairContrast(PairObjective):
         return info_nce(queries, documents, None, self.temperature)
 
 
-class ScoreDistillation(PairObjective):
-    """The teacher's scores within the batch, eq. (9) and (10), matched by every prefix of the student."""
+class ScoreDistillationObjective(PairObjective):
+    """Every prefix of the student matches the teacher's scores within the batch, eq. (9) and (10)."""
 
     term = "score_distillation"
 

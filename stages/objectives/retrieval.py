@@ -1,10 +1,10 @@
 """The retrieval adapter's objective: InfoNCE with hard negatives, distillation and spread-out regularisation.
 
-Shapes: B batch, N hard negatives of a query, D student dimension.
+Shapes: P pairs, B batch, N hard negatives of a query, D student dimension.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,34 +17,36 @@ from stages.modeling.encoder import Encoder
 from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import projected_distillation
 from stages.objectives.objective import Objective
-from stages.objectives.training_texts import Texts
+from stages.objectives.training_texts import Sides
+from stages.recipe.adapt import Retrieval
 
 # A learned temperature stays within these bounds, so that neither loss nor gradient runs away.
 TEMPERATURE_BOUNDS = (0.005, 0.2)
 
 
 class Temperature(nn.Module):
-    """A learnable temperature, positive by its logarithm."""
+    """A learned temperature, positive because its logarithm is the parameter."""
 
     def __init__(self, start: float) -> None:
         super().__init__()
         self.logarithm = nn.Parameter(torch.tensor(math.log(start)))
 
     def forward(self) -> Tensor:
-        """The temperature, a scalar within TEMPERATURE_BOUNDS: a step beyond is taken back, so that it still learns."""
+        """Return the temperature, a scalar; the parameter is set back to TEMPERATURE_BOUNDS, where it still learns."""
         with torch.no_grad():
             self.logarithm.clamp_(*map(math.log, TEMPERATURE_BOUNDS))
         return self.logarithm.exp()
 
 
-class Retrieval(Objective):
-    """Rows are pairs; `negatives` [pairs, N] names documents that are hard negatives of each query.
+class RetrievalObjective(Objective):
+    """Rows are pairs of a query and its document.
 
     Loss: w_nce * L_NCE(q->d), eq. (2), + w_distillation * eq. (1) on both sides + w_spread_out * eq. (3).
 
     Args:
-        false_negative_margin: candidates that score above (1 - margin) of the positive for the teacher are left out of
-            eq. (2); None leaves none out.
+        projection: psi, the frozen projection of stage 1.
+        pairs: queries and documents.
+        negatives: [P, N], rows of the documents that are hard negatives of each query.
     """
 
     def __init__(
@@ -52,36 +54,31 @@ class Retrieval(Objective):
         encoder: Encoder,
         projection: nn.Linear,
         dims: Sequence[int],
-        queries: Texts,
-        documents: Texts,
+        settings: Retrieval,
+        pairs: Sides,
         negatives: np.ndarray,
-        *,
-        temperature: float,
-        false_negative_margin: float | None,
-        info_nce: float,
-        distillation: float,
-        spread_out: float,
     ) -> None:
         super().__init__(encoder)
-        self.false_negative_margin = false_negative_margin
         self.projection = projection.requires_grad_(False)
-        self.temperature = Temperature(temperature)
+        self.temperature = Temperature(settings.temperature)
         self.dims = tuple(dims)
-        self.queries, self.documents, self.negatives = queries, documents, negatives
-        self.weights = {"info_nce": info_nce, "distillation": distillation, "spread_out": spread_out}
+        self.queries, self.documents = pairs
+        self.negatives = negatives
+        self.false_negative_margin = settings.false_negative_margin
+        self.weights = settings.weights.model_dump()
 
     def texts(self, rows: np.ndarray) -> Tokens:
-        """Queries [B], positives [B], then the hard negatives [B * N]."""
+        """Return queries [B], positives [B], then the hard negatives [B * N]."""
         documents = self.documents[np.concatenate([rows, self.negatives[rows].ravel()])]
         return Tokens.joined((self.queries[rows], documents))
 
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None = None) -> dict[str, Tensor]:
-        """Row numbers [B] and embeddings [B * (2 + N), D] -> the three weighted terms."""
-        hard = self.negatives[rows]  # [B, N]
-        queries, positives, rest = embeddings.split([len(rows), len(rows), hard.size])
-        negatives = rest.view(*hard.shape, -1)
+        """Return the three weighted terms of rows [B] from embeddings [B * (2 + N), D]."""
+        negative_rows = self.negatives[rows]  # [B, N]
+        queries, positives, rest = embeddings.split([len(rows), len(rows), negative_rows.size])
+        negatives = rest.view(*negative_rows.shape, -1)
         targets = [side.targets(rows, queries.device) for side in (self.queries, self.documents)]
-        temperature, excluded = self.temperature(), self._excluded(rows, hard, targets)
+        temperature, excluded = self.temperature(), self._excluded(rows, negative_rows, targets)
         terms = {
             "info_nce": mean_over_dims(
                 lambda dim: info_nce(
@@ -95,14 +92,30 @@ class Retrieval(Objective):
         }
         return {name: self.weights[name] * term for name, term in terms.items()}
 
-    def _excluded(self, rows: np.ndarray, hard: np.ndarray, targets: Sequence[Tensor]) -> Tensor:
-        """False negatives [B, B + B * N] among the candidates: a query's own document as another's hard negative, and,
-        with a margin, what the teacher's vectors of both sides say.
+    def _excluded(self, rows: np.ndarray, negative_rows: np.ndarray, targets: Sequence[Tensor]) -> Tensor:
+        """Find false negatives [B, B + B * N] among the candidates: a query's own document as another's hard negative
+        and, with a margin, candidates that the teacher's vectors place about as near as the positive.
         """
         anchors, positives = targets
-        own = np.concatenate([np.zeros((len(rows), len(rows)), dtype=bool), rows[:, None] == hard.ravel()], axis=1)
-        excluded = torch.from_numpy(own).to(anchors.device)
+        is_own = rows[:, None] == negative_rows.ravel()
+        excluded = np.concatenate([np.zeros((len(rows), len(rows)), dtype=bool), is_own], axis=1)
+        own_document = torch.from_numpy(excluded).to(anchors.device)
         if self.false_negative_margin is None:
-            return excluded
-        negatives = self.documents.targets(hard.ravel(), anchors.device).view(*hard.shape, -1)
-        return excluded | false_negatives(anchors, positives, negatives, self.false_negative_margin)
+            return own_document
+        negatives = self.documents.targets(negative_rows.ravel(), anchors.device).view(*negative_rows.shape, -1)
+        return own_document | false_negatives(anchors, positives, negatives, self.false_negative_margin)
+
+
+def negative_rows(ids: Sequence[str], mined: Mapping[str, Sequence[str]], num_negatives: int) -> np.ndarray:
+    """Find the rows [P, num_negatives] of each pair's hardest mined negatives; -1 where mining found too few.
+
+    Args:
+        ids: names of the P pairs.
+        mined: a pair's name -> names of the pairs whose documents are its negatives, the hardest first.
+    """
+    row_of = {name: row for row, name in enumerate(ids)}
+    negatives = np.full((len(ids), num_negatives), -1)
+    for row, name in enumerate(ids):
+        found = [row_of[negative] for negative in mined[name][:num_negatives]]
+        negatives[row, : len(found)] = found
+    return negatives

@@ -1,4 +1,4 @@
-"""The text-matching adapter's objective: CoSENT on scored pairs, InfoNCE + distillation on pairs without scores.
+"""The text-matching adapter's objective: CoSENT on scored pairs, InfoNCE and distillation on pairs without scores.
 
 Shapes: B batch, D student dimension.
 """
@@ -17,13 +17,18 @@ from stages.modeling.encoder import Encoder
 from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import projected_distillation
 from stages.objectives.objective import Objective
-from stages.objectives.training_texts import Texts
+from stages.objectives.training_texts import Sides
+from stages.recipe.adapt import TextMatching
 
 
-class TextMatching(Objective):
-    """Rows below `len(scores)` are scored pairs, the others pairs without scores; a batch holds one of both kinds.
+class TextMatchingObjective(Objective):
+    """Rows below `len(scores)` are scored pairs, the others have no scores; a batch holds a single kind.
 
     Loss: eq. (5) on scored batches, else w_nce * L_NCE + w_distillation * L_distill (1 : 2 in the paper).
+
+    Args:
+        projection: psi, the frozen projection of stage 1.
+        pairs: left and right texts.
     """
 
     scores: Tensor  # of the scored pairs; a buffer, so that it follows the model to its device
@@ -33,30 +38,24 @@ class TextMatching(Objective):
         encoder: Encoder,
         projection: nn.Linear,
         dims: Sequence[int],
-        left: Texts,
-        right: Texts,
+        settings: TextMatching,
+        pairs: Sides,
         scores: np.ndarray,
-        *,
-        temperature: float,
-        cosent_temperature: float,
-        cosent: float,
-        info_nce: float,
-        distillation: float,
     ) -> None:
         super().__init__(encoder)
         self.projection = projection.requires_grad_(False)
         self.dims = tuple(dims)
-        self.left, self.right = left, right
+        self.left, self.right = pairs
         self.register_buffer("scores", torch.tensor(scores, dtype=torch.float32), persistent=False)
-        self.temperature, self.cosent_temperature = temperature, cosent_temperature
-        self.weights = {"cosent": cosent, "info_nce": info_nce, "distillation": distillation}
+        self.temperature, self.cosent_temperature = settings.temperature, settings.cosent_temperature
+        self.weights = settings.weights.model_dump()
 
     def texts(self, rows: np.ndarray) -> Tokens:
-        """Left texts [B], then right texts [B]."""
+        """Return left texts [B], then right texts [B]."""
         return Tokens.joined((self.left[rows], self.right[rows]))
 
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None = None) -> dict[str, Tensor]:
-        """Row numbers [B] and embeddings [2 * B, D] -> the terms of the batch's kind, weighted."""
+        """Return the weighted terms of the batch's kind, of rows [B] from embeddings [2 * B, D]."""
         is_scored = rows < len(self.scores)
         assert is_scored.all() or not is_scored.any(), "a batch holds pairs of one kind"
         left, right = embeddings.split(len(rows))
@@ -73,12 +72,11 @@ class TextMatching(Objective):
         return {"cosent": mean_over_dims(loss, self.dims)}
 
     def _unscored(self, left: Tensor, right: Tensor, rows: np.ndarray) -> dict[str, Tensor]:
+        targets = [side.targets(rows, left.device) for side in (self.left, self.right)]
         return {
             "info_nce": mean_over_dims(
                 lambda dim: info_nce(prefix(left, dim), prefix(right, dim), None, self.temperature), self.dims
             ),
-            "distillation": projected_distillation(
-                left, self.left.targets(rows, left.device), self.projection, self.dims
-            )
-            + projected_distillation(right, self.right.targets(rows, left.device), self.projection, self.dims),
+            "distillation": projected_distillation(left, targets[0], self.projection, self.dims)
+            + projected_distillation(right, targets[1], self.projection, self.dims),
         }

@@ -1,34 +1,42 @@
-"""Batches of a token budget: texts of like length together, so that little is padding."""
+"""Batches of row numbers: texts of similar length together, so that little is padding; mixtures of sources.
 
-from collections.abc import Iterator, Sequence
+The same seed and epoch always give the same batches, so a position in the data is an epoch and a number.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 Lengths = Sequence[int] | np.ndarray  # tokens of each text
+EpochBatches = Callable[[int], list[np.ndarray]]  # epoch -> batches of row numbers
 
 # A group of this many batches is shuffled, then sorted by length: long enough to sort well, short enough to mix.
 GROUP_BATCHES = 32
 
 
 @dataclass(frozen=True)
-class Part:
-    """Rows that are drawn together: of a source of a mixture, or of one of its languages."""
+class MixturePart:
+    """Rows that are drawn together: a source of a mixture, or one language of a source."""
 
-    name: str  # where the recipe names it, for messages
+    name: str  # the part's key in the recipe, for error messages
     rows: np.ndarray
     batch_size: int
     weight: float
 
 
 def token_budget_batches(lengths: Lengths, batch_tokens: int) -> Iterator[np.ndarray]:
-    """Row numbers of each batch, longest first; rows x longest row keeps to `batch_tokens` (one row always fits)."""
+    """Yield batches with the longest texts first; rows x longest row stays within `batch_tokens` (one row always fits).
+
+    >>> [rows.tolist() for rows in token_budget_batches([5, 300, 2, 280], batch_tokens=10)]
+    [[1], [3], [0, 2]]
+    """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     yield from _cut(order, np.asarray(lengths), batch_tokens)
 
 
 def shuffled_token_batches(lengths: Lengths, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """One epoch of batches of at most `batch_tokens` tokens, grouped by length and shuffled; every row once."""
+    """Return an epoch of batches of at most `batch_tokens` tokens, grouped by length and shuffled; every row once."""
     length = np.asarray(lengths)
     rows_in_group = GROUP_BATCHES * max(1, batch_tokens // int(length.mean()))
     generator = np.random.default_rng([seed, epoch])
@@ -41,13 +49,12 @@ def shuffled_token_batches(lengths: Lengths, batch_tokens: int, seed: int, epoch
 
 
 def shuffled_batches(lengths: Lengths, batch_size: int, seed: int, epoch: int, name: str) -> list[np.ndarray]:
-    """One epoch of batches of exactly `batch_size` rows, grouped by length and shuffled; a remainder is left out, drawn
-    anew in every epoch.
+    """Return an epoch of batches of exactly `batch_size` rows, grouped by length and shuffled.
 
-    The same (seed, epoch) always gives the same batches, so a position in the data is an epoch and a number.
+    The remainder of the rows is left out; each epoch leaves out other rows.
 
     Args:
-        name: where the recipe names the rows' sources, for the message.
+        name: the key in the recipe that names the rows' sources, for the error message.
 
     Raises:
         ValueError: there are fewer rows than one batch holds.
@@ -69,21 +76,13 @@ def shuffled_batches(lengths: Lengths, batch_size: int, seed: int, epoch: int, n
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def _cut(order: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    start = 0
-    while start < len(order):
-        rows = max(1, batch_tokens // max(1, int(lengths[order[start]])))
-        yield order[start : start + rows]
-        start += rows
-
-
 def mixed_batches(
     parts: Sequence[Sequence[np.ndarray]], weights: Sequence[float], seed: int, epoch: int
 ) -> list[np.ndarray]:
-    """As many batches as all parts hold, each drawn from a part in proportion to its weight; each part in its order.
+    """Return as many batches as all parts hold, each drawn from a part in proportion to the part's weight.
 
-    A part that runs out begins again, so the shares hold however unequal the parts are. Batches of different parts may
-    differ in size and length: each part is cut as its own source wants.
+    The batches of a part keep their order. A part that runs out begins again, so that the shares hold however unequal
+    the parts are. Batches of different parts may differ in size and length.
     """
     share = np.asarray(weights) / np.sum(weights)
     drawn = np.random.default_rng([seed, epoch]).choice(len(parts), size=sum(map(len, parts)), p=share)
@@ -95,13 +94,13 @@ def mixed_batches(
     return batches
 
 
-def drawn_batches(parts: Sequence[Part], lengths: Lengths, seed: int, epoch: int) -> list[np.ndarray]:
-    """One epoch of a mixture: each step draws a part by its weight, and a batch of it in that part's own size.
+def drawn_batches(parts: Sequence[MixturePart], lengths: Lengths, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return an epoch of a mixture: each step draws a part by its weight, and a batch of that part's own size.
 
-    A batch holds one source, so that its texts are of one length and its in-batch negatives of one kind.
+    A batch holds a single source, so that its texts have similar lengths and its in-batch negatives are of one kind.
 
     Args:
-        lengths: tokens of every row, whichever its part.
+        lengths: tokens of every row of all parts.
     """
     length = np.asarray(lengths)
     batches = [
@@ -111,14 +110,16 @@ def drawn_batches(parts: Sequence[Part], lengths: Lengths, seed: int, epoch: int
     return mixed_batches(batches, [part.weight for part in parts], seed, epoch)
 
 
-def by_language(sources: Sequence[Part], languages: Sequence[str], exponent: float | None) -> list[Part]:
-    """The sources of a mixture, each taken apart by language: a batch holds one language, as it holds one source.
+def split_by_language(
+    sources: Sequence[MixturePart], languages: Sequence[str], exponent: float | None
+) -> list[MixturePart]:
+    """Split each source of a mixture by language, so that a batch holds a single language.
 
-    A source's weight goes to its languages in proportion to rows ** exponent: 1 draws them as they come, 0 all alike,
-    0.3 to 0.7 lifts the small ones (as XLM-R does, arXiv 1911.02116).
+    A source's weight is shared among its languages in proportion to rows ** exponent: 1 keeps their natural shares, 0
+    draws all of them equally often, 0.3 to 0.7 lifts the small ones (as XLM-R does, arXiv 1911.02116).
 
     Args:
-        languages: of every row, `en` or, of a pair in two, `en-de`.
+        languages: language of every row, such as `en`, or `en-de` for a pair in two languages.
         exponent: None leaves the sources whole.
 
     Raises:
@@ -126,19 +127,30 @@ def by_language(sources: Sequence[Part], languages: Sequence[str], exponent: flo
     """
     if exponent is None:
         return list(sources)
-    named = np.asarray(languages)
-    parts: list[Part] = []
+    language_of = np.asarray(languages)
+    parts: list[MixturePart] = []
     for source in sources:
-        found, counts = np.unique(named[source.rows], return_counts=True)
-        if few := [f"{one} ({count})" for one, count in zip(found, counts, strict=True) if count < source.batch_size]:
+        found, counts = np.unique(language_of[source.rows], return_counts=True)
+        too_few = [f"{name} ({count})" for name, count in zip(found, counts, strict=True) if count < source.batch_size]
+        if too_few:
             raise ValueError(
-                f"{source.name}: a batch holds {source.batch_size} rows (batch_size x engine.processes), fewer are "
-                f"there in {', '.join(few)}; lower batch_size, leave these languages out of the source's files, or set "
-                "language_exponent to null"
+                f"{source.name}: got too few rows of {', '.join(too_few)}, expected at least the {source.batch_size} "
+                "of a batch (batch_size x engine.processes) for each language; lower batch_size, leave these languages "
+                "out of the source's files, or set language_exponent to null"
             )
         weights = (source.weight * counts**exponent / (counts**exponent).sum()).tolist()
         parts += [
-            replace(source, name=f"{source.name} ({one})", rows=source.rows[named[source.rows] == one], weight=weight)
-            for one, weight in zip(found, weights, strict=True)
+            replace(
+                source, name=f"{source.name} ({name})", rows=source.rows[language_of[source.rows] == name], weight=w
+            )
+            for name, w in zip(found, weights, strict=True)
         ]
     return parts
+
+
+def _cut(order: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+    start = 0
+    while start < len(order):
+        rows = max(1, batch_tokens // max(1, int(lengths[order[start]])))
+        yield order[start : start + rows]
+        start += rows

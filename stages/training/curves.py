@@ -1,11 +1,11 @@
-"""Training curves as CSV: what DVC plots and the report reads."""
+"""Training curves as CSV files, which DVC plots and the report reads."""
 
 import csv
 from pathlib import Path
 
 
 def write_curve(path: Path, curve: list[dict[str, float]]) -> None:
-    """Write a curve; a cell is empty where a row has no such figure."""
+    """Write a curve, a row for each step; a cell is empty where a row lacks the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(name for row in curve for name in row))
     with path.open("w", newline="", encoding="utf-8") as stream:

@@ -1,4 +1,7 @@
-"""Quick metrics on the dev split, for curves and for choosing; the test split is looked at once, by evaluate."""
+"""Quick metrics on the dev split, for training curves; only evaluate looks at the test split, once.
+
+Every metric is the mean over sources, each with its first `MAX_ROWS` rows.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +19,7 @@ MAX_ROWS = 200
 
 
 def retrieval_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) -> dict[str, float]:
-    """nDCG@10 of dev queries among the dev documents of their source, averaged over sources."""
+    """Compute nDCG@10 of dev queries among the dev documents of their source."""
     figures = []
     for source in sources:
         pairs = read_split(curated, "pairs", "dev", [source]).slice(0, MAX_ROWS)
@@ -28,7 +31,7 @@ def retrieval_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) ->
 
 
 def similarity_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) -> dict[str, float]:
-    """Spearman correlation with people's scores on dev pairs, averaged over sources."""
+    """Compute Spearman's correlation with human scores on dev pairs."""
     figures = []
     for source in sources:
         pairs = read_split(curated, "scored", "dev", [source]).slice(0, MAX_ROWS)
@@ -39,7 +42,7 @@ def similarity_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) -
 
 
 def clustering_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str], seed: int) -> dict[str, float]:
-    """V-measure of k-means on labelled dev texts, averaged over sources."""
+    """Compute the V-measure of k-means on labelled dev texts."""
     figures = []
     for source in sources:
         rows = read_split(curated, "labelled", "dev", [source]).slice(0, MAX_ROWS)

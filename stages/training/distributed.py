@@ -1,9 +1,10 @@
-"""The processes of a training run: embeddings gathered with gradients, gradients summed, weights spread (FSDP).
+"""The processes of a training run: gathered embeddings with gradients, summed gradients, sharded weights (FSDP).
 
-Every process computes the loss of the whole batch from all embeddings, and carries its own share of the texts through
-the encoder. So negatives come from all processes, and W processes learn what one would from the same batch.
+Every process computes the loss of the whole batch from all embeddings, but carries only its own share of the texts
+through the encoder. So negatives come from all processes, and W processes learn what one process would learn from the
+same batch.
 
-Shapes: m texts of this process, M texts of all, D student dimension.
+Shapes: m texts of this process, M texts of all processes, D student dimension.
 """
 
 import copy
@@ -21,14 +22,14 @@ from stages.modeling.backbones import layers_of
 from stages.modeling.encoder import Encoder
 
 
-class Processes:
-    """A process among its peers; alone where the stage was started by itself."""
+class TrainingProcesses:
+    """The processes of a run, seen from this process; a stage that was started by itself has no peers."""
 
     def __init__(self, expected: int) -> None:
         """Join the peers.
 
         Raises:
-            RuntimeError: there are not as many processes as the recipe says, so batches would have another size.
+            RuntimeError: the number of processes is not the recipe's, so batches would have another size.
         """
         self._state = PartialState(cpu=not torch.cuda.is_available())
         self.count, self.rank = self._state.num_processes, self._state.process_index
@@ -44,7 +45,7 @@ class Processes:
         return torch.device(self._state.device)
 
     def gather(self, local: Tensor, counts: Sequence[int]) -> Tensor:
-        """Rows of all processes [M, D] from those of each [m, D], in order of rank, with gradients.
+        """Gather the rows of all processes [M, D] from those of each [m, D], in order of rank, with gradients.
 
         Args:
             local: `counts[rank]` rows.
@@ -52,42 +53,43 @@ class Processes:
         return local if self.count == 1 else _Gather.apply(local, tuple(counts), self.rank)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over the processes, in one message; sharded ones are summed already."""
-        gradients = [one.grad for one in parameters if one.grad is not None and not isinstance(one.grad, DTensor)]
+        """Replace each gradient by its sum over the processes, in a single message; sharded ones are summed already."""
+        all_gradients = (parameter.grad for parameter in parameters)
+        gradients = [grad for grad in all_gradients if grad is not None and not isinstance(grad, DTensor)]
         if self.count == 1 or not gradients:
             return
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
-        for gradient, summed in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+        for gradient, summed in zip(gradients, flat.split([grad.numel() for grad in gradients]), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
-    def check_alike(self, step: int) -> None:
-        """Make sure that all go on from the same step.
+    def check_same_step(self, step: int) -> None:
+        """Make sure that all processes resume from the same step.
 
         Raises:
-            ConnectionError: some read another checkpoint, from a folder that their machine sees late.
+            ConnectionError: they read different checkpoints, because a machine sees the shared folder late.
         """
         total = int(self.sum(torch.tensor([step], device=self.device)))
         if total != step * self.count:
             raise ConnectionError(
-                f"the process of rank {self.rank} goes on from step {step}, others do not: machines see different "
+                f"the process of rank {self.rank} resumes from step {step}, others do not: machines see different "
                 "checkpoints in the folder that they share; start again when they see the same"
             )
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over the processes."""
+        """Sum a tensor over the processes."""
         if self.count > 1:
             dist.all_reduce(values)
         return values
 
     def shard(self, encoder: Encoder) -> nn.Module:
-        """Spread the backbone's weights over the processes, layer by layer (FSDP); gradients are sums, as elsewhere.
+        """Spread the backbone's weights over the processes, layer by layer (FSDP); gradients stay sums.
 
         Returns:
-            The backbone as it was, on the CPU, for `unshard`.
+            A copy of the whole backbone on the CPU, for `unshard`.
 
         Raises:
-            ValueError: there is one process, or the backbone has no list of layers.
+            ValueError: there is a single process, or the backbone has no list of layers.
         """
         if self.count == 1:
             raise ValueError(
@@ -96,14 +98,14 @@ class Processes:
         whole_backbone = copy.deepcopy(encoder.backbone.to("cpu"))
         encoder.backbone.to(self.device)
         for module in (*layers_of(encoder.backbone), encoder.backbone):
-            spread = fully_shard(module)
-            spread.set_gradient_divide_factor(1.0)
-            spread.set_force_sum_reduction_for_comms(True)  # gloo knows sums alone
+            sharded = fully_shard(module)
+            sharded.set_gradient_divide_factor(1.0)
+            sharded.set_force_sum_reduction_for_comms(True)  # gloo only knows sums
         return whole_backbone
 
 
 class _Gather(torch.autograd.Function):
-    """All processes' rows; backward hands each process the gradient of its own rows.
+    """Gather the rows of all processes; the backward pass hands each process the gradient of its own rows.
 
     That gradient is complete, because every process computes the whole loss.
     """
@@ -123,9 +125,9 @@ class _Gather(torch.autograd.Function):
 
 @torch.no_grad()
 def unshard(encoder: Encoder, whole_backbone: nn.Module) -> None:
-    """Give every process the whole weights again, in a backbone that FSDP never touched: to save, use or train it on.
+    """Give every process the whole weights again, in the backbone that `TrainingProcesses.shard` returned.
 
-    Called by all processes; `whole_backbone` is what `Processes.shard` returned.
+    All processes call this. FSDP never touched that backbone, so it can be saved, used or trained further.
     """
     device = encoder.device
     for learned, parameter in zip(encoder.backbone.parameters(), whole_backbone.parameters(), strict=True):
@@ -134,12 +136,12 @@ def unshard(encoder: Encoder, whole_backbone: nn.Module) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or all of one that is spread over the processes (which all call this)."""
+    """Return the whole of a sharded tensor (all processes call this), and any other tensor as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def spread_like(value: Tensor, model: Tensor) -> Tensor:
-    """A whole tensor in the layout of another one: the inverse of `whole`."""
+def shard_like(value: Tensor, model: Tensor) -> Tensor:
+    """Bring a whole tensor into the device and layout of another one: the inverse of `whole`."""
     if not isinstance(model, DTensor):
         return value.to(model.device)
     return distribute_tensor(value.to(model.device), model.device_mesh, model.placements)

@@ -1,4 +1,4 @@
-"""A run's moving parts: made from a schedule, saved to a checkpoint and restored from it, bit for bit on a CPU."""
+"""The state of a training run: made from a schedule, saved to a checkpoint and restored bit for bit (on a CPU)."""
 
 import math
 from collections.abc import Callable
@@ -14,28 +14,17 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from stages.objectives.objective import Objective
+from stages.recipe.training import Schedule
 from stages.training.checkpoints import CheckpointFile, restore_rng, rng_state
-from stages.training.distributed import spread_like, whole
+from stages.training.distributed import shard_like, whole
 
-Curve = list[dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train; steps are optimizer updates."""
-
-    steps: int
-    learning_rate: float
-    warmup_ratio: float
-    weight_decay: float
-    max_grad_norm: float
-    evaluate_every: int
-    checkpoint_every: int
+Curve = list[dict[str, float]]  # a row of figures for each step
+Log = Callable[[dict[str, float], int], None]  # takes the figures of a step, and its number
 
 
 @dataclass
-class Run:
-    """A run's moving parts, saved and restored together."""
+class TrainingState:
+    """Everything that changes while a run trains."""
 
     objective: Objective
     optimizer: AdamW
@@ -45,16 +34,16 @@ class Run:
     snapshot: dict[str, Tensor]
 
 
-def trained(objective: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that learn, by name."""
+def trainable(objective: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that require a gradient, by name."""
     return {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
 
 
-def start(objective: Objective, schedule: Schedule) -> Run:
-    """A run at step 0."""
-    # Vectors and scalars do not decay; what is spread over processes takes a group of its own.
+def start(objective: Objective, schedule: Schedule) -> TrainingState:
+    """Make the state of a run at step 0."""
+    # Vectors and scalars do not decay; parameters that are sharded over processes need groups of their own.
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in trained(objective).values():
+    for parameter in trainable(objective).values():
         groups.setdefault((parameter.ndim >= 2, isinstance(parameter, DTensor)), []).append(parameter)
     optimizer = AdamW(
         [
@@ -66,62 +55,56 @@ def start(objective: Objective, schedule: Schedule) -> Run:
     )
     warmup = math.ceil(schedule.warmup_ratio * schedule.steps)
     scheduler = get_cosine_schedule_with_warmup(optimizer, warmup, schedule.steps)
-    return Run(objective, optimizer, scheduler, step=0, curve=[], snapshot={})
+    return TrainingState(objective, optimizer, scheduler, step=0, curve=[], snapshot={})
 
 
-def save(run: Run, checkpoint: CheckpointFile, writes: bool) -> None:
-    """Write a checkpoint, from the process that `writes`; a full disk costs this checkpoint alone."""
-    tensors = {f"trained.{key}": whole(value.detach()) for key, value in trained(run.objective).items()}
-    tensors |= {f"snapshot.{key}": value for key, value in run.snapshot.items()}
-    for index, moments in run.optimizer.state_dict()["state"].items():
+def save(state: TrainingState, checkpoint: CheckpointFile, is_writer: bool) -> None:
+    """Write a checkpoint, from the process that writes; where the disk is full, training goes on without it."""
+    tensors = {f"trained.{key}": whole(value.detach()) for key, value in trainable(state.objective).items()}
+    tensors |= {f"snapshot.{key}": value for key, value in state.snapshot.items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": whole(value) for key, value in moments.items()}
-    if writes:
-        state = {"step": run.step, "curve": run.curve, "scheduler": _plain(run.scheduler)}
+    if is_writer:
+        scheduler = state.scheduler.state_dict() | {"lr_lambdas": [None] * len(state.scheduler.lr_lambdas)}
         try:
-            checkpoint.save(tensors | rng_state(), state)
+            checkpoint.save(tensors | rng_state(), {"step": state.step, "curve": state.curve, "scheduler": scheduler})
         except OSError as error:
-            tqdm.write(f"warning: {error}; training goes on, and a kill would lose the steps since the last one")
+            tqdm.write(f"warning: {error}; training goes on, and a kill would lose the steps since the last checkpoint")
 
 
-def resume(run: Run, checkpoint: CheckpointFile, log: Callable[[dict[str, float], int], None]) -> None:
-    """Go on from the last checkpoint, if there is one, and log again what it had logged."""
+def resume(state: TrainingState, checkpoint: CheckpointFile, log: Log) -> None:
+    """Restore the last checkpoint, if there is one, and log again the figures that it holds."""
     loaded = checkpoint.load()
     if loaded is None:
         return
-    tensors, state = loaded
+    tensors, values = loaded
     with torch.no_grad():
-        for key, parameter in trained(run.objective).items():
-            parameter.copy_(spread_like(tensors[f"trained.{key}"], parameter))
-    optimizer = run.optimizer.state_dict()
-    learning = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+        for key, parameter in trainable(state.objective).items():
+            parameter.copy_(shard_like(tensors[f"trained.{key}"], parameter))
+    optimizer = state.optimizer.state_dict()
+    learned = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     optimizer["state"] = {
-        index: {key: spread_like(value, learning[index]) if value.ndim else value for key, value in moments.items()}
-        for index, moments in _nested(tensors, "optimizer.").items()
+        index: {key: shard_like(value, learned[index]) if value.ndim else value for key, value in moments.items()}
+        for index, moments in _moments_by_parameter(tensors).items()
     }
-    run.optimizer.load_state_dict(optimizer)
-    run.scheduler.load_state_dict(state["scheduler"])
-    for group, rate in zip(run.optimizer.param_groups, run.scheduler.get_last_lr(), strict=True):
+    state.optimizer.load_state_dict(optimizer)
+    state.scheduler.load_state_dict(values["scheduler"])
+    for group, rate in zip(state.optimizer.param_groups, state.scheduler.get_last_lr(), strict=True):
         group["lr"] = rate
-    run.step, run.curve = state["step"], state["curve"]
-    run.snapshot = {
+    state.step, state.curve = values["step"], values["curve"]
+    state.snapshot = {
         key.removeprefix("snapshot."): value for key, value in tensors.items() if key.startswith("snapshot.")
     }
     restore_rng(tensors)
-    for row in run.curve:
+    for row in state.curve:
         log({key: value for key, value in row.items() if key != "step"}, int(row["step"]))
 
 
-def _plain(scheduler: LambdaLR) -> dict[str, Any]:
-    """The scheduler's state without its functions, which the schedule gives again."""
-    return {key: value for key, value in scheduler.state_dict().items() if key != "lr_lambdas"} | {
-        "lr_lambdas": [None] * len(scheduler.lr_lambdas)
-    }
-
-
-def _nested(tensors: dict[str, Tensor], prefix: str) -> dict[int, dict[str, Tensor]]:
-    states: dict[int, dict[str, Tensor]] = {}
+def _moments_by_parameter(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """Collect the tensors named `optimizer.<index>.<name>`: index -> name -> tensor."""
+    moments: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
-        if key.startswith(prefix):
-            index, name = key.removeprefix(prefix).split(".")
-            states.setdefault(int(index), {})[name] = value
-    return states
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+    return moments

@@ -1,27 +1,26 @@
-"""How fast a step went: tokens a second, padding, and the share of the machine's measured peak (MFU)."""
+"""The speed of a step: tokens a second, share of padding, and share of the machine's measured peak (MFU)."""
 
 import time
 from dataclasses import dataclass
 
 import torch
 
-from stages.training.gradcache import Batch
+from stages.training.gradcache import StepBatch
 
 # Large enough to reach the peak, small enough for a fraction of a second on a CPU.
 GEMM_SIZE = {"cpu": 1024, "cuda": 8192}
 GEMM_REPEATS = 5
-# Steps after which the peak is measured again: other processes may have had the machine the first time. A share above 1
-# shows that they had.
+# The peak is measured again after this many steps, because other processes may have used the machine the first time.
 PEAK_EVERY = 25
 
 
 def gemm_peak(device: torch.device, precision: torch.dtype) -> float:
-    """FLOP/s of a square matrix product, the best of some: what MFU is a share of."""
+    """Measure the FLOP/s of a square matrix product, the best of several; MFU is a share of it."""
     size = GEMM_SIZE[device.type]
-    own = torch.Generator(device).manual_seed(0)  # training's random numbers stay as they are
+    own = torch.Generator(device).manual_seed(0)  # leaves the random numbers of training as they are
     left, right = (torch.randn(size, size, device=device, dtype=precision, generator=own) for _ in range(2))
     best = float("inf")
-    for _ in range(GEMM_REPEATS + 1):  # the first one warms up
+    for _ in range(GEMM_REPEATS + 1):  # the first product warms up
         started = _now(device)
         left @ right
         best = min(best, _now(device) - started)
@@ -29,12 +28,12 @@ def gemm_peak(device: torch.device, precision: torch.dtype) -> float:
 
 
 @dataclass
-class Meter:
-    """Measures steps of one process and gives the figures of all.
+class ThroughputMeter:
+    """Measures the steps of a process and gives the figures of all processes.
 
     Args:
-        precision: of the matrix products that the step is held against.
-        processes: how many share the work.
+        precision: type of the matrix products whose peak the step is compared with.
+        processes: number of processes that share the work.
     """
 
     device: torch.device
@@ -51,17 +50,17 @@ class Meter:
         self._steps += 1
         self._started = _now(self.device)
 
-    def stop(self, batch: Batch, flops: float) -> dict[str, float]:
-        """Figures of a step since `start`; `flops` are those of the whole batch, over all processes."""
+    def stop(self, batch: StepBatch, flops: float) -> dict[str, float]:
+        """Return the figures of the step since `start`; `flops` are those of the whole batch, over all processes."""
         seconds = _now(self.device) - self._started
-        if flops / seconds > self.peak * self.processes:
+        if flops / seconds > self.peak * self.processes:  # a share above 1: the machine was busy at the measurement
             self._measure_peak()
-        carried = sum(piece.batch["input_ids"].numel() for piece in batch.pieces)
-        own = int(sum(batch.lengths[piece.places].sum() for piece in batch.pieces))
+        embedded = sum(part.tensors["input_ids"].numel() for part in batch.micro_batches)
+        tokens = int(sum(batch.lengths[part.positions].sum() for part in batch.micro_batches))
         return {
             "tokens_per_second": float(batch.lengths.sum()) / seconds,
             "mfu": flops / seconds / (self.peak * self.processes),
-            "padding_share": 1 - own / carried,
+            "padding_share": 1 - tokens / embedded,
         }
 
     def _measure_peak(self) -> None:

@@ -1,0 +1,206 @@
+"""Adapt: stage 2 of the recipe, a LoRA adapter on the frozen student for each task.
+
+`python -m stages.adapt TASK` writes data/adapted/<task>: the adapter in PEFT's format, and curve.csv.
+"""
+
+if __name__ == "__main__":  # The entry checks the recipe and starts the processes before torch is imported.
+    from stages.entry import run_stage
+
+    run_stage("adapt", distributed=True)
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages.corpus.tables import read_split, read_table
+from stages.modeling.adapters import add_adapter, average_adapter, save_adapter
+from stages.modeling.encoder import Encoder, saved_encoder
+from stages.modeling.projection import read_projection
+from stages.modeling.truncation import check_truncation
+from stages.objectives.classification import ClassificationObjective
+from stages.objectives.distillation import DistillationObjective
+from stages.objectives.retrieval import RetrievalObjective, negative_rows
+from stages.objectives.text_matching import TextMatchingObjective
+from stages.objectives.training_texts import TrainingTexts
+from stages.recipe.adapt import Classification, Clustering, Retrieval, TextMatching
+from stages.recipe.paths import ADAPTED, CURATED, EMBEDDED, EXTENDED, MINED
+from stages.recipe.recipe import Recipe
+from stages.teachers.teacher_vectors import TeacherVectors
+from stages.tracking.main_process import is_main_process
+from stages.tracking.runs import stage_run
+from stages.training.batches import EpochBatches, drawn_batches, mixed_batches, shuffled_batches, split_by_language
+from stages.training.checkpoints import checkpoint_file, run_key
+from stages.training.curves import write_curve
+from stages.training.dev import clustering_on_dev, retrieval_on_dev, similarity_on_dev
+from stages.training.loop import Phase, train
+from stages.training.mixture import load_pairs
+
+INPUTS = (CURATED, EMBEDDED, EXTENDED)  # of every task; retrieval reads MINED too
+
+TaskSettings = Retrieval | TextMatching | Clustering | Classification
+BuildPhase = Callable[[Recipe, Encoder, nn.Linear], Phase]
+
+
+def main(recipe: Recipe, task: str) -> None:
+    """Train the adapter of a task: `retrieval`, `text-matching`, `clustering` or `classification`."""
+    settings: TaskSettings = getattr(recipe.adapt, task.replace("-", "_"))
+    recorded = recipe.model_dump(include={"name", "seed", "engine"}) | settings.model_dump()
+    adapt(task, recipe, settings, PHASES[task], recorded)
+
+
+def adapt(task: str, recipe: Recipe, settings: TaskSettings, build_phase: BuildPhase, recorded: dict[str, Any]) -> None:
+    """Train an adapter and save it under its task's name.
+
+    Args:
+        build_phase: makes the phase from the recipe, the encoder with its new adapter, and the projection of stage 1.
+        recorded: values of the recipe that go to MLflow and into the checkpoint's key.
+    """
+    torch.set_num_threads(recipe.engine.threads)
+    torch.manual_seed(recipe.seed)
+    inputs, average, snapshot_at = list(INPUTS), None, None
+    if isinstance(settings, Retrieval):
+        inputs, average = [*INPUTS, MINED], settings.average
+        max_tokens = max(draw.max_tokens for draw in settings.mixture)
+        snapshot_at = max(1, round(average.earlier * settings.training.steps))
+    else:
+        max_tokens = settings.max_tokens
+    with stage_run(f"adapt@{task}", recorded, inputs) as run:
+        encoder = saved_encoder(EXTENDED / "student", settings.rope_theta, max_tokens)
+        add_adapter(encoder, task, settings.lora.rank, settings.lora.alpha)
+        phase = build_phase(recipe, encoder, read_projection(EXTENDED / "projection.safetensors"))
+        with checkpoint_file(f"adapt-{task}", run_key(recorded, inputs)) as checkpoint:
+            curve, snapshot = train(phase, settings.training, recipe.engine, checkpoint, run.log_metrics, snapshot_at)
+            if average is not None:
+                earlier = {key.removeprefix("encoder."): value for key, value in snapshot.items() if "lora_" in key}
+                average_adapter(encoder, earlier, average.weight)
+                run.log_metrics({f"averaged_dev_{name}": value for name, value in phase.evaluate().items()})
+            if is_main_process():
+                shutil.rmtree(ADAPTED / task, ignore_errors=True)
+                save_adapter(encoder, task, ADAPTED / task)
+                write_curve(ADAPTED / task / "curve.csv", curve)
+            # Logged before the checkpoint is removed: if MLflow is away, the next try has nothing to train again.
+            run.log_artifact(ADAPTED / task / "curve.csv")
+
+
+def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
+    """Train on queries, their documents and mined hard negatives.
+
+    Raises:
+        ValueError: a source has too few pairs with enough hard negatives for a batch.
+    """
+    settings, dims, engine = recipe.adapt.retrieval, recipe.distill.matryoshka_dims, recipe.engine
+    teacher = TeacherVectors(EMBEDDED, recipe.embed)
+    pairs = load_pairs("adapt.retrieval.mixture", settings, encoder, teacher, engine.processes)
+    mined = read_table(MINED / "negatives.parquet")
+    negatives_of = dict(zip(mined["id"].to_pylist(), mined["negatives"].to_pylist(), strict=True))
+    negatives = negative_rows(pairs.ids, negatives_of, settings.num_negatives)
+    has_enough: np.ndarray = negatives.min(axis=1) >= 0
+    parts = [replace(part, rows=part.rows[has_enough[part.rows]]) for part in pairs.parts]
+    for part in parts:
+        if len(part.rows) < part.batch_size:
+            raise ValueError(
+                f"{part.name}: got {len(part.rows)} pairs with {settings.num_negatives} mined negatives, expected at "
+                f"least the {part.batch_size} of a batch (batch_size x engine.processes); lower batch_size or "
+                "num_negatives, or have mine find more (rank_window, relative_margin, absolute_margin; "
+                "data/mined/audit.html)"
+            )
+    parts = split_by_language(parts, pairs.languages, settings.language_exponent)
+    sources = [draw.source for draw in settings.mixture]
+    return Phase(
+        "adapt retrieval",
+        RetrievalObjective(encoder, projection, dims, settings, (pairs.queries, pairs.documents), negatives),
+        partial(drawn_batches, parts, pairs.documents.lengths, recipe.seed),
+        pairs.ids,
+        lambda: retrieval_on_dev(encoder, CURATED, sources),
+    )
+
+
+def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
+    """Train on pairs with human scores, then pairs without scores, all read as documents; a batch holds one kind."""
+    settings, dims, seed = recipe.adapt.text_matching, recipe.distill.matryoshka_dims, recipe.seed
+    scored = read_split(CURATED, "scored", "train", settings.scored_sources)
+    pairs = read_split(CURATED, "pairs", "train", settings.pair_sources)
+    left = scored["text_a"].to_pylist() + pairs["query"].to_pylist()
+    right = scored["text_b"].to_pylist() + pairs["document"].to_pylist()
+    sources = scored["source"].to_pylist() + pairs["source"].to_pylist()
+    vectors = TeacherVectors(EMBEDDED, recipe.embed).of("document", left + right, sources * 2)
+    sides = _documents("adapt.text-matching", settings, encoder, left + right, vectors).halves()
+    size, num_scored, lengths = settings.training.batch_size * recipe.engine.processes, len(scored), sides[0].lengths
+    scored_key = f"adapt.text-matching.scored_sources {', '.join(settings.scored_sources)}"
+    pairs_key = f"adapt.text-matching.pair_sources {', '.join(settings.pair_sources)}"
+
+    def epoch_batches(epoch: int) -> list[np.ndarray]:
+        with_scores = shuffled_batches(lengths[:num_scored], size, seed, epoch, scored_key)
+        without = shuffled_batches(lengths[num_scored:], size, seed, epoch, pairs_key)
+        parts = (with_scores, [rows + num_scored for rows in without])
+        return mixed_batches(parts, (settings.scored_share, 1 - settings.scored_share), seed, epoch)
+
+    return Phase(
+        "adapt text-matching",
+        TextMatchingObjective(encoder, projection, dims, settings, sides, scored["score"].to_numpy()),
+        epoch_batches,
+        scored["id"].to_pylist() + pairs["id"].to_pylist(),
+        lambda: similarity_on_dev(encoder, CURATED, settings.scored_sources),
+    )
+
+
+def clustering(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
+    """Train on texts of pairs, read as documents, towards the teacher's vectors under its clustering instruction."""
+    settings, dims = recipe.adapt.clustering, recipe.distill.matryoshka_dims
+    pairs = read_split(CURATED, "pairs", "train", settings.sources)
+    texts = pairs["query"].to_pylist() + pairs["document"].to_pylist()
+    vectors = TeacherVectors(EMBEDDED, recipe.embed).of("clustering", texts, pairs["source"].to_pylist() * 2)
+    data = _documents("adapt.clustering", settings, encoder, texts, vectors)
+    return Phase(
+        "adapt clustering",
+        DistillationObjective(encoder, projection.requires_grad_(False), dims, data),
+        _row_batches("adapt.clustering.sources", settings, data.lengths, recipe),
+        pairs["id"].to_pylist() * 2,
+        lambda: clustering_on_dev(encoder, CURATED, recipe.adapt.classification.sources, recipe.seed),
+    )
+
+
+def classification(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
+    """Train on labelled texts; the projection is not read."""
+    settings, dims = recipe.adapt.classification, recipe.distill.matryoshka_dims
+    rows = read_split(CURATED, "labelled", "train", settings.sources)
+    data = _documents("adapt.classification", settings, encoder, rows["text"].to_pylist())
+    labels = [f"{row['source']}/{row['label']}" for row in rows.select(["source", "label"]).to_pylist()]
+    return Phase(
+        "adapt classification",
+        ClassificationObjective(encoder, dims, settings, data, labels, recipe.seed),
+        _row_batches("adapt.classification.sources", settings, data.lengths, recipe),
+        rows["id"].to_pylist(),
+        lambda: clustering_on_dev(encoder, CURATED, settings.sources, recipe.seed),
+    )
+
+
+def _documents(
+    key: str,
+    settings: TextMatching | Clustering | Classification,
+    encoder: Encoder,
+    texts: list[str],
+    teacher: np.ndarray | None = None,
+) -> TrainingTexts:
+    """Tokenise texts as documents, unless too many of them would be cut."""
+    check_truncation(encoder, {"document": texts}, settings.max_tokens, settings.max_truncated_share, key)
+    return TrainingTexts.of(encoder, texts, "document", settings.max_tokens, teacher)
+
+
+def _row_batches(key: str, settings: Clustering | Classification, lengths: np.ndarray, recipe: Recipe) -> EpochBatches:
+    size, name = settings.training.batch_size * recipe.engine.processes, f"{key} {', '.join(settings.sources)}"
+    return lambda epoch: shuffled_batches(lengths, size, recipe.seed, epoch, name)
+
+
+PHASES: dict[str, BuildPhase] = {
+    "retrieval": retrieval,
+    "text-matching": text_matching,
+    "clustering": clustering,
+    "classification": classification,
+}

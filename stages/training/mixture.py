@@ -1,0 +1,63 @@
+"""The pairs of a mixture of sources, as `extend.mixture` and `adapt.retrieval.mixture` declare it, ready to train on.
+
+Shapes: P pairs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.corpus.tables import read_split
+from stages.modeling.encoder import Encoder
+from stages.modeling.truncation import check_truncation
+from stages.objectives.training_texts import TrainingTexts
+from stages.recipe.adapt import Retrieval
+from stages.recipe.extend import Extend
+from stages.recipe.paths import CURATED
+from stages.teachers.teacher_vectors import TeacherVectors
+from stages.training.batches import MixturePart
+
+SIDES = ("query", "document")
+
+
+@dataclass(frozen=True)
+class MixturePairs:
+    """The training pairs of a mixture, source after source, each source cut at its own length."""
+
+    queries: TrainingTexts
+    documents: TrainingTexts
+    ids: list[str]
+    languages: list[str]
+    parts: list[MixturePart]  # the rows of each source
+
+
+def load_pairs(
+    key: str, settings: Extend | Retrieval, encoder: Encoder, teacher: TeacherVectors, processes: int
+) -> MixturePairs:
+    """Read and tokenise the pairs of a mixture, and look up their teacher vectors.
+
+    Args:
+        key: of the mixture in the recipe, for error messages.
+        processes: each of which takes the `batch_size` of a source.
+
+    Raises:
+        ValueError: too many texts of a source are cut.
+    """
+    ids: list[str] = []
+    languages: list[str] = []
+    parts: list[MixturePart] = []
+    texts_of: dict[str, list[TrainingTexts]] = {side: [] for side in SIDES}
+    for draw in settings.mixture:
+        table = read_split(CURATED, "pairs", "train", [draw.source])
+        texts = {side: table[side].to_pylist() for side in SIDES}
+        name = f"{key} {draw.source}"
+        check_truncation(encoder, texts, draw.max_tokens, settings.max_truncated_share, name)
+        for side in SIDES:
+            vectors = teacher.of(side, texts[side], [draw.source] * len(table))
+            texts_of[side].append(TrainingTexts.of(encoder, texts[side], side, draw.max_tokens, vectors))
+        rows = np.arange(len(ids), len(ids) + len(table))
+        parts.append(MixturePart(name, rows, draw.batch_size * processes, draw.weight))
+        ids += table["id"].to_pylist()
+        languages += table["language"].to_pylist()
+    queries, documents = (TrainingTexts.joined(texts_of[side]) for side in SIDES)
+    return MixturePairs(queries, documents, ids, languages, parts)
