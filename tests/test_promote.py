@@ -7,18 +7,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from stages import promote
-from stages.evaluation.evidence import Evidence, load_evidence
+from stages.evaluation.champion_comparison import score_adapters
+from stages.evaluation.compared_models import ReleasedModels
+from stages.evaluation.evidence import Evidence, digests_of_tests, load_evidence
 from stages.evaluation.gates import Figure
 from stages.metrics.row_outcomes import Mean
+from stages.recipe.paths import CURATED, PROMOTED
 from stages.recipe.promote import Promote
 from stages.recipe.recipe import Recipe
 from stages.registry import store
 from stages.registry.advice import next_steps
 from stages.registry.provenance import lock_digest
+from stages.registry.registration import register
+from stages.registry.release_figures import champion_figures, format_figures
 from stages.tracking.digests import digest
 from tests.conftest import write_curated, write_json
 
@@ -41,8 +49,6 @@ GATES: dict[str, Any] = {
 @pytest.fixture
 def project(tmp_path: Path, evaluated: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder as the stages before promote leave it."""
-    import mlflow
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("STILLHOUSE_BUILD", "one")
@@ -62,7 +68,7 @@ def summarise(retention: float = 0.9) -> None:
 
 
 class Run:
-    """A stage's run without the process that records it: artifacts go to MLflow at once."""
+    """A stage's run that is opened at once and records artifacts alone."""
 
     def __init__(self) -> None:
         self._client = store.registry()
@@ -98,7 +104,7 @@ def recipe(**changes: Any) -> Recipe:
 def submit(**changes: Any) -> dict[str, Any]:
     """What version.json says after the stage, under its own run of MLflow."""
     run: Any = Run()
-    return promote.promote(recipe(**changes), RELEASE, run, promote.OUTPUT)[0]
+    return promote.promote(recipe(**changes), run)[0]
 
 
 def verdicts(version: dict[str, Any]) -> dict[str, str]:
@@ -113,20 +119,17 @@ def change_release(text: str) -> None:
 def weaken_evidence() -> None:
     """An evaluation in which half of the queries, which found their documents before, find nothing."""
     known = load_evidence(promote.EVIDENCE)
-    of_words = known.samples["retrieval"]["retrieval"]["words"]
+    of_words = known.outcomes["retrieval"]["retrieval"]["words"]
     assert isinstance(of_words, Mean)
     worse = Mean(np.where(np.arange(len(of_words)) % 2, of_words.scores, 0.0))
-    samples = {**known.samples, "retrieval": {"retrieval": {"words": worse}}}
-    Evidence(samples, known.vectors, known.tests).save(promote.EVIDENCE)
+    outcomes = {**known.outcomes, "retrieval": {"retrieval": {"words": worse}}}
+    Evidence(outcomes, known.vectors, known.tests).save(promote.EVIDENCE)
 
 
 def test_a_release_is_judged_registered_signed_off_served_and_submitted_again(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import mlflow
-
-    monkeypatch.setattr(promote, "load", recipe)
-    promote.main()
+    promote.main(recipe())
     version = json.loads(Path("data/promoted/version.json").read_text())
     printed = capsys.readouterr().out
     assert (version["aliases"], version["validation_status"]) == (["challenger", "champion"], "passed")
@@ -172,7 +175,7 @@ def test_a_release_is_judged_registered_signed_off_served_and_submitted_again(
     assert tags["refused_because"] == "retention is 0.5 (0.45 to 0.55), not >= 0.85"
     assert "gate.binary_retention" not in tags
     assert (other["validation_status"], other["aliases"]) == ("refused", ["challenger", "champion"])
-    assert "python -m flows.release rollback" in next_steps(other, "sqlite:///mlflow.db", promote.OUTPUT)
+    assert "stillhouse rollback" in next_steps(other, "sqlite:///mlflow.db", PROMOTED)
 
 
 def test_another_release_is_held_against_the_champion(project: Path) -> None:
@@ -181,14 +184,10 @@ def test_another_release_is_held_against_the_champion(project: Path) -> None:
     change_release("# two")
     kept = load_evidence(promote.EVIDENCE)
     write_curated(Path("data/curated"), variant=1)
-    from stages.evaluation.champion_comparison import score_adapters
-    from stages.evaluation.compared_models import ReleasedModels
-    from stages.evaluation.evidence import digests_of_tests
-
     sources = {task: list(of_task) for task, of_task in kept.tests.items()}
-    scored = score_adapters(ReleasedModels(RELEASE / "merged", "float32"), promote.CURATED, sources, 1)
-    tests = digests_of_tests(promote.CURATED, sources, 1)
-    Evidence(scored.samples, scored.vectors, tests).save(promote.EVIDENCE)
+    scored = score_adapters(ReleasedModels(RELEASE / "merged", "float32"), CURATED, sources, 1)
+    tests = digests_of_tests(CURATED, sources, 1)
+    Evidence(scored.outcomes, scored.vectors, tests).save(promote.EVIDENCE)
     second = submit()
     assert (second["version"], second["aliases"]) == ("2", ["challenger", "champion"])
     assert set(verdicts(second).values()) == {"passed"}
@@ -201,7 +200,7 @@ def test_another_release_is_held_against_the_champion(project: Path) -> None:
     assert (third["version"], third["aliases"], third["validation_status"]) == ("3", ["challenger"], "refused")
     assert [name for name, word in verdicts(third).items() if word == "refused"] == ["retrieval_over_champion"]
     assert third["refused_because"][0].startswith("retrieval_over_champion is -")
-    assert "REFUSED by its gates" in next_steps(third, "sqlite:///mlflow.db", promote.OUTPUT)
+    assert "REFUSED by its gates" in next_steps(third, "sqlite:///mlflow.db", PROMOTED)
     # A dry run says the same and refuses nothing.
     dry = submit(mode="dry_run")
     assert (dry["version"], dry["validation_status"]) == ("3", "would be refused")
@@ -211,7 +210,7 @@ def test_another_release_is_held_against_the_champion(project: Path) -> None:
 def test_formats_that_disagree_with_torch_are_counted_and_named(tmp_path: Path) -> None:
     formats = {name: {"released": name != "onnx-int8"} for name in ("merged", "onnx", "onnx-int8")}
     write_json(tmp_path / "parity.json", {"formats": formats})
-    assert promote.format_figures(tmp_path) == {"formats_left_out": Figure(1, note="onnx-int8")}
+    assert format_figures(tmp_path) == {"formats_left_out": Figure(1, note="onnx-int8")}
 
 
 def test_a_broken_tokenizer_is_refused(project: Path) -> None:
@@ -228,14 +227,14 @@ def test_a_broken_tokenizer_is_refused(project: Path) -> None:
 def test_people_are_told_what_to_do_and_disabled_gates_judge_nothing(project: Path) -> None:
     version = submit(signoff="human", mode="disabled")
     assert (version["validation_status"], version["gates"], version["aliases"]) == ("not judged", [], ["challenger"])
-    printed = next_steps(version, "sqlite:///mlflow.db", promote.OUTPUT)
-    assert "python -m flows.release sign-off --version 1 --approve --name YOU --reason WHY" in printed
+    printed = next_steps(version, "sqlite:///mlflow.db", PROMOTED)
+    assert "stillhouse sign-off --version 1 --approve --name YOU --reason WHY" in printed
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in printed
 
 
 def test_a_champion_that_cannot_be_read_refuses_the_comparison(project: Path) -> None:
     gone = SimpleNamespace(version="7", name=MODEL, tags={"evidence_run_id": "0" * 32})
-    figures = promote.champion_figures(recipe(), load_evidence(promote.EVIDENCE), gone)
+    figures = champion_figures(load_evidence(promote.EVIDENCE), gone, recipe().engine, seed=1, num_resamples=200)
     assert set(figures) == {f"{task}_over_champion" for task in BESIDE} | {"index_compatibility"}
     for figure in figures.values():
         assert isinstance(figure, Figure)
@@ -243,11 +242,6 @@ def test_a_champion_that_cannot_be_read_refuses_the_comparison(project: Path) ->
 
 
 def test_a_model_that_gives_no_unit_vectors_is_not_registered(project: Path) -> None:
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    from stages.registry.registration import register
-
     weights = RELEASE / "merged/clustering/model.safetensors"
     broken = {name: torch.full_like(tensor, torch.nan) for name, tensor in load_file(weights).items()}
     save_file(broken, weights, metadata={"format": "pt"})

@@ -1,8 +1,8 @@
 """The ledger of a registered model: who decided what, when and why, and where the alias `champion` went.
 
-Its entries are the params `0001`, `0002`, ... of one MLflow run, which a tag of the registered model names. MLflow writes
-a param once, on every store: a second value for it is refused. So nobody changes or removes an entry through MLflow,
-and of two processes that decide at once the second finds its number taken and has to look again.
+Its entries are the params `0001`, `0002`, ... of one MLflow run, which a tag of the registered model names. MLflow
+writes a param once, on every store: a second value for it is refused. So nobody changes or removes an entry through
+MLflow, and of two processes that decide at once the second finds its number taken and has to look again.
 """
 
 import json
