@@ -76,7 +76,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, tiny_release: Path) -> P
     }
     scored = score_adapters(ReleasedModels(tiny_release / "merged", "float32"), folder / "data/curated", sources, 1)
     tests = digests_of_tests(folder / "data/curated", sources, 1)
-    Evidence(scored.samples, scored.vectors, tests).save(folder / "data/evaluated/evidence")
+    Evidence(scored.outcomes, scored.vectors, tests).save(folder / "data/evaluated/evidence")
     write_json(folder / "data/evaluated/report.json", {"metrics": {}, "curves": {}, "about": {"name": "tiny"}})
     (folder / "dvc.lock").write_text("schema: '2.0'\nstages:\n  evaluate: {cmd: e}\n")
     return folder
