@@ -11,8 +11,8 @@ from torch import nn
 from stages.modeling import warm_start
 from stages.modeling.encoder import Encoder, EncoderSettings, load_backbone, load_tokenizer
 from stages.modeling.tokens import Tokens
-from stages.objectives.distillation import Distillation
-from stages.objectives.training_texts import Texts
+from stages.objectives.distillation import DistillationObjective
+from stages.objectives.training_texts import TrainingTexts
 
 PROMPTS = {"query": "query : ", "document": ""}
 GENERATOR = np.random.default_rng(0)
@@ -192,8 +192,8 @@ def test_projection_start_lowers_the_distillation_loss(start: Start, sentences: 
     torch.manual_seed(1)
     teacher = (start.static @ normal(WIDTH, 24)).astype(np.float16)  # a teacher within reach of the static embedder
     projection = nn.Linear(WIDTH, 24)
-    data = Texts(start.tokens, torch.from_numpy(teacher))
-    objective = Distillation(start.encoder, projection, [WIDTH], data)
+    data = TrainingTexts(start.tokens, torch.from_numpy(teacher))
+    objective = DistillationObjective(start.encoder, projection, [WIDTH], data)
     rows, embeddings = np.arange(len(sentences)), start.encoder.encode(sentences, "document")
     with torch.no_grad():
         random = objective(rows, torch.from_numpy(embeddings), None)["distillation"].item()
