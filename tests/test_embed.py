@@ -1,4 +1,4 @@
-"""The embed stage with a tiny teacher: what is asked for, kills, added rows, byte for byte."""
+"""The embed stage with a tiny teacher: which texts it embeds, after kills and with added rows, byte for byte."""
 
 import json
 import os
@@ -15,21 +15,25 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.corpus.tables import SCHEMAS, SPLITS, write_table
-from stages.embed import collect, embed, wanted
+from stages.embed import embed
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.modeling.truncation import encode_windows
-from stages.recipe.recipe import Recipe, read
+from stages.recipe.paths import CURATED, EMBEDDED, VECTORS
+from stages.recipe.recipe import read
+from stages.teachers.collection import collect
 from stages.teachers.teacher import ReadingRule
+from stages.teachers.teacher_inputs import read_inputs, teacher_inputs
 from stages.teachers.vector_store import VectorStore
 from tests.conftest import cut_at
 
 ROOT = Path(__file__).resolve().parents[1]
 ORIGIN = {"entity": "e", "language": "en", "license": "MIT"}
 PROMPTS = {"query": "query : ", "document": "", "clustering": "document : "}
-READINGS = {side: ReadingRule(prompt, 24, 24) for side, prompt in PROMPTS.items()}
+pytestmark = pytest.mark.usefixtures("project")
+RULES = {side: ReadingRule(prompt, 24, 24) for side, prompt in PROMPTS.items()}
 
 
-def write_curated(folder: Path, texts: list[str]) -> None:
+def write_curated(texts: list[str]) -> None:
     """Pairs of two sources, scored, labelled and single rows, in three splits, out of the texts."""
     rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in SCHEMAS}
     for number, (left, right) in enumerate(zip(texts[::2], texts[1::2], strict=True)):
@@ -41,38 +45,42 @@ def write_curated(folder: Path, texts: list[str]) -> None:
             rows["documents"].append(row | {"source": "speeches", "text": f"{left} {right}"})
     for kind, schema in SCHEMAS.items():
         for place, split in enumerate(SPLITS):
-            write_table(folder / kind / f"{split}.parquet", rows[kind][place::3], schema)
-
-
-def transformer(path: Path, pooling: str = "mean") -> dict[str, str]:
-    return {"kind": "transformer", "path": str(path), "pooling": pooling}
+            write_table(CURATED / kind / f"{split}.parquet", rows[kind][place::3], schema)
 
 
 @pytest.fixture
-def project(short_recipe: dict[str, Any], backbones: dict[str, Path], sentences: list[str], tmp_path: Path) -> Path:
-    """A folder with a recipe and curated rows."""
-    recipe = short_recipe
-    cut_at(recipe, 24)
-    recipe["embed"] |= {
-        "teacher": transformer(backbones["bert"]),
+def project(
+    short_recipe: dict[str, Any],
+    backbones: dict[str, Path],
+    sentences: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """The working folder, with a recipe and curated rows."""
+    monkeypatch.chdir(tmp_path)
+    cut_at(short_recipe, 24)
+    short_recipe["embed"] |= {
+        "teacher": {"kind": "transformer", "path": str(backbones["bert"]), "pooling": "mean"},
         "batch_tokens": 64,
         "prompts": PROMPTS,
     }
-    recipe["engine"]["threads"] = 1
-    YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
-    write_curated(tmp_path / "data/curated", sentences)
+    short_recipe["engine"]["threads"] = 1
+    write_recipe(short_recipe)
+    write_curated(sentences)
     return tmp_path
 
 
-def run_embed(project: Path, working: str, output: str) -> dict[str, float]:
-    recipe = read(project / "params.yaml")
-    return embed(recipe, project / "data/curated", project / output, project / working)
+def write_recipe(recipe: dict[str, Any]) -> None:
+    YAML(typ="safe").dump(recipe, Path("params.yaml"))
 
 
-def distinct(recipe: Recipe, project: Path) -> dict[tuple[str, ReadingRule], set[str]]:
+def texts_by_rule() -> dict[tuple[str, ReadingRule], set[str]]:
+    recipe = read()
     texts: dict[tuple[str, ReadingRule], set[str]] = {}
-    for side, reading, batch in wanted(recipe, project / "data/curated"):
-        texts.setdefault((side, reading), set()).update(batch)
+    for side, rule, batch in read_inputs(
+        teacher_inputs(recipe.curate, recipe.adapt, recipe.evaluate), CURATED, recipe.embed
+    ):
+        texts.setdefault((side, rule), set()).update(batch)
     return texts
 
 
@@ -80,62 +88,58 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_every_text_is_wanted_once_under_the_instructions_that_read_it(project: Path, sentences: list[str]) -> None:
-    texts = distinct(read(project / "params.yaml"), project)
+def test_every_text_is_read_once_with_each_instruction_that_needs_it(sentences: list[str]) -> None:
+    texts = texts_by_rule()
     queries, documents = sentences[::2], sentences[1::2]
-    assert set(texts) == set(READINGS.items())
-    assert texts["query", READINGS["query"]] == {*queries}
+    assert set(texts) == set(RULES.items())
+    assert texts["query", RULES["query"]] == {*queries}
     # Documents, both sides of scored pairs, and both sides of text matching's pairs: here every pair.
-    assert texts["document", READINGS["document"]] == {*documents, *queries}
-    assert texts["clustering", READINGS["clustering"]] == {*queries[::2], *documents[::2]}
+    assert texts["document", RULES["document"]] == {*documents, *queries}
+    assert texts["clustering", RULES["clustering"]] == {*queries[::2], *documents[::2]}
 
 
-def long_source(project: Path, recipe: dict[str, Any], **changes: Any) -> Recipe:
-    """The recipe with documents of the source wikipedia read in windows of 8 tokens, some of them longer than 16."""
+def read_wikipedia_in_windows(recipe: dict[str, Any], **changes: Any) -> None:
+    """Have documents of the source wikipedia read in windows of 8 tokens; some of them are longer than 16."""
     recipe["embed"]["long"] = {"sources": ["wikipedia"], "max_tokens": 16, "window_tokens": 8}
     recipe["adapt"]["retrieval"]["mixture"][0]["max_tokens"] = 16  # no more than the teacher
     recipe["embed"] |= {"max_truncated_share": 0.5, **changes}
-    YAML(typ="safe").dump(recipe, project / "params.yaml")
-    return read(project / "params.yaml")
+    write_recipe(recipe)
 
 
 def test_documents_of_a_long_source_are_read_in_windows(
-    project: Path, recipe: dict[str, Any], sentences: list[str], teacher: Encoder
+    recipe: dict[str, Any], sentences: list[str], teacher: Encoder
 ) -> None:
-    long_source(project, recipe)
-    run_embed(project, "working", "data/embedded")
-    store = VectorStore(project / "data/embedded")
+    read_wikipedia_in_windows(recipe)
+    embed(read())
+    store = VectorStore(EMBEDDED)
     documents = sentences[1:40:4]  # of the first source, as queries and documents go in turns, and so do sources
     expected = encode_windows(teacher, documents, "document", 16, 8, batch_tokens=64)
     np.testing.assert_allclose(store.texts(ReadingRule("", 16, 8), documents), expected, atol=1e-3)
     assert np.abs(expected - teacher.encode(documents, "document")).max() > 0.01
     np.testing.assert_allclose(
-        store.texts(READINGS["clustering"], documents), teacher.encode(documents, "clustering"), atol=1e-3
+        store.texts(RULES["clustering"], documents), teacher.encode(documents, "clustering"), atol=1e-3
     )
 
 
-def test_articles_that_only_the_student_is_measured_on_are_left_out(
-    project: Path, recipe: dict[str, Any], sentences: list[str]
-) -> None:
-    named = [{**recipe["curate"]["sources"][0], "name": "articles", "kind": "pairs"}]
-    recipe["curate"]["sources"] += named
+def test_articles_that_only_the_student_is_measured_on_are_left_out(recipe: dict[str, Any]) -> None:
+    recipe["curate"]["sources"].append(recipe["curate"]["sources"][0] | {"name": "articles", "kind": "pairs"})
     recipe["evaluate"]["long"]["articles"] = "articles"
-    rows = {"id": "a", **ORIGIN, "source": "articles", "query": "an article", "document": "is not read"}
-    curated = project / "data/curated"
-    write_table(curated / "pairs/test.parquet", [rows], SCHEMAS["pairs"])
-    texts = set().union(*distinct(long_source(project, recipe), project).values())
+    row = {"id": "a", **ORIGIN, "source": "articles", "query": "an article", "document": "is not read"}
+    write_table(CURATED / "pairs/test.parquet", [row], SCHEMAS["pairs"])
+    read_wikipedia_in_windows(recipe)
+    texts = set().union(*texts_by_rule().values())
     assert texts
     assert not texts & {"an article", "is not read"}
 
 
-def test_too_many_cut_texts_are_refused_before_any_is_embedded(project: Path, recipe: dict[str, Any]) -> None:
-    long_source(project, recipe, max_truncated_share=0.1)
+def test_too_many_cut_texts_are_refused_before_any_is_embedded(recipe: dict[str, Any]) -> None:
+    read_wikipedia_in_windows(recipe, max_truncated_share=0.1)
     with pytest.raises(
         ValueError, match=r"embed: \d+\.\d% of 100 texts are cut at max_tokens 16, max_truncated_share is"
     ):
-        run_embed(project, "working", "data/embedded")
-    assert not list((project / "working").rglob("*.safetensors"))
-    assert not (project / "data/embedded").exists()
+        embed(read())
+    assert not list(VECTORS.rglob("*.safetensors"))
+    assert not EMBEDDED.exists()
 
 
 @pytest.fixture
@@ -143,69 +147,67 @@ def teacher(backbones: dict[str, Path]) -> Encoder:
     return load_encoder(str(backbones["bert"]), EncoderSettings("mean", PROMPTS, 24))
 
 
-def test_stored_vectors_are_the_teachers(project: Path, teacher: Encoder, sentences: list[str]) -> None:
-    figures = run_embed(project, "working", "data/embedded")
+def test_stored_vectors_are_the_teachers(teacher: Encoder, sentences: list[str]) -> None:
+    figures = embed(read())
     assert figures["texts"] == figures["embedded"]
     assert figures["reused"] == 0
-    store = VectorStore(project / "data/embedded")
+    store = VectorStore(EMBEDDED)
     assert len(store) == figures["texts"]
     sides = {"query": sentences[:20:2], "document": sentences[1:20:2], "clustering": sentences[:20:4]}
     for side, texts in sides.items():
         expected = teacher.encode(texts, side)
-        np.testing.assert_allclose(store.texts(READINGS[side], texts), expected, atol=1e-3)
+        np.testing.assert_allclose(store.texts(RULES[side], texts), expected, atol=1e-3)
         assert np.abs(expected - teacher.encode(texts, "query" if side == "document" else "document")).max() > 0.01
 
 
-def test_nothing_is_embedded_twice_and_rows_added_cost_only_themselves(project: Path, sentences: list[str]) -> None:
-    curated = project / "data/curated"
-    write_curated(curated, sentences[:120])
-    first = run_embed(project, "working", "data/embedded")
-    before = files(project / "data/embedded")
-    again = run_embed(project, "working", "data/embedded")
+def test_nothing_is_embedded_twice_and_rows_added_cost_only_themselves(sentences: list[str]) -> None:
+    write_curated(sentences[:120])
+    first = embed(read())
+    before = files(EMBEDDED)
+    again = embed(read())
     assert (again["embedded"], again["reused"]) == (0, first["texts"])
-    assert files(project / "data/embedded") == before
+    assert files(EMBEDDED) == before
 
-    write_curated(curated, sentences)
-    more = run_embed(project, "working", "data/embedded")
+    write_curated(sentences)
+    more = embed(read())
     assert more["reused"] == first["texts"]
     assert more["embedded"] == more["texts"] - first["texts"] > 0
     # Back to the first rows: the export holds this build's texts alone.
-    write_curated(curated, sentences[:120])
-    run_embed(project, "working", "data/embedded")
-    assert files(project / "data/embedded") == before
+    write_curated(sentences[:120])
+    embed(read())
+    assert files(EMBEDDED) == before
 
 
-def test_another_cut_or_pooling_shares_nothing(project: Path, recipe: dict[str, Any]) -> None:
-    first = run_embed(project, "working", "data/embedded")
+def test_another_cut_or_pooling_shares_nothing(recipe: dict[str, Any]) -> None:
+    first = embed(read())
     cut_at(recipe, 20)
     for changes in ({}, {"teacher": recipe["embed"]["teacher"] | {"pooling": "cls"}}):
         recipe["embed"] |= changes
-        YAML(typ="safe").dump(recipe, project / "params.yaml")
-        assert run_embed(project, "working", "data/embedded")["embedded"] == first["texts"]
-    assert len(list((project / "working").glob("*/manifest.json"))) == 2  # a store for each way of pooling
+        write_recipe(recipe)
+        assert embed(read())["embedded"] == first["texts"]
+    assert len(list(VECTORS.glob("*/manifest.json"))) == 2  # a store for each way of pooling
 
 
-def test_garbage_is_what_this_build_does_not_hold(project: Path, recipe: dict[str, Any], sentences: list[str]) -> None:
-    working, output = project / "working", project / "data/embedded"
+def test_garbage_is_what_this_build_does_not_hold(recipe: dict[str, Any], sentences: list[str]) -> None:
     with pytest.raises(ValueError, match="holds no vector store"):
-        collect(output, working)
-    more = run_embed(project, "working", "data/embedded")["texts"]
+        collect()
+    more = embed(read())["texts"]
     recipe["embed"]["teacher"]["pooling"] = "cls"
-    YAML(typ="safe").dump(recipe, project / "params.yaml")
-    write_curated(project / "data/curated", sentences[:60])
-    fewer = run_embed(project, "working", "data/embedded")["texts"]
-    write_curated(project / "data/curated", sentences[:40])
-    run_embed(project, "working", "data/embedded")
-    before = files(output)
-    build = VectorStore(output)
-    assert collect(output, working) == (more + fewer - len(build), len(build))
-    assert collect(output, working) == (0, len(build))
-    shutil.rmtree(output)
-    assert run_embed(project, "working", "data/embedded")["embedded"] == 0
-    assert files(output) == before
+    write_recipe(recipe)
+    write_curated(sentences[:60])
+    fewer = embed(read())["texts"]
+    write_curated(sentences[:40])
+    embed(read())
+    before = files(EMBEDDED)
+    build = VectorStore(EMBEDDED)
+    assert collect() == (more + fewer - len(build), len(build))
+    assert collect() == (0, len(build))
+    shutil.rmtree(EMBEDDED)
+    assert embed(read())["embedded"] == 0
+    assert files(EMBEDDED) == before
 
 
-def test_texts_in_small_chunks_are_all_embedded_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_in_small_chunks_are_all_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     added: list[int] = []
     add = VectorStore.add
 
@@ -214,18 +216,18 @@ def test_texts_in_small_chunks_are_all_embedded_once(project: Path, monkeypatch:
         add(store, keys, vectors)
 
     monkeypatch.setattr(VectorStore, "add", counted)
-    monkeypatch.setattr("stages.embed.CHUNK_ROWS", 50)
-    figures = run_embed(project, "working", "data/embedded")
+    monkeypatch.setattr("stages.teachers.embedding.CHUNK_ROWS", 50)
+    figures = embed(read())
     *of_chunks, exported = added
     assert len(of_chunks) > 4
     assert sum(of_chunks) == exported == figures["embedded"] == figures["texts"]
 
 
 SCRIPT = """
-import json, sys, time
-from pathlib import Path
-from stages import embed
-from stages.recipe.recipe import Recipe, load, read
+import json, time
+from stages.embed import embed
+from stages.recipe.recipe import read
+from stages.teachers import embedding
 from stages.teachers.vector_store import VectorStore
 
 add = VectorStore.add
@@ -234,16 +236,15 @@ def slow(self, keys, vectors):
     time.sleep(0.1)  # a real teacher takes seconds a shard
 
 VectorStore.add = slow
-embed.WORKING_SHARD_ROWS = 20
-curated, output, working = (Path(name) for name in sys.argv[1:])
-print(json.dumps(embed.embed(load(), curated, output, working)))
+embedding.WORKING_SHARD_ROWS = 20
+print(json.dumps(embed(read())))
 """
 
 
-def start(project: Path, working: str, output: str) -> subprocess.Popen[str]:
+def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "data/curated", output, working],
-        cwd=project,
+        [sys.executable, "-c", SCRIPT],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -251,29 +252,25 @@ def start(project: Path, working: str, output: str) -> subprocess.Popen[str]:
     )
 
 
-def shards(folder: Path) -> list[Path]:
-    return list(folder.rglob("*.safetensors"))
-
-
-def test_a_kill_costs_only_what_was_under_way(project: Path) -> None:
-    whole = start(project, "working-whole", "embedded-whole")
-    killed = start(project, "working", "data/embedded")
+def test_a_kill_costs_only_what_was_under_way(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("uninterrupted") / "project"
+    shutil.copytree(project, other)
+    whole, killed = start(other), start(project)
     deadline = time.monotonic() + 120
-    while len(shards(project / "working")) < 3:
+    while len(list(VECTORS.rglob("*.safetensors"))) < 3:
         assert killed.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    assert not (project / "data/embedded").exists()
-    (folder,) = (manifest.parent for manifest in (project / "working").glob("*/manifest.json"))
-    kept = len(VectorStore(folder))
+    assert not EMBEDDED.exists()
+    (manifest,) = VECTORS.glob("*/manifest.json")
+    num_stored = len(VectorStore(manifest.parent))
 
-    again = start(project, "working", "data/embedded")
-    figures = json.loads(again.communicate()[0])
+    figures = json.loads(start(project).communicate()[0])
     uninterrupted = json.loads(whole.communicate()[0])
     assert uninterrupted["embedded"] == uninterrupted["texts"] == figures["texts"]
-    assert 60 <= kept < figures["texts"]
-    assert figures["reused"] == kept
-    assert figures["embedded"] == figures["texts"] - kept
-    assert files(project / "data/embedded") == files(project / "embedded-whole")
+    assert 60 <= num_stored < figures["texts"]
+    assert figures["reused"] == num_stored
+    assert figures["embedded"] == figures["texts"] - num_stored
+    assert files(EMBEDDED) == files(other / EMBEDDED)

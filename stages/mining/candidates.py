@@ -1,4 +1,4 @@
-"""Candidates for hard negatives: documents of a query's source, ranked by the teacher, by BM25 or by an earlier student.
+"""Candidates for hard negatives: a source's documents as ranked by the teacher, by BM25 or by an earlier student.
 
 Document i is the positive of query i. Every candidate has the teacher's similarity, whichever list it comes from.
 
@@ -95,7 +95,7 @@ def merge(lists: Sequence[Candidates]) -> Candidates:
 
 
 def _window(ranked: np.ndarray, scores: np.ndarray, rank_window: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the ranks of the window out of rankings from which each query's positive is removed: (rows, scores) [Q, W]."""
+    """Take each query's positive out of its ranking and cut out the window: (rows, scores) [Q, W]."""
     first, last = rank_window
     positives = np.arange(len(ranked))[:, None]
     # A stable sort moves the positive behind all other documents.

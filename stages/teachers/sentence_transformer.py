@@ -32,7 +32,7 @@ class SentenceTransformerTeacher:
     """
 
     model: SentenceTransformerFolder
-    embed_section: Embed
+    section: Embed
     engine: Engine
 
     @cached_property
@@ -61,7 +61,7 @@ class SentenceTransformerTeacher:
             vectors = model.encode(
                 parts,
                 prompt=rule.instruction,
-                batch_size=max(1, self.embed_section.batch_tokens // tokens),
+                batch_size=max(1, self.section.batch_tokens // tokens),
                 normalize_embeddings=True,
                 show_progress_bar=False,
             )
@@ -85,7 +85,7 @@ class SentenceTransformerTeacher:
     @cached_property
     def _loaded(self) -> SentenceTransformer:
         torch.set_num_threads(self.engine.threads)
-        path, section = self.model.path, self.embed_section
+        path, section = self.model.path, self.section
         model = SentenceTransformer(str(local_folder(path)), trust_remote_code=False, local_files_only=True)
         needed, positions = longest_input(section), model.max_seq_length
         if positions is not None and positions < needed:

@@ -47,21 +47,14 @@ class Shard:
     def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Find which of some ascending, distinct keys [N] this shard holds.
 
-        The shorter array is searched for in the longer, so that all shards together cost no more than their rows.
-
         Returns:
             Positions in `keys` of the keys found, and their rows in this shard.
         """
         if len(keys) == 0:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        start, end = _range(keys, self.keys[0], self.keys[-1])
-        first, last = _range(self.keys, keys[0], keys[-1])
-        asked, held = keys[start:end], self.keys[first:last]
-        if len(asked) <= len(held):
-            positions, rows = _matches(asked, held)
-        else:
-            rows, positions = _matches(held, asked)
-        return positions + start, rows + first
+        asked, held = _common_range(keys, self.keys), _common_range(self.keys, keys)
+        _, positions, rows = np.intersect1d(keys[asked], self.keys[held], assume_unique=True, return_indices=True)
+        return positions + asked.start, rows + held.start
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Read the vectors [N, T] float16 of some rows; raises like `check`."""
@@ -113,15 +106,6 @@ def _checksum(keys: np.ndarray, vectors: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _range(keys: np.ndarray, least: np.bytes_, most: np.bytes_) -> tuple[int, int]:
-    """Where the keys from `least` to `most` begin and end among ascending keys."""
-    return int(np.searchsorted(keys, least, "left")), int(np.searchsorted(keys, most, "right"))
-
-
-def _matches(shorter: np.ndarray, longer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in two ascending arrays of the keys that are in both."""
-    if len(shorter) == 0:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    positions = np.searchsorted(longer, shorter)
-    found = np.flatnonzero(longer[np.minimum(positions, len(longer) - 1)] == shorter)
-    return found, positions[found]
+def _common_range(keys: np.ndarray, others: np.ndarray) -> slice:
+    """Where the keys from the first to the last of `others` are in `keys`; both are ascending."""
+    return slice(int(np.searchsorted(keys, others[0], "left")), int(np.searchsorted(keys, others[-1], "right")))

@@ -38,7 +38,7 @@ def reading_rule(embed: Embed, side: str, source: str) -> ReadingRule:
 
 
 class Teacher(Protocol):
-    """A frozen embedding model; it loads its weights when it first embeds, so that it can be sent to other processes."""
+    """A frozen embedding model, which is sent to other processes before it loads its weights to embed."""
 
     @property
     def fingerprint(self) -> Fingerprint:

@@ -56,7 +56,7 @@ def teacher_inputs(curate: Curate, adapt: Adapt, evaluate: Evaluate) -> list[Tea
 
 
 def read_inputs(inputs: Sequence[TeacherInput], curated: Path, embed: Embed) -> Iterator[TextBatch]:
-    """Yield the texts of the inputs, in the order of inputs, sources, splits and rows; a text may come several times."""
+    """Yield texts in the order of inputs, sources, splits and rows; a text may come several times."""
     for kind, column, side, sources in inputs:
         for source, split in itertools.product(sources, SPLITS):
             rule = reading_rule(embed, side, source)

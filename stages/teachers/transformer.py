@@ -26,7 +26,7 @@ class TransformerTeacher:
     """
 
     model: TransformerFolder
-    embed_section: Embed
+    section: Embed
     engine: Engine
 
     @cached_property
@@ -41,7 +41,7 @@ class TransformerTeacher:
             ValueError: the backbone has fewer positions than a text may have tokens.
         """
         cut = (rule.max_tokens, rule.window_tokens)
-        return encode_windows(self._encoder, texts, rule.instruction, *cut, self.embed_section.batch_tokens)
+        return encode_windows(self._encoder, texts, rule.instruction, *cut, self.section.batch_tokens)
 
     def token_counts(self, texts: Sequence[str], instruction: str) -> list[int]:
         """Count the tokens of each whole text behind an instruction."""
@@ -51,10 +51,10 @@ class TransformerTeacher:
     def _encoder(self) -> Encoder:
         """The encoder on this process's device, whose sides are named by their instructions."""
         torch.set_num_threads(self.engine.threads)
-        prompts = {instruction: instruction for instruction in self.embed_section.prompts.values()}
-        settings = EncoderSettings(self.model.pooling, prompts, self.embed_section.max_tokens)
+        prompts = {instruction: instruction for instruction in self.section.prompts.values()}
+        settings = EncoderSettings(self.model.pooling, prompts, self.section.max_tokens)
         encoder = load_encoder(self.model.path, settings)
-        take_length(encoder.backbone, longest_input(self.embed_section))
+        take_length(encoder.backbone, longest_input(self.section))
         return place(encoder, precision=self.engine.precision, packing=self.engine.packing)
 
     @cached_property

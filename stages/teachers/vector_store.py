@@ -53,8 +53,8 @@ class VectorStore:
 
     @property
     def dimensions(self) -> int:
-        """T, of a store that is not empty."""
-        return self._shards[0].dimensions
+        """T; 0 of an empty store."""
+        return self._shards[0].dimensions if self._shards else 0
 
     def all_keys(self) -> np.ndarray:
         """Return every key, in any order."""
@@ -74,7 +74,7 @@ class VectorStore:
         Raises:
             ValueError: a vector is not finite, or has other dimensions than those before.
         """
-        if self._shards and vectors.shape[1] != self.dimensions:
+        if self.dimensions not in (0, vectors.shape[1]):
             raise ValueError(f"{self.folder}: got vectors of {vectors.shape[1]} dimensions, expected {self.dimensions}")
         with np.errstate(over="ignore"):  # Values too large for float16 become infinite, and are refused.
             stored = vectors.astype(np.float16)
@@ -89,16 +89,18 @@ class VectorStore:
             KeyError: some keys have no vector; the message says how many.
             ValueError: a shard is damaged.
         """
-        if missing := int((~self.holds(keys)).sum()):
-            for shard in self._shards:  # A damaged key may be the reason.
-                shard.check()
-            raise KeyError(f"{self.folder}: {missing} of {len(keys)} texts have no teacher vector; run the embed stage")
         distinct, inverse = np.unique(keys, return_inverse=True)
+        held = np.zeros(len(distinct), dtype=bool)
         vectors = np.empty((len(distinct), self.dimensions), dtype=np.float16)
         for shard in self._shards:
             positions, rows = shard.find(distinct)
             if len(rows):  # Reading from a shard checks all of it.
                 vectors[positions] = shard.vectors(rows)
+                held[positions] = True
+        if missing := int((~held[inverse]).sum()):
+            for shard in self._shards:  # A damaged key may be the reason.
+                shard.check()
+            raise KeyError(f"{self.folder}: {missing} of {len(keys)} texts have no teacher vector; run the embed stage")
         return vectors[inverse]
 
     def texts(self, rule: ReadingRule, texts: Sequence[str]) -> np.ndarray:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages.recipe.embed import Endpoint
 from stages.teachers.endpoint import EndpointTeacher
 from stages.teachers.teacher import ReadingRule
 from stages.teachers.vector_store import VectorStore
 
-PLAIN = ReadingRule("", 96, 96)
+PLAIN_RULE = ReadingRule("", 96, 96)
 TEXTS = [f"text number {number}" for number in range(11)]
 KEY = "sk-secret-that-nobody-may-see"
 
@@ -83,35 +84,34 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def load(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., EndpointTeacher]:
     monkeypatch.setenv("STILL_KEY", KEY)
-    settings = {"key_variable": "STILL_KEY", "batch_size": 3, "parallel": 2, "max_retries": 2, "timeout": 10.0}
-    return lambda **changes: EndpointTeacher(
-        **{"url": server.url, "model": "big", "probes": tmp_path / "probes", **settings, **changes}
-    )
+    fields = {"kind": "endpoint", "url": server.url, "model": "big", "key_variable": "STILL_KEY"}
+    fields |= {"batch_size": 3, "parallel": 2, "max_retries": 2, "timeout": 10.0}
+    return lambda **changes: EndpointTeacher(Endpoint(**fields | changes), tmp_path / "probes")
 
 
 def test_each_text_gets_its_vector_though_answers_come_in_any_order(server: Server, load: Any) -> None:
     found = load().embed(TEXTS, ReadingRule("query: ", 96, 96))
     expected = np.stack([server.vector(f"query: {text}") for text in TEXTS])
     np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
-    assert sorted(len(one["input"]) for one in server.asked) == [2, 3, 3, 3]
-    assert {one["path"] for one in server.asked} == {"/v1/embeddings"}
-    assert {one["model"] for one in server.asked} == {"big"}
+    assert sorted(len(request["input"]) for request in server.asked) == [2, 3, 3, 3]
+    assert {request["path"] for request in server.asked} == {"/v1/embeddings"}
+    assert {request["model"] for request in server.asked} == {"big"}
     assert server.keys == {f"Bearer {KEY}"}
 
 
 def test_it_waits_as_long_as_the_server_asks_and_tries_again(server: Server, load: Any) -> None:
     server.faults = [(429, {"Retry-After": "1"}), (503, {"retry-after-ms": "10"})]
-    found = load().embed(TEXTS[:2], PLAIN)
+    found = load().embed(TEXTS[:2], PLAIN_RULE)
     assert found.shape == (2, 5)
     assert len(server.asked) == 3
     assert server.asked[1]["time"] - server.asked[0]["time"] >= 1.0
 
 
 @pytest.mark.parametrize("status", [401, 429])
-def test_what_is_refused_for_good_is_said_without_the_key(server: Server, load: Any, status: int) -> None:
+def test_a_final_refusal_is_reported_without_the_key(server: Server, load: Any, status: int) -> None:
     server.faults = [(status, {"retry-after-ms": "1"})] * 3
     with pytest.raises(ValueError, match=r"model big: no embeddings: .*no, Bearer \*\*\*") as refused:
-        load().embed(TEXTS[:1], PLAIN)
+        load().embed(TEXTS[:1], PLAIN_RULE)
     assert KEY not in str(refused.value)
     assert refused.value.__cause__ is None, "a traceback would show the client's own error, the key in it"
     assert len(server.asked) == (1 if status == 401 else 3)
@@ -132,44 +132,44 @@ def test_an_answer_that_is_no_vector_for_each_text_is_refused(
 ) -> None:
     server.change = change
     with pytest.raises(ValueError, match=message):
-        load().embed(TEXTS[:3], PLAIN)
+        load().embed(TEXTS[:3], PLAIN_RULE)
 
 
 def test_a_missing_key_is_named(load: Any) -> None:
     with pytest.raises(ValueError, match="key_variable: NO_SUCH_KEY is not set; export it"):
-        load(key_variable="NO_SUCH_KEY").embed(TEXTS, PLAIN)
-    assert load(key_variable=None).embed(TEXTS[:1], PLAIN).shape == (1, 5)
+        load(key_variable="NO_SUCH_KEY").embed(TEXTS, PLAIN_RULE)
+    assert load(key_variable=None).embed(TEXTS[:1], PLAIN_RULE).shape == (1, 5)
 
 
 def test_the_same_model_is_known_again_and_another_behind_its_name_is_noticed(
     server: Server, load: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = load().identity
+    first = load().fingerprint
     assert (first["endpoint"], first["dimensions"]) == ("big", 5)
     server.noise = 1e-4  # servers do not compute the same bits twice
-    assert load().identity == first
-    assert load(model="other").identity["digest"] != first["digest"]
+    assert load().fingerprint == first
+    assert load(model="other").fingerprint["digest"] != first["digest"]
     assert capsys.readouterr().err == ""
     server.seed = 1
-    changed = load().identity
+    changed = load().fingerprint
     assert changed["digest"] != first["digest"]
     assert "big answers otherwise than before (cosine" in capsys.readouterr().err
-    assert load().identity == changed
+    assert load().fingerprint == changed
     server.seed = 0
-    assert load().identity == first
+    assert load().fingerprint == first
 
 
-def test_nothing_that_is_kept_holds_the_key(server: Server, load: Any, tmp_path: Path) -> None:
+def test_no_file_holds_the_key(server: Server, load: Any, tmp_path: Path) -> None:
     teacher = load()
-    store = VectorStore(tmp_path / "store", teacher.identity)
-    store.add(store.keys(PLAIN, TEXTS), teacher.embed(TEXTS, PLAIN))
-    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(kept) == 3  # manifest, shard, probe
-    assert not any(KEY.encode() in content for content in kept)
+    store = VectorStore(tmp_path / "store", teacher.fingerprint)
+    store.add(store.keys(PLAIN_RULE, TEXTS), teacher.embed(TEXTS, PLAIN_RULE))
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) == 3  # manifest, shard, probe
+    assert not any(KEY.encode() in content for content in written)
     assert KEY not in repr(teacher)
 
 
 def test_without_the_client_the_error_says_how_to_install_it(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ModuleNotFoundError, match=r"not installed; pip install 'openai~=3.57'"):
-        load().embed(TEXTS, PLAIN)
+        load().embed(TEXTS, PLAIN_RULE)

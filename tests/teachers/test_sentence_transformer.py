@@ -1,4 +1,4 @@
-"""Teachers in the Sentence Transformers format: their own layers, instructions, lengths, and who they are."""
+"""Teachers in the Sentence Transformers format: their own layers, instructions, lengths and fingerprints."""
 
 import shutil
 from collections.abc import Callable
@@ -11,13 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, StaticEmbedding, Transformer
+from tokenizers import Tokenizer
 
+from stages.recipe.embed import LongTexts, SentenceTransformerFolder
+from stages.recipe.recipe import Recipe
 from stages.teachers.sentence_transformer import SentenceTransformerTeacher
 from stages.teachers.teacher import ReadingRule
 
 TEXTS = ["ba be bi", "bo", "ca ce ci co cu da de di do du", "fa"]
 LONG = " ".join(["ba be bi bo bu ca ce ci co cu"] * 3)
-Teacher = Callable[..., SentenceTransformerTeacher]
+Load = Callable[..., SentenceTransformerTeacher]
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +33,29 @@ def folder(backbones: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
         Dense(32, 8),
         Normalize(),
     ]
-    place = tmp_path_factory.mktemp("sentence") / "model"
+    path = tmp_path_factory.mktemp("sentence") / "model"
     model = SentenceTransformer(modules=modules, prompts={"query": "query :", "document": ""}, device="cpu")
     model.default_prompt_name = "query"  # which must not come into texts that the recipe reads without a prompt
-    model.save(str(place))
-    return place
+    model.save(str(path))
+    return path
 
 
 @pytest.fixture
-def load(folder: Path) -> Teacher:
-    def teacher(path: Path = folder, **changes: Any) -> SentenceTransformerTeacher:
-        settings = {"max_tokens": 24, "window_tokens": None, "precision": "float32", "threads": 1, "batch_tokens": 96}
-        return SentenceTransformerTeacher(str(path), ("query : ", ""), **settings | changes)
+def load(folder: Path, short_recipe: dict[str, Any]) -> Load:
+    prompts = {"query": "query : ", "document": "", "clustering": ""}
+
+    def teacher(path: Path = folder, precision: str = "float32", **changes: Any) -> SentenceTransformerTeacher:
+        recipe = Recipe.model_validate(short_recipe)
+        section = recipe.embed.model_copy(update={"prompts": prompts, "max_tokens": 24, "batch_tokens": 96, **changes})
+        engine = recipe.engine.model_copy(update={"precision": precision, "threads": 1})
+        model = SentenceTransformerFolder(kind="sentence_transformer", path=str(path))
+        return SentenceTransformerTeacher(model, section, engine)
 
     return teacher
 
 
 @pytest.mark.parametrize("prompt", ["", "query : "])
-def test_vectors_are_sentence_transformers_own(load: Teacher, folder: Path, prompt: str) -> None:
+def test_vectors_are_sentence_transformers_own(load: Load, folder: Path, prompt: str) -> None:
     peer = SentenceTransformer(str(folder), device="cpu")
     expected = peer.encode(TEXTS, prompt=prompt, normalize_embeddings=True)
     assert expected.shape == (4, 8)
@@ -57,7 +65,7 @@ def test_vectors_are_sentence_transformers_own(load: Teacher, folder: Path, prom
     assert np.abs(found - other).max() > 0.01
 
 
-def test_tokens_are_counted_whole_and_texts_are_cut(load: Teacher) -> None:
+def test_tokens_are_counted_whole_and_texts_are_cut(load: Load) -> None:
     teacher = load()
     assert teacher.token_counts(["ba be", LONG], "query : ") == [6, 34]
     cut, whole = (teacher.embed([LONG], ReadingRule("", tokens, tokens)) for tokens in (8, 24))
@@ -65,8 +73,8 @@ def test_tokens_are_counted_whole_and_texts_are_cut(load: Teacher) -> None:
     assert np.abs(cut - whole).max() > 0.01
 
 
-def test_a_long_text_is_the_mean_of_its_windows(load: Teacher) -> None:
-    teacher = load(window_tokens=12)
+def test_a_long_text_is_the_mean_of_its_windows(load: Load) -> None:
+    teacher = load(long=LongTexts(sources=("books",), max_tokens=20, window_tokens=12))
     words = LONG.split()
     windows = [" ".join(words[:10]), " ".join(words[10:20])]
     parts = teacher.embed(windows, ReadingRule("", 12, 12))
@@ -76,34 +84,32 @@ def test_a_long_text_is_the_mean_of_its_windows(load: Teacher) -> None:
     np.testing.assert_allclose(found[0], teacher.embed(["ba"], ReadingRule("", 12, 12))[0], atol=1e-6)
 
 
-def test_a_length_that_it_cannot_read_is_refused(load: Teacher) -> None:
+def test_a_length_that_it_cannot_read_is_refused(load: Load) -> None:
     with pytest.raises(ValueError, match=r"max_tokens is 65 but .* reads 64; lower max_tokens"):
         load(max_tokens=65).embed(["ba"], ReadingRule("", 65, 65))
 
 
-def test_every_layer_is_part_of_who_it_is(load: Teacher, folder: Path, tmp_path: Path) -> None:
-    first = load().identity
-    assert load().identity == first
+def test_every_layer_is_part_of_the_fingerprint(load: Load, folder: Path, tmp_path: Path) -> None:
+    first = load().fingerprint
+    assert load().fingerprint == first
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     (copy / "README.md").write_text("other words about it")
-    assert load(copy).identity == first
+    assert load(copy).fingerprint == first
     (dense,) = copy.glob("*_Dense/model.safetensors")
     save_file({name: tensor + 1e-3 for name, tensor in load_file(dense).items()}, dense)
-    assert load(copy).identity["digest"] != first["digest"]
-    assert load(precision="bfloat16").identity["digest"] != first["digest"]
+    assert load(copy).fingerprint["digest"] != first["digest"]
+    assert load(precision="bfloat16").fingerprint["digest"] != first["digest"]
 
 
 def test_prompts_of_its_own_that_the_recipe_leaves_out_are_told(
-    load: Teacher, folder: Path, capsys: pytest.CaptureFixture[str]
+    load: Load, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     load().embed(["ba"], ReadingRule("", 24, 24))
     assert f"{folder} has a prompt 'query', 'query :', that embed.prompts does not use" in capsys.readouterr().err
 
 
-def test_a_static_model_reads_texts_of_any_length(load: Teacher, backbones: dict[str, Path], tmp_path: Path) -> None:
-    from tokenizers import Tokenizer
-
+def test_a_static_model_reads_texts_of_any_length(load: Load, backbones: dict[str, Path], tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(backbones["bert"] / "tokenizer.json"))
     torch.manual_seed(0)
     SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=6)], device="cpu").save(

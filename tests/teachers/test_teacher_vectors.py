@@ -1,39 +1,44 @@
-"""How the recipe's teacher reads each text, and its vectors by source."""
+"""The rule by which the recipe's teacher reads each text, and its vectors by source."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from stages.teachers.teacher_vectors import Readings, TeacherVectors
-from stages.teachers.teacher import ReadingRule
+from stages.recipe.embed import Embed
+from stages.teachers.teacher import ReadingRule, longest_input, reading_rule
+from stages.teachers.teacher_vectors import TeacherVectors
 from stages.teachers.vector_store import VectorStore
 
-PROMPTS = {"query": "q: ", "document": "", "clustering": "topic: "}
+
+@pytest.fixture
+def section(recipe: dict[str, Any]) -> Embed:
+    """Texts are read to 96 tokens, documents of the source `books` to 512 in windows of 128."""
+    long = {"sources": ["books"], "max_tokens": 512, "window_tokens": 128}
+    prompts = {"query": "q: ", "document": "", "clustering": "topic: "}
+    return Embed.model_validate(recipe["embed"] | {"max_tokens": 96, "long": long, "prompts": prompts})
 
 
-@dataclass(frozen=True)
-class Long:
-    sources: tuple[str, ...] = ("books",)
-    max_tokens: int = 512
-    window_tokens: int = 128
+def test_only_documents_of_long_sources_are_read_in_windows(section: Embed) -> None:
+    assert reading_rule(section, "document", "books") == ReadingRule("", 512, 128)
+    assert reading_rule(section, "document", "news") == ReadingRule("", 96, 96)
+    assert reading_rule(section, "query", "books") == ReadingRule("q: ", 96, 96)
+    assert reading_rule(section, "clustering", "books") == ReadingRule("topic: ", 96, 96)
 
 
-def test_only_documents_of_long_sources_are_read_in_windows() -> None:
-    readings = Readings(PROMPTS, 96, Long())
-    assert readings.of("document", "books") == ReadingRule("", 512, 128)
-    assert readings.of("document", "news") == ReadingRule("", 96, 96)
-    assert readings.of("query", "books") == ReadingRule("q: ", 96, 96)
-    assert readings.of("clustering", "books") == ReadingRule("topic: ", 96, 96)
+def test_the_longest_input_is_a_text_or_a_window(section: Embed) -> None:
+    assert longest_input(section) == 128
+    without_long = section.long.model_copy(update={"sources": ()})
+    assert longest_input(section.model_copy(update={"long": without_long})) == 96
 
 
-def test_a_text_has_the_vector_of_its_sources_reading(tmp_path: Path) -> None:
+def test_a_text_has_the_vector_of_its_sources_rule(section: Embed, tmp_path: Path) -> None:
     store = VectorStore(tmp_path, {"weights": "w"})
-    short, long = (np.eye(4, dtype=np.float32)[place] for place in (0, 1))
-    keys = [store.keys(reading, ["a"]) for reading in (ReadingRule("", 96, 96), ReadingRule("", 512, 128))]
+    short, long = np.eye(4, dtype=np.float32)[:2]
+    keys = [store.keys(rule, ["a"]) for rule in (ReadingRule("", 96, 96), ReadingRule("", 512, 128))]
     store.add(np.concatenate(keys), np.stack([short, long]))
-    teacher = TeacherVectors(tmp_path, PROMPTS, 96, Long())
+    teacher = TeacherVectors(tmp_path, section)
     np.testing.assert_array_equal(
         teacher.of("document", ["a"] * 3, ["news", "books", "news"]), np.stack([short, long, short])
     )

@@ -1,35 +1,34 @@
-"""The content-addressed vector store: addresses, other teachers, kills, damage, merging, exports."""
+"""The content-addressed vector store: keys, other teachers, kills, damage, merging, exports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from stages.teachers import shards
+from stages.teachers.fingerprint import Fingerprint
 from stages.teachers.teacher import ReadingRule
 from stages.teachers.vector_store import VectorStore
 
-IDENTITY: dict[str, str | int | bool] = {
+FINGERPRINT: dict[str, str | int | bool] = {
     "weights": "w1",
     "tokenizer": "t1",
     "pooling": "mean",
     "normalised": True,
     "dtype": "float16",
 }
-PLAIN = ReadingRule("", 128, 128)
+PLAIN_RULE = ReadingRule("", 128, 128)
+MAPS = Path("/proc/self/maps")
 TEXTS = [f"text {number}" for number in range(20)]
 VECTORS = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
 
 
-def filled(
-    folder: Path, order: Sequence[Sequence[int]], identity: Mapping[str, str | int | bool] = IDENTITY
-) -> VectorStore:
+def filled(folder: Path, order: Sequence[Sequence[int]], fingerprint: Fingerprint = FINGERPRINT) -> VectorStore:
     """A store of the texts, one shard a group of `order`."""
-    store = VectorStore(folder, identity)
+    store = VectorStore(folder, fingerprint)
     for group in order:
-        store.add(store.keys(PLAIN, [TEXTS[place] for place in group]), VECTORS[list(group)])
+        store.add(store.keys(PLAIN_RULE, [TEXTS[number] for number in group]), VECTORS[list(group)])
     return store
 
 
@@ -41,13 +40,13 @@ def test_vectors_come_back_by_text_in_the_order_asked(tmp_path: Path) -> None:
     filled(tmp_path, [range(7), range(7, 20)])
     store = VectorStore(tmp_path)  # as another process sees it
     asked = [19, 0, 7, 6, 0]
-    found = store.texts(PLAIN, [TEXTS[place] for place in asked])
+    found = store.texts(PLAIN_RULE, [TEXTS[number] for number in asked])
     assert found.dtype == np.float16
     np.testing.assert_array_equal(found, VECTORS[asked].astype(np.float16))
     assert len(store) == 20
 
 
-def test_the_address_holds_all_that_decides_a_vector(tmp_path: Path) -> None:
+def test_the_key_depends_on_everything_that_decides_a_vector(tmp_path: Path) -> None:
     changes: list[dict[str, str | int | bool]] = [
         {},
         {"weights": "w2"},
@@ -56,25 +55,25 @@ def test_the_address_holds_all_that_decides_a_vector(tmp_path: Path) -> None:
         {"normalised": False},
         {"dtype": "float32"},
     ]
-    stores = [VectorStore(tmp_path / str(place), IDENTITY | change) for place, change in enumerate(changes)]
-    keys = {store.key(PLAIN, "text") for store in stores}
+    stores = [VectorStore(tmp_path / str(number), FINGERPRINT | change) for number, change in enumerate(changes)]
+    keys = {store.key(PLAIN_RULE, "text") for store in stores}
     assert len(keys) == len(changes)
-    readings = [ReadingRule("query: ", 128, 128), ReadingRule("", 128, 64), ReadingRule("", 256, 128)]
-    keys |= {stores[0].key(reading, "text") for reading in readings}
-    keys |= {stores[0].key(PLAIN, "Text"), stores[0].key(PLAIN, "query: text")}
+    rules = [ReadingRule("query: ", 128, 128), ReadingRule("", 128, 64), ReadingRule("", 256, 128)]
+    keys |= {stores[0].key(rule, "text") for rule in rules}
+    keys |= {stores[0].key(PLAIN_RULE, "Text"), stores[0].key(PLAIN_RULE, "query: text")}
     assert len(keys) == len(changes) + 5
-    again = VectorStore(tmp_path / "again", dict(reversed(IDENTITY.items())))
-    assert again.key(PLAIN, "text") == stores[0].key(PLAIN, "text")
+    again = VectorStore(tmp_path / "again", dict(reversed(FINGERPRINT.items())))
+    assert again.key(PLAIN_RULE, "text") == stores[0].key(PLAIN_RULE, "text")
     assert {len(key) for key in keys} == {16}
 
 
 def test_vectors_of_another_teacher_are_refused(tmp_path: Path) -> None:
     filled(tmp_path, [range(3)])
     with pytest.raises(ValueError, match=r"holds vectors of another teacher: \['pooling', 'weights'\] differ"):
-        VectorStore(tmp_path, IDENTITY | {"weights": "w2", "pooling": "cls"})
+        VectorStore(tmp_path, FINGERPRINT | {"weights": "w2", "pooling": "cls"})
     with pytest.raises(ValueError, match=r"another teacher: \['revision'\] differ"):
-        VectorStore(tmp_path, IDENTITY | {"revision": "2"})
-    assert len(VectorStore(tmp_path, IDENTITY)) == 3
+        VectorStore(tmp_path, FINGERPRINT | {"revision": "2"})
+    assert len(VectorStore(tmp_path, FINGERPRINT)) == 3
 
 
 def test_no_store_is_no_empty_store(tmp_path: Path) -> None:
@@ -86,7 +85,7 @@ def test_no_store_is_no_empty_store(tmp_path: Path) -> None:
 def test_missing_texts_are_counted(tmp_path: Path) -> None:
     store = filled(tmp_path, [range(5)])
     with pytest.raises(KeyError, match="2 of 4 texts have no teacher vector; run the embed stage"):
-        store.texts(PLAIN, [TEXTS[0], TEXTS[5], TEXTS[1], TEXTS[6]])
+        store.texts(PLAIN_RULE, [TEXTS[0], TEXTS[5], TEXTS[1], TEXTS[6]])
     with pytest.raises(KeyError, match="1 of 1"):
         store.texts(ReadingRule("query: ", 128, 128), [TEXTS[0]])
 
@@ -96,14 +95,14 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     broken = VECTORS[:2].copy()
     broken[1, 3] = np.nan
     with pytest.raises(ValueError, match="not finite"):
-        store.add(store.keys(PLAIN, TEXTS[:2]), broken)
+        store.add(store.keys(PLAIN_RULE, TEXTS[:2]), broken)
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
 def test_a_vector_too_large_for_its_precision_is_refused(tmp_path: Path) -> None:
     store = filled(tmp_path, [])
     with pytest.raises(ValueError, match="not finite"):
-        store.add(store.keys(PLAIN, TEXTS[:1]), np.full((1, 6), 1e6, dtype=np.float32))
+        store.add(store.keys(PLAIN_RULE, TEXTS[:1]), np.full((1, 6), 1e6, dtype=np.float32))
 
 
 @pytest.mark.parametrize("dies_at", ["write", "flush", "rename"])
@@ -120,38 +119,38 @@ def test_a_kill_while_writing_leaves_whole_shards_only(
     with monkeypatch.context() as patched:
         where = {"write": (shards, "save_file"), "flush": (shards.os, "fsync"), "rename": (Path, "rename")}[dies_at]
         patched.setattr(*where, die)
-        store = VectorStore(tmp_path / "store", IDENTITY)
-        keys = store.keys(PLAIN, TEXTS[5:9])
+        store = VectorStore(tmp_path / "store", FINGERPRINT)
+        keys = store.keys(PLAIN_RULE, TEXTS[5:9])
         with pytest.raises(KeyboardInterrupt):
             store.add(keys, VECTORS[5:9])
-    again = VectorStore(tmp_path / "store", IDENTITY)
+    again = VectorStore(tmp_path / "store", FINGERPRINT)
     assert len(again) == 5
     again.add(keys, VECTORS[5:9])
-    np.testing.assert_array_equal(again.texts(PLAIN, TEXTS[:9]), VECTORS[:9].astype(np.float16))
+    np.testing.assert_array_equal(again.texts(PLAIN_RULE, TEXTS[:9]), VECTORS[:9].astype(np.float16))
 
 
 def test_an_export_is_the_same_bytes_whatever_the_history(tmp_path: Path) -> None:
-    histories = [[range(20)], [range(10, 20), range(10)], [[place] for place in reversed(range(20))]]
+    histories = [[range(20)], [range(10, 20), range(10)], [[number] for number in reversed(range(20))]]
     exported = []
     for number, history in enumerate(histories):
         store = filled(tmp_path / f"working{number}", history)
-        keys = store.keys(PLAIN, TEXTS[:15])
+        keys = store.keys(PLAIN_RULE, TEXTS[:15])
         if number == 1:
             keys = np.concatenate([keys[::-1], keys[:1]])  # order and repetition do not matter
         store.export(keys, tmp_path / f"exported{number}", shard_rows=6)
         exported.append(files(tmp_path / f"exported{number}"))
     assert exported[0] == exported[1] == exported[2]
     assert len(exported[0]) == 4  # the manifest, 6 + 6 + 3 rows
-    target = VectorStore(tmp_path / "exported0", IDENTITY)
+    target = VectorStore(tmp_path / "exported0", FINGERPRINT)
     assert len(target) == 15
-    np.testing.assert_array_equal(target.texts(PLAIN, TEXTS[:15]), VECTORS[:15].astype(np.float16))
-    assert target.holds(store.keys(PLAIN, TEXTS[14:16])).tolist() == [True, False]
+    np.testing.assert_array_equal(target.texts(PLAIN_RULE, TEXTS[:15]), VECTORS[:15].astype(np.float16))
+    assert target.holds(store.keys(PLAIN_RULE, TEXTS[14:16])).tolist() == [True, False]
 
 
 def test_an_export_of_what_is_not_there_is_refused(tmp_path: Path) -> None:
     store = filled(tmp_path / "working", [range(3)])
     with pytest.raises(KeyError, match="1 of 4 texts"):
-        store.export(store.keys(PLAIN, TEXTS[:4]), tmp_path / "exported", shard_rows=10)
+        store.export(store.keys(PLAIN_RULE, TEXTS[:4]), tmp_path / "exported", shard_rows=10)
 
 
 @pytest.mark.parametrize("groups", [1, 3, 40])
@@ -159,14 +158,14 @@ def test_a_lookup_finds_the_same_however_the_rows_are_spread(tmp_path: Path, gro
     generator = np.random.default_rng(groups)
     texts = [f"row {number}" for number in range(1000)]
     vectors = generator.normal(size=(1000, 4)).astype(np.float16)
-    store = VectorStore(tmp_path, IDENTITY)
+    store = VectorStore(tmp_path, FINGERPRINT)
     for part in np.array_split(generator.permutation(1000), groups):
-        store.add(store.keys(PLAIN, [texts[place] for place in part]), vectors[part])
+        store.add(store.keys(PLAIN_RULE, [texts[number] for number in part]), vectors[part])
     again = VectorStore(tmp_path)
     for size in (1, 2, 30, 999, 3000):
         asked = generator.integers(1000, size=size)
-        np.testing.assert_array_equal(again.texts(PLAIN, [texts[place] for place in asked]), vectors[asked])
-    asked_for = store.keys(PLAIN, ["no", "row 5", "neither", "row 999", "row 5"])
+        np.testing.assert_array_equal(again.texts(PLAIN_RULE, [texts[number] for number in asked]), vectors[asked])
+    asked_for = store.keys(PLAIN_RULE, ["no", "row 5", "neither", "row 999", "row 5"])
     assert again.holds(asked_for).tolist() == [False, True, False, True, True]
 
 
@@ -179,25 +178,25 @@ def test_a_damaged_shard_is_named_with_what_to_do(tmp_path: Path, damage: str) -
         content[-3] ^= 1
     path.write_bytes({"cut": content[:-5], "emptied": b"", "header": b"x" * 40 + content}.get(damage, bytes(content)))
     with pytest.raises(ValueError, match=rf"{path} is damaged: .*; delete this file and run the embed stage"):
-        VectorStore(tmp_path).texts(PLAIN, TEXTS)
+        VectorStore(tmp_path).texts(PLAIN_RULE, TEXTS)
     path.unlink()
     assert len(VectorStore(tmp_path)) in (7, 13), "the other shard is as it was"
 
 
 def test_small_shards_are_merged_and_lose_nothing(tmp_path: Path) -> None:
-    store = filled(tmp_path, [range(8), *([place] for place in range(8, 20))])
+    store = filled(tmp_path, [range(8), *([number] for number in range(8, 20))])
     store.compact(8)
     assert sorted(len(shards.Shard(path)) for path in tmp_path.glob("*.safetensors")) == [4, 8, 8]
-    for one in (store, VectorStore(tmp_path)):
-        np.testing.assert_array_equal(one.texts(PLAIN, TEXTS), VECTORS.astype(np.float16))
-        assert len(one) == 20
+    for merged in (store, VectorStore(tmp_path)):
+        np.testing.assert_array_equal(merged.texts(PLAIN_RULE, TEXTS), VECTORS.astype(np.float16))
+        assert len(merged) == 20
     before = files(tmp_path)
     VectorStore(tmp_path).compact(8)
     assert files(tmp_path) == before
 
 
 def test_a_kill_while_merging_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(tmp_path, [[place] for place in range(20)])
+    filled(tmp_path, [[number] for number in range(20)])
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -206,27 +205,25 @@ def test_a_kill_while_merging_loses_nothing(tmp_path: Path, monkeypatch: pytest.
     assert len(store) == 40, "merged rows and the small shards that they came from"
     store.compact(50)
     assert len(store) == len(VectorStore(tmp_path)) == 20
-    np.testing.assert_array_equal(store.texts(PLAIN, TEXTS), VECTORS.astype(np.float16))
+    np.testing.assert_array_equal(store.texts(PLAIN_RULE, TEXTS), VECTORS.astype(np.float16))
 
 
-def test_rows_that_are_not_kept_are_deleted_and_no_others(tmp_path: Path) -> None:
+def test_all_other_rows_are_deleted_and_no_more(tmp_path: Path) -> None:
     store = filled(tmp_path, [range(5), range(5, 12), range(12, 20)])
-    assert store.keep(store.keys(PLAIN, [*TEXTS[:5], *TEXTS[8:12], "another"]), 100) == 11
+    assert store.delete_except(store.keys(PLAIN_RULE, [*TEXTS[:5], *TEXTS[8:12], "another"]), 100) == 11
     assert sorted(len(shards.Shard(path)) for path in tmp_path.glob("*.safetensors")) == [4, 5]
-    left = VectorStore(tmp_path)
-    assert left.holds(store.keys(PLAIN, TEXTS)).tolist() == [place < 5 or 8 <= place < 12 for place in range(20)]
-    np.testing.assert_array_equal(left.texts(PLAIN, TEXTS[8:12]), VECTORS[8:12].astype(np.float16))
+    held = VectorStore(tmp_path).holds(store.keys(PLAIN_RULE, TEXTS))
+    assert held.tolist() == [
+        number < 5 or 8 <= number < 12 for number in range(20)
+    ]
+    np.testing.assert_array_equal(VectorStore(tmp_path).texts(PLAIN_RULE, TEXTS[8:12]), VECTORS[8:12].astype(np.float16))
 
 
-def test_shards_of_earlier_versions_are_read_and_merged(tmp_path: Path) -> None:
-    """They are in the order in which rows came, without a checksum."""
-    store = filled(tmp_path, [])
-    for part in (range(12), range(12, 20)):
-        keys = store.keys(PLAIN, [TEXTS[place] for place in part]).view(np.uint8).reshape(-1, 16)
-        save_file({"keys": keys, "vectors": VECTORS[part].astype(np.float16)}, tmp_path / f"{part[0]}.safetensors")
-    old = VectorStore(tmp_path)
-    np.testing.assert_array_equal(old.texts(PLAIN, TEXTS[::-1]), VECTORS[::-1].astype(np.float16))
-    old.compact(100)
+@pytest.mark.skipif(not MAPS.exists(), reason="only Linux lists the files that a process has mapped")
+def test_a_shard_is_mapped_and_not_copied_into_memory(tmp_path: Path) -> None:
+    filled(tmp_path, [range(20)])
     (path,) = tmp_path.glob("*.safetensors")
-    assert shards.Shard(path).checksum
-    np.testing.assert_array_equal(VectorStore(tmp_path).texts(PLAIN, TEXTS), VECTORS.astype(np.float16))
+    assert str(path) not in MAPS.read_text()
+    store = VectorStore(tmp_path)
+    assert str(path) in MAPS.read_text()
+    np.testing.assert_array_equal(store.texts(PLAIN_RULE, TEXTS), VECTORS.astype(np.float16))
