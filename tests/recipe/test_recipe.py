@@ -21,10 +21,7 @@ from stages.recipe.recipe import read
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "mlflow", "pandas", "pyarrow", "great_expectations", "numpy")
 REMOVED = "(removed)"
-STAGES = [
-    "curate", "embed", "mine", "distill", "extend", "quantize", "evaluate", "promote",
-    "adapt.retrieval", "adapt.text_matching", "adapt.clustering", "adapt.classification",
-]  # fmt: skip
+STAGES = ["curate", "embed", "mine", "distill", "extend", "adapt", "quantize", "evaluate", "promote"]
 
 
 def changed(recipe: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
