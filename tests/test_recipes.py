@@ -125,7 +125,7 @@ def test_losses_models_and_inference_are_the_papers(model: str) -> None:
     assert "retrieve relevant passages that answer the query" in recipe.embed.prompts["query"]
     assert "Identify the topic or theme of the given document:" in recipe.embed.prompts["clustering"]
     adapters = (adapt.retrieval, adapt.text_matching, adapt.clustering, adapt.classification)
-    assert {(one.lora.rank, one.lora.alpha) for one in adapters} == {(32, 32)}
+    assert {(adapter.lora.rank, adapter.lora.alpha) for adapter in adapters} == {(32, 32)}
     assert adapt.retrieval.weights.model_dump() == {"info_nce": 1, "distillation": 2, "spread_out": 1}
     assert adapt.text_matching.weights.model_dump() == {"cosent": 1, "info_nce": 1, "distillation": 2}
     assert adapt.classification.weights.model_dump() == {"info_nce": 1, "relational": 20}
@@ -147,7 +147,7 @@ def test_parameters_are_as_many_as_the_paper_counts(model: str) -> None:
         backbone = AutoModel.from_config(AutoConfig.for_model(**CONFIGS[recipe.distill.backbone.path]))
         base = backbone.num_parameters()
         adapted = get_peft_model(backbone, LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear"))
-    adapter = sum(one.numel() for one in adapted.parameters() if one.requires_grad)
+    adapter = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
     # The paper has 6.7 M for nano, without rounding.
     assert (round(base / 1e6), round(adapter / 1e6, 1)) == {"nano": (212, 6.8), "small": (596, 20.2)}[model]
 
@@ -204,7 +204,7 @@ SHAPES = {
 SYLLABLES = [consonant + vowel for consonant in "bcdfghjklmnpqrstvwxz" for vowel in "aeiou"]
 CLASSES = {"eurobert": "EuroBertForMaskedLM", "qwen3": "Qwen3ForCausalLM"}
 READING = ("curate", "embed", "mine")
-TRAINING = ("distill", "extend", *(f"adapt.{task.replace('-', '_')}" for task in TASKS), "quantize", "evaluate")
+TRAINING = ("distill", "extend", *(f"adapt {task}" for task in TASKS), "quantize", "evaluate")
 
 
 def dry(value: Any, hub: Path) -> Any:
@@ -236,11 +236,11 @@ def write_data_set(hub: Path, source: dict[str, Any]) -> None:
     (folder / config).mkdir(parents=True, exist_ok=True)
     datasets.Dataset.from_list(rows).to_parquet(str(folder / config / f"{split}-00000-of-00001.parquet"))
     card = ["---", "configs:"]
-    for one in sorted(path for path in folder.iterdir() if path.is_dir()):
-        card += [f"- config_name: {one.name}", "  data_files:"]
-        for file in sorted(one.iterdir()):
+    for subset in sorted(path for path in folder.iterdir() if path.is_dir()):
+        card += [f"- config_name: {subset.name}", "  data_files:"]
+        for file in sorted(subset.iterdir()):
             name = file.name.partition("-")[0]
-            card += [f"  - split: {name}", f"    path: {one.name}/{name}-*"]
+            card += [f"  - split: {name}", f"    path: {subset.name}/{name}-*"]
     (folder / "README.md").write_text("\n".join([*card, "---", ""]), encoding="utf-8")
 
 
@@ -302,12 +302,20 @@ def tokenizer_of(name: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token="<|endoftext|>", **mask)
 
 
+PROGRAM = """
+import importlib, sys
+from stages.recipe.recipe import read
+for command in sys.argv[1:]:
+    stage, *arguments = command.split()
+    importlib.import_module(f"stages.{stage}").main(read(), *arguments)
+"""
+
+
 def run(folder: Path, stages: tuple[str, ...]) -> None:
     """Run stages in a folder, one after another in one process: torch is imported once."""
-    each = f"for stage in {stages}: runpy.run_module('stages.' + stage, run_name='__main__', alter_sys=True)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "STILLHOUSE_"))}
     environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", f"import runpy\n{each}"]
+    command = [sys.executable, "-c", PROGRAM, *stages]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800, check=False
     )
@@ -398,6 +406,7 @@ def leaves(value: Any, path: tuple[str | int, ...] = ()) -> dict[tuple[str | int
     return {path: value}
 
 
+@pytest.mark.slow
 def test_two_steps_of_every_phase_were_trained(built: Path) -> None:
     from stages.training.curves import read_curve
 
@@ -411,6 +420,7 @@ def test_two_steps_of_every_phase_were_trained(built: Path) -> None:
     assert {"info_nce", "distillation", "spread_out"} <= set(read_curve(built / "data/adapted/retrieval/curve.csv")[0])
 
 
+@pytest.mark.slow
 def test_the_architecture_is_the_backbones_with_each_phases_theta(built: Path) -> None:
     recipe = recipe_in(built)
     student = config_of(Path(recipe.distill.backbone.path))
@@ -430,6 +440,7 @@ def test_the_architecture_is_the_backbones_with_each_phases_theta(built: Path) -
     assert groups == {"eurobert": 1, "qwen3": 2}[student["model_type"]]
 
 
+@pytest.mark.slow
 def test_the_release_is_saved_exported_and_loads_elsewhere(built: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -448,6 +459,7 @@ def test_the_release_is_saved_exported_and_loads_elsewhere(built: Path) -> None:
         assert (release / "openvino-int8" / task / "model.xml").is_file()
 
 
+@pytest.mark.slow
 def test_the_evaluation_has_every_figure(built: Path) -> None:
     from stages.evaluation.champion_comparison import figure_names
 
