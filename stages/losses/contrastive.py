@@ -1,8 +1,8 @@
 """Contrastive losses.
 
-Shapes: B batch, N hard negatives of an anchor, D student dim, C candidates of an anchor (C = B + B*N).
+Shapes: B batch, N hard negatives of an anchor, D student dimension, C candidates of an anchor (C = B + B*N).
 
-Precision is the caller's: a bfloat16 cosine near 1 is off by up to 0.002, a logit at temperature 0.02 by 0.1.
+The caller chooses the precision: a bfloat16 cosine near 1 is off by up to 0.002, a logit at temperature 0.02 by 0.1.
 """
 
 import torch
@@ -19,23 +19,26 @@ def info_nce(
 ) -> Tensor:
     """InfoNCE with in-batch and hard negatives, eq. (2), over cosine similarities.
 
-    Every anchor is compared with all positives and all hard negatives of the batch, its own or another's, as
-    in `MultipleNegativesRankingLoss` of Sentence Transformers. With the first two arguments swapped and no
-    hard negatives it is the document-to-query direction of eq. (7).
+    Every anchor is compared with all positives and all hard negatives of the batch, not only with its own, as in
+    `MultipleNegativesRankingLoss` of Sentence Transformers. With the first two arguments swapped and no hard negatives
+    it is the document-to-query direction of eq. (7).
+
+    >>> queries, documents, negatives = torch.randn(8, 64), torch.randn(8, 64), torch.randn(8, 2, 64)
+    >>> loss = info_nce(queries, documents, negatives, temperature=0.02)
 
     Args:
         anchors: [B, D], of any length: normalised here.
         positives: [B, D]; row i belongs to anchor i.
         negatives: [B, N, D], or None for in-batch negatives alone.
         temperature: divides the cosines; positive. A tensor may be learned.
-        excluded: [B, C] bool, True where a candidate is a known false negative of the anchor, never its own
+        excluded: [B, C] bool, True where a candidate is a known false negative of the anchor, never the anchor's own
             positive. Candidates are the B positives, then the negatives row by row.
 
     Returns:
         The mean over anchors, a scalar.
 
     Raises:
-        ValueError: if the shapes disagree.
+        ValueError: the shapes disagree.
     """
     candidates = _candidates(anchors, positives, negatives)
     logits = F.normalize(anchors, dim=-1) @ F.normalize(candidates, dim=-1).T / temperature  # [B, C]
@@ -45,13 +48,19 @@ def info_nce(
 
 
 def false_negatives(anchors: Tensor, positives: Tensor, negatives: Tensor | None, margin: float) -> Tensor:
-    """Candidates that a teacher finds about as near as an anchor's own positive: `excluded` of `info_nce`, [B, C] bool.
+    """Find candidates that a teacher places about as near as the anchor's own positive.
 
-    A candidate is one where its cosine with the anchor is above (1 - margin) of the positive's, as with the guide of
-    GISTEmbed (arXiv 2402.16829), which has no margin.
+    A candidate is a false negative where its cosine with the anchor is above (1 - margin) of the positive's, as with
+    the guide of GISTEmbed (arXiv 2402.16829), which has no margin.
+
+    >>> excluded = false_negatives(teacher_queries, teacher_documents, None, margin=0.05)
+    >>> loss = info_nce(queries, documents, None, temperature=0.02, excluded=excluded)
 
     Args:
-        anchors, positives, negatives: the teacher's vectors, as those of `info_nce`.
+        anchors, positives, negatives: the teacher's vectors, in the shapes of `info_nce`.
+
+    Returns:
+        [B, C] bool, the argument `excluded` of `info_nce`.
     """
     candidates = _candidates(anchors, positives, negatives)
     cosines = F.normalize(anchors, dim=-1) @ F.normalize(candidates, dim=-1).T  # [B, C]
@@ -61,7 +70,7 @@ def false_negatives(anchors: Tensor, positives: Tensor, negatives: Tensor | None
 
 
 def _candidates(anchors: Tensor, positives: Tensor, negatives: Tensor | None) -> Tensor:
-    """Stack what the anchors are compared with: [B, D], [B, D], [B, N, D] -> [C, D]."""
+    """Stack the candidates of all anchors: [B, D], [B, D], [B, N, D] -> [C, D]."""
     if positives.shape != anchors.shape:
         raise ValueError(
             f"got positives of shape {list(positives.shape)} for anchors of shape {list(anchors.shape)}, "
@@ -78,7 +87,7 @@ def _candidates(anchors: Tensor, positives: Tensor, negatives: Tensor | None) ->
 
 
 def _checked_mask(excluded: Tensor, logits: Tensor) -> Tensor:
-    """The [B, C] mask, once it is sure to fit the logits and to leave each anchor its positive."""
+    """Return the mask [B, C] if it fits the logits and leaves each anchor its positive."""
     if excluded.shape != logits.shape:
         raise ValueError(
             f"got excluded of shape {list(excluded.shape)}, expected {list(logits.shape)}: "

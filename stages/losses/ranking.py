@@ -11,8 +11,11 @@ from torch import Tensor
 def cosent(similarities: Tensor, scores: Tensor, temperature: Tensor | float) -> Tensor:
     """CoSENT, eq. (5): a pair with the higher score should have the higher similarity.
 
-    The paper prints the formula wrongly typeset; this is CoSENT as published, and as Sentence Transformers
-    has it. Pairs of equal score are not compared: a batch of one score has loss 0 and no gradient.
+    The paper's formula has a typesetting error; this is CoSENT as published, and as Sentence Transformers has it. Pairs
+    of equal score are not compared: a batch with a single score has loss 0 and no gradient.
+
+    >>> similarities = F.cosine_similarity(left, right)
+    >>> loss = cosent(similarities, torch.tensor([0.9, 0.1, 0.5]), temperature=0.05)
 
     Args:
         similarities: [P], the cosine of each pair.
@@ -23,7 +26,7 @@ def cosent(similarities: Tensor, scores: Tensor, temperature: Tensor | float) ->
         ln(1 + sum over s_i > s_j of exp((similarity_j - similarity_i) / temperature)), a scalar.
 
     Raises:
-        ValueError: if the shapes disagree.
+        ValueError: the shapes disagree.
     """
     if similarities.shape != scores.shape:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Regularisers of a batch of embeddings.
 
-Shapes: B batch, D student dim.
+Shapes: B batch, D student dimension.
 """
 
 import torch
@@ -9,19 +9,22 @@ from torch import Tensor
 
 
 def spread_out(embeddings: Tensor) -> Tensor:
-    """Global orthogonal regulariser, eq. (3), of one side: random embeddings should be near orthogonal.
+    """Global orthogonal regulariser, eq. (3), of a single side: embeddings of a batch should be near orthogonal.
 
-    The caller adds the two sides. Zhang et al. 2017 (arXiv 1708.06320), who named it, subtract 1/D, clamp at
-    0 and add the squared mean cosine; the paper keeps the second moment alone.
+    The caller adds the two sides. Zhang et al. 2017 (arXiv 1708.06320), who named it, subtract 1/D, clamp at 0 and add
+    the squared mean cosine; the paper keeps the second moment alone.
+
+    >>> spread_out(torch.eye(4))
+    tensor(0.)
 
     Args:
         embeddings: [B, D], of any length: normalised here.
 
     Returns:
-        mean of the squared cosines off the diagonal, a scalar in [0, 1].
+        The mean of the squared cosines off the diagonal, a scalar in [0, 1].
 
     Raises:
-        ValueError: if B is 1, which leaves nothing off the diagonal.
+        ValueError: B is 1, which leaves nothing off the diagonal.
     """
     num_rows = len(embeddings)
     if num_rows < 2:
