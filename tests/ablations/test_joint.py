@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
-from tests.ablations.joint import Joint
+from tests.ablations.joint import JointObjective
 
 NO_MODEL: Any = nn.Identity()
 
@@ -29,11 +29,11 @@ class Named(Objective):
 
 
 @pytest.fixture
-def joint() -> Joint:
-    return Joint(NO_MODEL, [Named("a"), Named("bb"), Named("ccc")], [4, 3, 5])
+def joint() -> JointObjective:
+    return JointObjective(NO_MODEL, [Named("a"), Named("bb"), Named("ccc")], [4, 3, 5])
 
 
-def test_rows_go_to_the_objective_they_belong_to_by_its_own_numbers(joint: Joint) -> None:
+def test_rows_go_to_the_objective_they_belong_to_by_its_own_numbers(joint: JointObjective) -> None:
     for rows, expected in (([3, 0], [[1, 3], [1, 0]]), ([4, 6], [[2, 0], [2, 2]]), ([7, 11], [[3, 0], [3, 4]])):
         assert [ids.tolist() for ids in joint.texts(np.array(rows))] == expected
     ones = torch.ones(2, 3)
@@ -42,10 +42,10 @@ def test_rows_go_to_the_objective_they_belong_to_by_its_own_numbers(joint: Joint
     assert terms["bb"].item() == 2 * 6 + 2
 
 
-def test_a_batch_of_several_objectives_is_refused(joint: Joint) -> None:
+def test_a_batch_of_several_objectives_is_refused(joint: JointObjective) -> None:
     with pytest.raises(AssertionError, match="rows of one objective"):
         joint.texts(np.array([3, 4]))
 
 
-def test_what_any_objective_learns_is_trained(joint: Joint) -> None:
+def test_what_any_objective_learns_is_trained(joint: JointObjective) -> None:
     assert {name for name, _ in joint.named_parameters()} == {f"objectives.{at}.scale" for at in range(3)}

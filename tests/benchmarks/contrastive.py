@@ -16,9 +16,9 @@ import torch
 from sentence_transformers.losses import CachedMultipleNegativesRankingLoss
 
 from stages.modeling.encoder import Encoder
-from stages.objectives.pairs import PairContrast
-from stages.objectives.training_texts import texts_of
-from stages.training.distributed import Processes
+from stages.objectives.pairs import ContrastiveObjective
+from stages.objectives.training_texts import TrainingTexts
+from stages.training.distributed import TrainingProcesses
 from stages.training.gradcache import backward, prepare
 from tests.benchmarks.engine import LEARNING_RATE, recipe, timed_steps
 from tests.benchmarks.measure import Figure, in_turns, middle, most_resident, seconds, use_all_cores
@@ -84,17 +84,17 @@ def contrastive_speed(
     }
 
 
-def _objective(encoder: Encoder, pairs: Sequence[tuple[str, str]]) -> PairContrast:
+def _objective(encoder: Encoder, pairs: Sequence[tuple[str, str]]) -> ContrastiveObjective:
     """InfoNCE at the full dimension alone, as the peer's loss has it."""
     queries, documents = (
-        texts_of(encoder, [pair[at] for pair in pairs], side, MAX_TOKENS) for at, side in enumerate(PROMPTS)
+        TrainingTexts.of(encoder, [pair[at] for pair in pairs], side, MAX_TOKENS) for at, side in enumerate(PROMPTS)
     )
-    return PairContrast(encoder, [encoder.dimensions], queries, documents, TEMPERATURE)
+    return ContrastiveObjective(encoder, [encoder.dimensions], (queries, documents), TEMPERATURE)
 
 
-def _gradients(objective: PairContrast, rows: np.ndarray) -> float:
+def _gradients(objective: ContrastiveObjective, rows: np.ndarray) -> float:
     """Leave the engine's gradients of some rows in the encoder; returns the loss."""
-    processes = Processes(1)
+    processes = TrainingProcesses(1)
     micro_batch_tokens = recipe().engine.micro_batch_tokens
     batch = prepare(objective, rows, micro_batch_tokens, processes, objective.encoder.collate)
     (term,) = backward(objective, batch, processes).values()

@@ -21,8 +21,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 
 from stages.modeling.encoder import Encoder
 from stages.modeling.tokens import Tokens
-from stages.objectives.distillation import Distillation
-from stages.objectives.training_texts import Texts
+from stages.objectives.distillation import DistillationObjective
+from stages.objectives.training_texts import TrainingTexts
 from stages.training.batches import shuffled_token_batches
 from tests.benchmarks.engine import LEARNING_RATE, WARM_STEPS, recipe, timed_steps
 from tests.benchmarks.measure import Figure, in_turns, middle
@@ -101,7 +101,7 @@ def distillation_speed(
     dims = [dim for dim in recipe().distill.matryoshka_dims if dim <= encoder.dimensions]
     projection = nn.Linear(encoder.dimensions, vectors.shape[1])
     data = _texts(encoder, pairs, vectors)
-    objective = Distillation(encoder, projection, dims, data)
+    objective = DistillationObjective(encoder, projection, dims, data)
     with tempfile.TemporaryDirectory() as folder:
         peer = as_peer(encoder, Path(folder))
         loss = PeerLoss(peer, nn.Linear(*projection.weight.shape[::-1]), dims)
@@ -134,13 +134,13 @@ def distillation_speed(
     }
 
 
-def _texts(encoder: Encoder, pairs: Sequence[tuple[str, str]], vectors: np.ndarray) -> Texts:
+def _texts(encoder: Encoder, pairs: Sequence[tuple[str, str]], vectors: np.ndarray) -> TrainingTexts:
     sides = [encoder.tokenize([pair[at] for pair in pairs], side) for at, side in enumerate(PROMPTS)]
-    return Texts(Tokens.joined(sides), torch.from_numpy(vectors.astype(np.float16)))
+    return TrainingTexts(Tokens.joined(sides), torch.from_numpy(vectors.astype(np.float16)))
 
 
 def _first_step(
-    objective: Distillation, loss: PeerLoss, peer_texts: Sequence[str], rows: np.ndarray
+    objective: DistillationObjective, loss: PeerLoss, peer_texts: Sequence[str], rows: np.ndarray
 ) -> tuple[float, float]:
     """How far gradients and loss of both sides are apart on the same rows, before anything was trained."""
     encoder, peer = objective.encoder, loss.model
@@ -156,7 +156,7 @@ def _first_step(
     return apart
 
 
-def _peer_rate(loss: PeerLoss, texts: Sequence[str], data: Texts, batch_size: int) -> float:
+def _peer_rate(loss: PeerLoss, texts: Sequence[str], data: TrainingTexts, batch_size: int) -> float:
     """Tokens a second of the trainer's steps over all texts, after the first few."""
     assert data.teacher is not None
     table = datasets.Dataset.from_dict({"sentence": list(texts), "label": data.teacher.float().numpy()})

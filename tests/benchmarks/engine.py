@@ -12,9 +12,9 @@ import torch
 
 from stages.objectives.objective import Objective
 from stages.recipe.recipe import Recipe, read
+from stages.recipe.training import Schedule
 from stages.training.checkpoints import CheckpointFile
-from stages.training.loop import EngineSettings, train
-from stages.training.state import Schedule
+from stages.training.loop import Phase, train
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNING_RATE, WARM_STEPS = 1e-4, 4
@@ -49,7 +49,7 @@ def timed_steps(
     Args:
         engine: settings that are not the default recipe's.
     """
-    settings = recipe().engine.model_dump() | {"threads": torch.get_num_threads()} | engine
+    settings = recipe().engine.model_copy(update={"threads": torch.get_num_threads()} | engine)
     stamps: list[float] = []
     rows: list[dict[str, float]] = []
 
@@ -57,20 +57,19 @@ def timed_steps(
         stamps.append(time.perf_counter())
         rows.append(row)
 
-    # As many steps between checks and checkpoints as there are: none falls into the clock.
-    schedule = Schedule(len(batches), LEARNING_RATE, 0.0, 0.01, 1.0, len(batches) + 1, len(batches) + 1)
+    never = len(batches) + 1  # so that neither evaluation nor checkpoint is timed
+    schedule = Schedule(
+        steps=len(batches),
+        learning_rate=LEARNING_RATE,
+        warmup_ratio=0.0,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        evaluate_every=never,
+        checkpoint_every=never,
+    )
+    phase = Phase("bench", objective, lambda _epoch: list(batches), [], dict)
     with tempfile.TemporaryDirectory() as folder:
-        train(
-            objective,
-            lambda _epoch: list(batches),
-            schedule,
-            CheckpointFile(Path(folder) / "checkpoint.safetensors"),
-            engine=EngineSettings(**settings),
-            ids=[],
-            name="bench",
-            evaluate=dict,
-            log=log,
-        )
+        train(phase, schedule, settings, CheckpointFile(Path(folder) / "checkpoint.safetensors"), log)
     lengths = [objective.texts(batch).lengths for batch in batches[warm_steps:]]
     return Timed(
         stamps[-1] - stamps[warm_steps - 1],

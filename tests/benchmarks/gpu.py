@@ -14,8 +14,8 @@ from transformers import EuroBertConfig, EuroBertModel, PreTrainedModel, Qwen3Co
 from stages.modeling.encoder import Encoder, EncoderSettings
 from stages.modeling.tokenization import load_tokenizer
 from stages.modeling.tokens import Tokens
-from stages.objectives.distillation import Distillation
-from stages.objectives.training_texts import Texts
+from stages.objectives.distillation import DistillationObjective
+from stages.objectives.training_texts import TrainingTexts
 from stages.training.throughput import gemm_peak
 from tests.benchmarks.engine import timed_steps
 from tests.benchmarks.measure import Figure, in_turns, middle, seconds
@@ -132,7 +132,7 @@ def training_speed(
     tokens = Tokens.of(generator.integers(1000, 30_000, length).tolist() for length in lengths)
     teacher = torch.from_numpy(generator.normal(size=(count, TEACHER_DIMENSIONS)).astype(np.float16))
     projection = nn.Linear(encoder.dimensions, TEACHER_DIMENSIONS)
-    objective = Distillation(encoder, projection, [encoder.dimensions], Texts(tokens, teacher))
+    objective = DistillationObjective(encoder, projection, [encoder.dimensions], TrainingTexts(tokens, teacher))
     on_gpu = encoder.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(encoder.device)
