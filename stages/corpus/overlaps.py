@@ -1,278 +1,154 @@
-"""Rows that nearly repeat each other, or repeat a row that models are tested on: found by shared keys, then rejected.
+"""Rejection of rows that repeat a test row, or that nearly repeat another row; both are found by shared keys.
 
-An item is a text of a kept row, in the order of sources, rows and fields. Items that share the key of a text are equal;
-those that share a band of a MinHash signature are compared by their signatures. In every bucket each item meets one
-other, the first, so that the work grows with the items and not with their square.
+Texts that share the key of their words are equal; texts that share a band of their MinHash signatures are compared by
+their signatures. Among the texts of a key, each is compared with one other, the first, so that the work grows with the
+number of texts and not with its square.
 
-Rows repeat each other within a role: query, document, or a scored pair as a whole, under its first item. A test row is
-given away in any role: its texts stand in the buckets of every role, halves of scored pairs in those of documents. Such
-entries are numbered from I on, and are left out where repetitions are looked for.
-
-Shapes: I items, R kept rows of a source, P permutations.
+Shapes: M pairs of a text and the partner it overlaps with, both as numbers of texts.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import xxhash
 
-from stages.corpus.buckets import Buckets, first_of, numbered
-from stages.corpus.containment import Contained
-from stages.corpus.minhash import NUM_PERMUTATIONS, bands, signatures, similarity, text_key
-from stages.corpus.source_ingest import DOCUMENT, KEPT, ROLES, SCORED, Intake, Reasons, role_of, text_keys
+from stages.corpus.buckets import Buckets, first_in_group, group_numbers
+from stages.corpus.containment import ContainedTexts
+from stages.corpus.rejected_rows import KEPT, Reasons
+from stages.corpus.roles import role_of
 from stages.corpus.tables import SPLITS
-from stages.corpus.text_length import count_words
+from stages.corpus.text_index import TextIndex
+from stages.recipe.curate import EvaluationOverlap, NearDuplicates
 
-TRAIN, DEV, TEST = range(len(SPLITS))
-# Pairs whose signatures are compared at once.
-COMPARED = 2**16
-# A shorter text is a name or a common phrase: where it stands in another role, it gives no test row away.
-TELLING_WORDS = 5
-_EXACT, _NEAR, _INSIDE = 1, 2, 4
+# Ways in which a test row stands in train or dev.
+EXACT, NEAR, INSIDE = 1, 2, 4
+
+Pairs = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Similarity:
-    """From which Jaccard similarity of word shingles texts are near duplicates, and a test row is given away; and from
-    which share of a test text inside another, None where that is not looked at.
+def reject_test_overlaps(index: TextIndex, limits: EvaluationOverlap, reasons: Reasons) -> list[dict[str, Any]]:
+    """Reject train and dev rows that a test row of any source repeats in any role, and report on each test set.
+
+    Returns:
+        {source, rows, exact, near, inside, entities, share}: its test rows; how many of them stand in train or dev
+        exactly, else nearly, else inside a longer text (None where that was not looked for); how many share an entity
+        with train or dev; and the share of rows that stand there in any of the three ways.
     """
-
-    duplicates: float
-    evaluation: float
-    containment: float | None = None
-
-
-class Overlaps:
-    """The texts of all sources by key, and what of them overlaps.
-
-    Args:
-        across: groups of sources that may not repeat one another; the first of a group keeps a row.
-        folder: a new one, for what is kept on disk meanwhile.
-    """
-
-    def __init__(
-        self, intakes: Sequence[Intake], across: Sequence[Sequence[str]], similar: Similarity, folder: Path
-    ) -> None:
-        self._intakes, self._similar = intakes, similar
-        self._rows = [intake.kept_rows() for intake in intakes]
-        self._widths = np.array([len(one.fields) for one in intakes])
-        sizes = [len(rows) * width for rows, width in zip(self._rows, self._widths, strict=True)]
-        self._starts = np.concatenate(([0], np.cumsum(sizes)))
-        kept = list(zip(intakes, self._rows, self._widths, strict=True))
-        self._splits = np.concatenate([np.repeat(one.splits[rows], width) for one, rows, width in kept])
-        self._languages = np.concatenate([np.repeat(one.languages[rows], width) for one, rows, width in kept])
-        scopes = {name: group[0] for group in across for name in group}
-        names = [one.origin["source"] for one in intakes]
-        self._scopes = np.array([names.index(scopes.get(name, name)) for name in names])
-        self._equal, self._banded, self._entities = (Buckets(folder / name) for name in ("equal", "near", "entities"))
-        self._signatures = folder / "signatures.bin"
-        self._read()
-
-    def reject_given_away(self, reasons: Reasons) -> list[dict[str, Any]]:
-        """Reject train and dev rows that a test row of any source repeats in any role; what was found of each test set.
-
-        Returns:
-            {source, rows, exact, near, inside, entities, share}: its test rows; how many of them stand in train or dev
-            exactly, else nearly, else inside a longer text (None where that was not looked at); how many share an
-            entity with train or dev of another source; the share of those that stand there in any of the three ways.
-        """
-        hits = np.zeros(self._starts[-1], dtype=np.uint8)
-        for grade, word in ((_EXACT, "in"), (_NEAR, "nearly in")):
-            for items, partners in self._meetings(grade, self._tested_and_not, self._similar.evaluation):
-                tested = self._splits[items] == TEST
-                hits[items[tested]] |= grade
-                self._reject(items[~tested], partners[~tested], f"{word} the test rows of {{source}}{{role}}", reasons)
-        if self._similar.containment is not None:
-            self._reject_containing(self._similar.containment, hits, reasons)
-        sharing = self._sharing_entities()
-        return [
-            report for number in range(len(self._intakes)) if (report := self._report(number, hits, sharing))["rows"]
-        ]
-
-    def _reject_containing(self, share: float, hits: np.ndarray, reasons: Reasons) -> None:
-        """The same of rows with a text that contains a test row's, whichever of its texts that is."""
-        contained = Contained(share)
-        for texts, items in self._texts(tested=True):
-            contained.add(texts, items)
-        contained.close()
-        for texts, items in self._texts(tested=False):
-            places, tested = contained.found(texts)
-            hits[tested] |= _INSIDE
-            self._reject(items[places], tested, "contains a test row of {source}", reasons)
-
-    def _texts(self, tested: bool) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Texts and items of the rows that are tested on, or of the others."""
-        for number, intake in enumerate(self._intakes):
-            width, start = int(self._widths[number]), int(self._starts[number])
-            for where, table in intake.batches(intake.fields):
-                ranks = np.arange(*np.searchsorted(self._rows[number], (where.start, where.stop)))
-                rows = self._rows[number][ranks]
-                chosen = (intake.splits[rows] == TEST) == tested
-                part = table.take(rows[chosen] - where.start)
-                for column, name in enumerate(part.column_names):
-                    yield part[name].to_pylist(), start + ranks[chosen] * width + column
-
-    def reject_duplicates(self, reasons: Reasons) -> None:
-        """Reject rows that nearly repeat an earlier one of their source and split, or equal one of their group."""
-        for grade, word in ((_EXACT, "duplicate"), (_NEAR, "near duplicate")):
-            for items, partners in self._meetings(grade, self._same_place, self._similar.duplicates):
-                self._reject(items, partners, f"{word} of a row of {{source}}", reasons)
-
-    def _read(self) -> None:
-        with self._signatures.open("wb") as file:
-            for number, intake in enumerate(self._intakes):
-                start = int(self._starts[number])
-                for _, table in _kept(intake):
-                    start = self._add(number, table.to_pylist(), start, file)
-
-    def _add(self, number: int, rows: list[dict[str, Any]], start: int, file: Any) -> int:
-        intake, width = self._intakes[number], int(self._widths[number])
-        kind = intake.origin["kind"]
-        items = np.arange(start, start + len(rows) * width).reshape(-1, width)
-        keys = np.array([text_keys(row, kind, intake.fields) for row in rows], dtype=np.uint64)
-        self._equal.add(keys.reshape(-1), items[:, : intake.num_keys].reshape(-1))
-        names = [xxhash.xxh3_64_intdigest(row["entity"].encode()) for row in rows]
-        self._entities.add(np.array(names, dtype=np.uint64), items[:, 0])
-        found = np.zeros((len(rows), width, NUM_PERMUTATIONS), dtype=np.uint16)
-        for column, field in enumerate(intake.fields):
-            texts = [row[field] for row in rows]
-            found[:, column], long = signatures(texts, min(self._similar.duplicates, self._similar.evaluation))
-            role = role_of(kind, field)
-            if role in ROLES:
-                self._band(found[long, column], items[long, column], role)
-            self._add_elsewhere(texts, found[:, column], long, items[:, column], role)
-        found.tofile(file)
-        return start + items.size
-
-    def _add_elsewhere(
-        self, texts: list[str], found: np.ndarray, long: np.ndarray, items: np.ndarray, own: str
-    ) -> None:
-        """Enter tested texts under the roles that are not their own, and halves of all scored pairs as documents."""
-        tested = self._splits[items] == TEST
-        sought = np.flatnonzero(tested | (own == SCORED))
-        telling = sought[[count_words(texts[place]) >= TELLING_WORDS for place in sought.tolist()]]
-        for role in ROLES:
-            if role != own:
-                places = telling if role == DOCUMENT else telling[tested[telling]]
-                keys = [text_key(role, texts[place]) for place in places.tolist()]
-                self._equal.add(np.array(keys, dtype=np.uint64), items[places] + self._starts[-1])
-                near = places[long[places]]
-                self._band(found[near], items[near] + self._starts[-1], role)
-
-    def _band(self, found: np.ndarray, items: np.ndarray, role: str) -> None:
-        banded = bands(found, role)
-        self._banded.add(banded.reshape(-1), np.repeat(items, banded.shape[1]))
-
-    def _meetings(self, grade: int, linked: Any, jaccard: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Items and the item that each overlaps with, a part of the keys at a time."""
-        for entries in (self._equal if grade == _EXACT else self._banded).shared():
-            items, partners = linked(entries)
-            if grade == _NEAR:
-                near = self._verified(items, partners, jaccard)
-                items, partners = items[near], partners[near]
-            yield items, partners
-
-    def _verified(self, items: np.ndarray, partners: np.ndarray, jaccard: float) -> np.ndarray:
-        if len(items) == 0:
-            return np.empty(0, dtype=bool)
-        stored = np.memmap(self._signatures, dtype=np.uint16, mode="r").reshape(-1, NUM_PERMUTATIONS)
-        starts = range(0, len(items), COMPARED)
-        pairs = ((items[start : start + COMPARED], partners[start : start + COMPARED]) for start in starts)
-        return np.concatenate([similarity(stored[left], stored[right]) >= jaccard for left, right in pairs])
-
-    def _tested_and_not(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Untested items with the first tested one of their bucket, tested ones with the first untested one."""
-        items = entries["item"].astype(np.int64) % self._starts[-1]
-        bucket = numbered(entries["key"])
-        tested = self._splits[items] == TEST
-        partner = np.where(tested, first_of(bucket, ~tested)[bucket], first_of(bucket, tested)[bucket])
-        met = partner >= 0
-        return items[met], items[partner[met]]
-
-    def _same_place(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Items that are still kept, in their own role, with the first one of their bucket, scope and split."""
-        entries = entries[entries["item"] < self._starts[-1]]
-        entries = entries[self._still_kept(entries["item"].astype(np.int64))]
-        items = entries["item"].astype(np.int64)
-        scope = self._scopes[self._source_of(items)] * len(SPLITS) + self._splits[items]
-        scope = scope * 2**16 + self._languages[items]
-        order = np.lexsort((items, scope, entries["key"]))
-        items, scope, key = items[order], scope[order], entries["key"][order]
-        bucket = numbered(key, scope)
-        partner = items[first_of(bucket, np.ones(len(items), dtype=bool))[bucket]]
-        # A row's own two texts are no repetition, and equal texts of one source and role have been dealt with.
-        later = self._row_of(partner) != self._row_of(items)
-        return items[later], partner[later]
-
-    def _reject(self, items: np.ndarray, partners: np.ndarray, why: str, reasons: Reasons) -> None:
-        source, column = self._source_of(items), self._column_of(items)
-        rows = (items - self._starts[source]) // self._widths[source]
-        parts = (source, rows, column, self._source_of(partners), self._column_of(partners))
-        for number, row, own, other, its in zip(*(part.tolist() for part in parts), strict=True):
-            intake, place = self._intakes[number], self._rows[number][row]
-            if intake.fates[place] == KEPT:
-                intake.fates[place] = reasons.number(_reason(why, intake, own, self._intakes[other], its))
-
-    def _report(self, number: int, hits: np.ndarray, sharing: np.ndarray) -> dict[str, Any]:
-        width, own = self._widths[number], slice(self._starts[number], self._starts[number + 1])
-        tested = self._splits[own][::width] == TEST
-        hit = hits[own].reshape(-1, width)[tested]
-        exact = (hit & _EXACT).any(axis=1)
-        near = ~exact & (hit & _NEAR).any(axis=1)
-        inside = ~exact & ~near & (hit & _INSIDE).any(axis=1)
-        return {
-            "source": self._intakes[number].origin["source"],
-            "rows": int(tested.sum()),
-            "exact": int(exact.sum()),
-            "near": int(near.sum()),
-            "inside": None if self._similar.containment is None else int(inside.sum()),
-            "entities": int(sharing[own][::width][tested].sum()),
-            "share": float((exact | near | inside).mean()) if tested.any() else 0.0,
-        }
-
-    def _sharing_entities(self) -> np.ndarray:
-        """Which items' rows [I] are tested on while train or dev of another source has their entity."""
-        sharing = np.zeros(self._starts[-1], dtype=bool)
-        for entries in self._entities.shared():
-            items, _ = self._tested_and_not(entries)
-            sharing[items] = self._splits[items] == TEST
-        return sharing
-
-    def _still_kept(self, items: np.ndarray) -> np.ndarray:
-        source = self._source_of(items)
-        kept = np.zeros(len(items), dtype=bool)
-        for number in np.unique(source):
-            own = source == number
-            position = (items[own] - self._starts[number]) // self._widths[number]
-            kept[own] = self._intakes[number].fates[self._rows[number][position]] == KEPT
-        return kept
-
-    def _source_of(self, items: np.ndarray) -> np.ndarray:
-        found: np.ndarray = np.searchsorted(self._starts, items, side="right") - 1
-        return found
-
-    def _row_of(self, items: np.ndarray) -> np.ndarray:
-        """A number that items of one row have in common."""
-        return items - self._column_of(items)
-
-    def _column_of(self, items: np.ndarray) -> np.ndarray:
-        source = self._source_of(items)
-        found: np.ndarray = (items - self._starts[source]) % self._widths[source]
-        return found
+    ways = np.zeros(len(index.texts), dtype=np.uint8)
+    for way, buckets, word in ((EXACT, index.equal, "in"), (NEAR, index.similar, "nearly in")):
+        for texts, partners in _tested_and_not(index, buckets):
+            if way == NEAR:
+                texts, partners = _similar(index, texts, partners, limits.jaccard)
+            tested = index.is_test(texts)
+            ways[texts[tested]] |= way
+            why = f"{word} the test rows of {{source}}{{role}}"
+            _reject(index, texts[~tested], partners[~tested], why, reasons)
+    if limits.containment is not None:
+        _reject_containing(index, limits.containment, ways, reasons)
+    shares_entity = np.zeros(len(index.texts), dtype=bool)
+    for texts, _ in _tested_and_not(index, index.entities):
+        shares_entity[texts[index.is_test(texts)]] = True
+    reports = [_report(index, number, ways, shares_entity) for number in range(len(index.sources))]
+    if limits.containment is None:
+        reports = [report | {"inside": None} for report in reports]
+    return [report for report in reports if report["rows"]]
 
 
-def _reason(why: str, intake: Intake, column: int, other: Intake, its: int) -> str:
-    """Which text of a row was found where, and in which field, if its role there is another."""
-    field, found = intake.fields[column], other.fields[its]
-    same = role_of(intake.origin["kind"], field) == role_of(other.origin["kind"], found)
-    return f"{field}: {why}".format(source=other.origin["source"], role="" if same else f" as {found}")
+def reject_near_duplicates(index: TextIndex, limits: NearDuplicates, reasons: Reasons) -> None:
+    """Reject rows that nearly repeat an earlier one of their source and split, or repeat one of their group."""
+    names = [source.source.section.name for source in index.sources]
+    first = {name: group[0] for group in limits.across for name in group}
+    groups = np.array([names.index(first.get(name, name)) for name in names])
+    for buckets, word in ((index.equal, "duplicate"), (index.similar, "near duplicate")):
+        for entries in buckets.shared():
+            texts, partners = _repeats(index, entries, groups)
+            if buckets is index.similar:
+                texts, partners = _similar(index, texts, partners, limits.jaccard)
+            _reject(index, texts, partners, f"{word} of a row of {{source}}", reasons)
 
 
-def _kept(intake: Intake) -> Iterator[tuple[slice, Any]]:
-    for where, table in intake.batches([*intake.fields, "entity"]):
-        kept = table.filter(intake.fates[where] == KEPT)
-        if len(kept):
-            yield where, kept
+def _tested_and_not(index: TextIndex, buckets: Buckets) -> Iterator[Pairs]:
+    """Pair untested texts with the first tested one of their key, and tested texts with the first untested one."""
+    for entries in buckets.shared():
+        texts, group = entries["text"].astype(np.int64), group_numbers(entries["key"])
+        tested = index.is_test(texts)
+        partner = np.where(tested, first_in_group(group, ~tested), first_in_group(group, tested))
+        paired = partner >= 0
+        yield texts[paired], texts[partner[paired]]
+
+
+def _repeats(index: TextIndex, entries: np.ndarray, groups: np.ndarray) -> Pairs:
+    """Pair kept texts, in their own role, with the first one of their key, group of sources, split and language."""
+    entries = entries[entries["other_role"] == 0]
+    entries = entries[index.are_kept(entries["text"])]
+    texts = entries["text"].astype(np.int64)
+    table = index.texts[texts]
+    scope = (groups[table["source"]] * len(SPLITS) + table["split"]) * 2**16 + table["language"]
+    order = np.lexsort((texts, scope, entries["key"]))
+    texts, group = texts[order], group_numbers(entries["key"][order], scope[order])
+    partners = texts[first_in_group(group, np.ones(len(texts), dtype=bool))]
+    # A row's own two texts may be equal.
+    left, right = index.texts[texts], index.texts[partners]
+    other = (left["source"] != right["source"]) | (left["row"] != right["row"])
+    return texts[other], partners[other]
+
+
+def _similar(index: TextIndex, texts: np.ndarray, partners: np.ndarray, jaccard: float) -> Pairs:
+    near = index.similarity(texts, partners) >= jaccard
+    return texts[near], partners[near]
+
+
+def _reject_containing(index: TextIndex, share: float, ways: np.ndarray, reasons: Reasons) -> None:
+    """Reject train and dev rows with a text that contains a test row's text, in whatever role."""
+    contained = ContainedTexts(share, _texts_of(index, lambda numbers: index.is_test(numbers)))
+    for texts, numbers in _texts_of(index, lambda numbers: ~index.is_test(numbers)):
+        positions, tested = contained.find(texts)
+        ways[tested] |= INSIDE
+        _reject(index, numbers[positions], tested, "contains a test row of {source}", reasons)
+
+
+def _texts_of(
+    index: TextIndex, chosen: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+    """Yield chosen texts with their numbers, a batch of rows and a field at a time."""
+    for source, numbers, table in index.batches():
+        rows = chosen(numbers[:, 0])
+        for column, field in enumerate(source.source.fields):
+            yield table[field].filter(rows).to_pylist(), numbers[rows, column]
+
+
+def _reject(index: TextIndex, texts: np.ndarray, partners: np.ndarray, why: str, reasons: Reasons) -> None:
+    for (source, row, field, *_), (other, _, other_field, *_) in zip(
+        index.texts[texts].tolist(), index.texts[partners].tolist(), strict=True
+    ):
+        status = index.sources[source].row_status
+        if status[row] == KEPT:
+            status[row] = reasons.number(_reason(why, index, (source, field), (other, other_field)))
+
+
+def _reason(why: str, index: TextIndex, place: tuple[int, int], other_place: tuple[int, int]) -> str:
+    """Say which text of a row was found where, and in which field if its role there is another."""
+    (own, field), (other, other_field) = (
+        (index.sources[source].source, index.sources[source].source.fields[column])
+        for source, column in (place, other_place)
+    )
+    same = role_of(own.section.kind, field) == role_of(other.section.kind, other_field)
+    return f"{field}: {why}".format(source=other.section.name, role="" if same else f" as {other_field}")
+
+
+def _report(index: TextIndex, number: int, ways: np.ndarray, shares_entity: np.ndarray) -> dict[str, Any]:
+    source = index.sources[number].source
+    own = np.flatnonzero(index.texts["source"] == number)
+    tested = own[index.is_test(own)].reshape(-1, len(source.fields))
+    exact = (ways[tested] & EXACT).any(axis=1)
+    near = ~exact & (ways[tested] & NEAR).any(axis=1)
+    inside = ~exact & ~near & (ways[tested] & INSIDE).any(axis=1)
+    return {
+        "source": source.section.name,
+        "rows": len(tested),
+        "exact": int(exact.sum()),
+        "near": int(near.sum()),
+        "inside": int(inside.sum()),
+        "entities": int(shares_entity[tested[:, 0]].sum()),
+        "share": float((exact | near | inside).mean()) if len(tested) else 0.0,
+    }

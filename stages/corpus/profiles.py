@@ -1,4 +1,4 @@
-"""What a source's rows are like, gathered batch by batch: for validation, the page, and drift since the last build."""
+"""Profiles of sources: facts and distributions of their rows, for validation and for drift since the last build."""
 
 import json
 from collections import Counter
@@ -11,26 +11,32 @@ import pyarrow as pa
 import xxhash
 
 from stages.corpus.buckets import Buckets
-from stages.corpus.languages import MANY
+from stages.corpus.languages import MULTIPLE
 from stages.corpus.text_length import word_counts
+from stages.recipe.curate import Source
+from stages.recipe.fields import TEXT_FIELDS
 
-# Upper bounds of the length histogram's bins, words; the last bin is open.
+# Upper bounds of the length histogram's bins in words; the last bin is open.
 LENGTHS = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
-# Distinct values that are counted at most: of scores and labels it only matters whether they are few.
+# Most distinct scores or labels that are counted: it only matters whether they are few.
 MAX_DISTINCT = 10_000
 
 
 class Profile:
-    """Facts and distributions of the rows of a source."""
+    """Facts and distributions of the rows of a source, gathered batch by batch.
 
-    def __init__(self, kind: str, declared: str, fields: Sequence[str], folder: Path) -> None:
-        # Scored texts recur; of the other kinds each text is to stand there once, or once in each of many languages.
-        self._unique = ("id", *(fields if kind != "scored" else ()))
+    Args:
+        folder: an empty folder for the keys of texts.
+    """
+
+    def __init__(self, source: Source, folder: Path) -> None:
+        self._source, self._fields = source, TEXT_FIELDS[source.kind]
+        # Scored texts recur; texts of the other kinds stand in a source once, or once in each of its languages.
+        self._unique = ("id", *(self._fields if source.kind != "scored" else ()))
         self._keys = {name: Buckets(folder / name) for name in (*self._unique, "entity")}
-        self._kind, self._fields, self._many = kind, fields, declared == MANY
         self._rows = 0
-        self._lengths = {name: np.zeros(len(LENGTHS) + 1, dtype=np.int64) for name in fields}
-        self._words = dict.fromkeys(fields, 0)
+        self._lengths = {name: np.zeros(len(LENGTHS) + 1, dtype=np.int64) for name in self._fields}
+        self._words = dict.fromkeys(self._fields, 0)
         self._languages: Counter[str] = Counter()
         self._labels: Counter[str] = Counter()
         self._scores: set[float] = set()
@@ -38,10 +44,10 @@ class Profile:
         self._extremes = (np.inf, -np.inf)
 
     def add(self, table: pa.Table, splits: np.ndarray) -> None:
-        """Take in rows with their splits."""
+        """Add rows with their splits."""
         items = np.arange(self._rows, self._rows + len(table))
         self._rows += len(table)
-        language = _hashes(table["language"]) if self._many else np.zeros(len(table), dtype=np.uint64)
+        language = np.uint64(0) if self._source.language != MULTIPLE else _hashes(table["language"])
         for name in self._unique:
             self._keys[name].add(_hashes(table[name]) ^ language, items)
         entities = np.unique(np.rec.fromarrays([_hashes(table["entity"]), splits]))
@@ -51,27 +57,27 @@ class Profile:
             self._words[name] += int(words.sum())
             self._lengths[name] += np.bincount(np.searchsorted(LENGTHS, words), minlength=len(LENGTHS) + 1)
         self._languages.update(table["identified"].to_pylist())
-        if self._kind == "scored":
+        if self._source.kind == "scored":
             self._add_scores(table["score"].to_numpy())
-        if self._kind == "labelled" and len(self._labels) < MAX_DISTINCT:
+        if self._source.kind == "labelled" and len(self._labels) < MAX_DISTINCT:
             self._labels.update(table["label"].to_pylist())
 
     def facts(self) -> dict[str, float]:
-        """What the whole of a source is judged by; counts of what repeats are of rows beyond the first."""
+        """Return the facts by which a source is judged as a whole; repeated rows are counted beyond the first."""
         facts: dict[str, float] = {"rows": self._rows}
         facts |= {f"repeated_{name}": self._repeated(name) for name in self._unique}
         facts["entities_in_two_splits"] = self._entities_in_two_splits()
-        if self._kind == "scored" and self._rows:
+        if self._source.kind == "scored" and self._rows:
             mean, square = self._sums / self._rows
             facts["score_range"] = self._extremes[1] - self._extremes[0]
             facts["score_stdev"] = float(np.sqrt(max(0.0, square - mean**2)))
             facts["distinct_scores"] = len(self._scores)
-        if self._kind == "labelled":
+        if self._source.kind == "labelled":
             facts["distinct_labels"] = len(self._labels)
         return facts
 
     def summary(self) -> dict[str, Any]:
-        """Rows, words and lengths by text field, languages: what drift is told from. The same rows give the same."""
+        """Return the statistics used to measure drift: rows, mean words and lengths of each text field, languages."""
         return {
             "rows": self._rows,
             "words": {name: round(self._words[name] / max(1, self._rows), 1) for name in self._fields},
@@ -89,27 +95,24 @@ class Profile:
         return sum(len(entries) - len(np.unique(entries["key"])) for entries in self._keys[name].shared())
 
     def _entities_in_two_splits(self) -> int:
-        found = 0
-        for entries in self._keys["entity"].shared():
-            pairs = np.unique(entries)  # entity and split
-            found += len(pairs) - len(np.unique(pairs["key"]))
-        return found
+        by_part = [np.unique(entries) for entries in self._keys["entity"].shared()]  # pairs of entity and split
+        return sum(len(pairs) - len(np.unique(pairs["key"])) for pairs in by_part)
 
 
 def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """How a source differs from what it was.
+    """Compare the summaries of two versions of a source.
 
     Returns:
         {rows, rows_before, words, words_before, lengths, languages}: words by field; the last two are total variation
-        distances in [0, 1] of the distributions, of lengths the largest of any field.
+        distances in [0, 1] of the distributions, for lengths the largest of any field.
     """
-    moved = [_distance(before["lengths"].get(name, [0]), counts) for name, counts in now["lengths"].items()]
+    lengths = [_distance(before["lengths"].get(name, [0]), counts) for name, counts in now["lengths"].items()]
     languages = sorted({*before["languages"], *now["languages"]})
-    then, today = ([one["languages"].get(name, 0) for name in languages] for one in (before, now))
+    counts_before, counts = ([profile["languages"].get(name, 0) for name in languages] for profile in (before, now))
     return {
         "rows": now["rows"], "rows_before": before["rows"],
         "words": now["words"], "words_before": before["words"],
-        "lengths": max(moved), "languages": _distance(then, today),
+        "lengths": max(lengths), "languages": _distance(counts_before, counts),
     }  # fmt: skip
 
 
@@ -125,18 +128,18 @@ def _hashes(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def earlier(file: Path, now: Mapping[str, Any]) -> dict[str, Any]:
-    """The profiles of the last accepted build that had others than `now`; empty where there was none.
+    """Read the profiles of the last accepted build that differ from `now`; empty where there was none.
 
-    Building the same rows again compares them with the same version as before.
+    So a build of the same rows again is compared with the same version as before.
     """
     if not file.exists():
         return {}
-    kept: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    return kept["before"] if kept["last"] == now else kept["last"]
+    accepted: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    return accepted["before"] if accepted["last"] == now else accepted["last"]
 
 
 def remember(file: Path, now: Mapping[str, Any]) -> None:
-    """Keep the profiles of an accepted build, and of the one before."""
+    """Write the profiles of an accepted build, and of the build before it."""
     before = earlier(file, now)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")

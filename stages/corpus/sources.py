@@ -1,26 +1,19 @@
-"""Readers by name: what turns a declared source's files or data sets into records."""
+"""Readers by the names that recipes use for them, and the sources of a recipe made ready to be read."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
+from stages.corpus.cleaning import SourceToRead
 from stages.corpus.locations import HubDataset, Place, RemoteFile, check_versions, matching_places
-from stages.corpus.packaged import (
-    botocore,
-    docstrings,
-    encyclopedia,
-    human_scores,
-    needles,
-    speeches,
-    weaknesses,
-    wikipedia,
-)
+from stages.corpus.packaged import botocore, docstrings, encyclopedia, human_scores, speeches, weaknesses, wikipedia
 from stages.corpus.readers import beir, gettext, rows
-from stages.corpus.readers.unreadable import Unreadable
+from stages.corpus.records import Record
+from stages.corpus.text_length import WORDS, tokens_of
+from stages.recipe.curate import Source
+from stages.teachers.fingerprint import local_folder
 
-Record = dict[str, Any]
-Reader = Callable[..., Iterator[Record | Unreadable]] | Callable[..., Iterator[Record]]
+Reader = Callable[..., Iterator[Record]]
 
-# Readers of any table, in files or in the hub's data sets; the source's options name the columns.
+# Readers of any table, in files or in data sets of the hub; the source's options name the columns.
 ROW_READERS: dict[str, Reader] = {
     "rows.pairs": rows.pairs,
     "rows.scored": rows.scored,
@@ -40,7 +33,7 @@ READERS: dict[str, Reader] = {
     "gettext.pairs": gettext.pairs,
     "speeches.pairs": speeches.pairs,
     "speeches.documents": speeches.documents,
-    "needles.pairs": needles.pairs,
+    "needles.pairs": speeches.needles,
     "beir.pairs": beir.pairs,
     "human_scores.word_pairs": human_scores.word_pairs,
     "human_scores.document_matrix": human_scores.document_matrix,
@@ -48,29 +41,41 @@ READERS: dict[str, Reader] = {
 }
 
 
-def source_files(files: tuple[str, ...], packages: Mapping[str, str]) -> list[Place]:
-    """The files and data sets of a source, once the packages they come from are there in the declared version."""
+def source_to_read(section: Source, seed: int, student: str) -> SourceToRead:
+    """Make a source ready to be read; reading begins when its records are asked for.
+
+    Args:
+        student: location of the model in whose tokens lengths are counted, where the recipe limits tokens.
+    """
+    measure = WORDS if section.tokens is None else tokens_of(local_folder(student))
+
+    def records() -> Iterator[Record]:
+        return read_records(section.reader, source_files(section.files, section.packages), section.options)
+
+    return SourceToRead(section, seed, records, measure)
+
+
+def source_files(files: Sequence[str], packages: Mapping[str, str]) -> list[Place]:
+    """Find the files and data sets of a source, after checking the versions of the packages that hold them."""
     check_versions(packages)
     return [place for location in files for place in matching_places(location)]
 
 
-def read_records(
-    reader: str, files: Sequence[Place], options: Mapping[str, float | str]
-) -> Iterator[Record | Unreadable] | Iterator[Record]:
-    """Records of a source.
+def read_records(reader: str, places: Sequence[Place], options: Mapping[str, float | str]) -> Iterator[Record]:
+    """Read the records of a source.
 
     Raises:
         ValueError: no reader has that name, or it does not take these options, a data set or a URL.
     """
     if reader not in READERS:
         raise ValueError(f"unknown reader {reader!r}; the readers are {', '.join(READERS)}")
-    data_sets = [place.name for place in files if isinstance(place, HubDataset)]
+    data_sets = [place.name for place in places if isinstance(place, HubDataset)]
     if data_sets and reader not in ROW_READERS:
         raise ValueError(f"reader {reader} reads files, got data set {data_sets[0]}; use {', '.join(ROW_READERS)}")
-    urls = [str(place) for place in files if isinstance(place, RemoteFile)]
+    urls = [str(place) for place in places if isinstance(place, RemoteFile)]
     if urls and reader not in (*ROW_READERS, "beir.pairs"):
         raise ValueError(f"reader {reader} reads local files, got {urls[0]}; copy it to data/sources and name that")
     try:
-        return READERS[reader](files, **options)
+        return READERS[reader](places, **options)
     except TypeError as error:
         raise ValueError(f"reader {reader}: {error}; correct the source's options") from error

@@ -88,10 +88,11 @@ def write_rows(path: Path, rows: int) -> None:
 def language_figures() -> "dict[str, Figure]":
     """Texts a second of one core, and the share named right of leads in three languages."""
     from stages.corpus.languages import LanguageCheck
+    from stages.recipe.curate import LanguageId
     from tests.benchmarks.measure import Figure
 
     texts = list(labelled_texts())
-    check = LanguageCheck(8, 0.8)
+    check = LanguageCheck(LanguageId(min_words=8, min_confidence=0.8))
     started = time.process_time()
     found = [check.identify(text) for _, text in texts]
     elapsed = time.process_time() - started
@@ -118,24 +119,41 @@ def labelled_texts() -> Iterator[tuple[str, str]]:
 
 def curate_rows(rows: int, folder: Path) -> dict[str, Any]:
     """Curate the rows of a folder; core-seconds of this process."""
-    from stages.corpus.cleaning import Limits
     from stages.corpus.curation import curate_sources
-    from stages.corpus.overlaps import Similarity
-    from stages.corpus.source_ingest import SourceToRead
-    from stages.corpus.sources import read_records
+    from stages.corpus.sources import source_to_read
+    from stages.recipe.curate import Curate
 
-    origin = {"source": "rows", "kind": "pairs", "language": "und", "license": "none"}
-    limits = Limits({"query": (1, 80), "document": (1, 80)}, 0.01, 0.01, None, 17)
-    source = SourceToRead(
-        origin, limits, lambda: read_records("rows.pairs", [folder / "rows.jsonl"], {"query": "q", "document": "d"})
+    source = {
+        "name": "rows",
+        "kind": "pairs",
+        "reader": "rows.pairs",
+        "files": [str(folder / "rows.jsonl")],
+        "packages": {},
+        "options": {"query": "q", "document": "d"},
+        "language": "und",
+        "license": "none",
+        "splits": {"dev": 0.01, "test": 0.01},
+        "words": {"query": [1, 80], "document": [1, 80]},
+        "max_rows": None,
+        "max_rejected_share": 1.0,
+    }
+    rules = Curate.model_validate(
+        {
+            "sources": [source],
+            "allowed_licenses": None,
+            "language_id": None,
+            "near_duplicates": {"jaccard": 0.9, "across": []},
+            "evaluation_overlap": {"jaccard": 0.8, "containment": None, "max_share": 1.0},
+        }
     )
-    found = curate_sources([source], None, [], Similarity(0.9, 0.8), folder / "curated", folder / "working")
+    sources = [source_to_read(rules.sources[0], seed=17, student="")]
+    curated = curate_sources(rules, sources, folder / "curated", folder / "working")
     used = resource.getrusage(resource.RUSAGE_SELF)
-    assert found.counts["rows"]["read"] == rows
+    assert curated.counts["rows"]["read"] == rows
     return {
         "core_seconds": used.ru_utime + used.ru_stime,
-        "counts": found.counts,
-        "rejected": found.rejected,
+        "counts": curated.counts,
+        "rejected": curated.rejected,
     }
 
 

@@ -1,4 +1,4 @@
-"""Operations of AWS service models: first sentence of an operation's documentation -> the rest."""
+"""Operations of AWS services: first sentence of an operation's documentation -> the rest."""
 
 import gzip
 import html
@@ -6,16 +6,15 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-Record = dict[str, Any]
+from stages.corpus.records import Row
 
 _TAG = re.compile(r"<[^>]+>")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
-def operations(files: list[Path]) -> Iterator[Record]:
-    """Pairs of first sentence -> rest, one an operation; the entity is the service."""
+def operations(files: list[Path]) -> Iterator[Row]:
+    """Yield a pair of first sentence -> rest for each operation; the entity is the service."""
     for path in files:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8") as stream:

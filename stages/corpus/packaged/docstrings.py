@@ -6,23 +6,23 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-Record = dict[str, Any]
+from stages.corpus.records import Row
+
 Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 _DOCTEST = re.compile(r"^\s*(>>>|\.\.\.)")
 _UNDERLINE = re.compile(r"^\s*[-=~^]{3,}\s*$")
 
 
-def pairs(files: list[Path]) -> Iterator[Record]:
-    """Pairs of summary -> body of each public function and class; the entity is the module."""
+def pairs(files: list[Path]) -> Iterator[Row]:
+    """Yield pairs of summary -> body for each public function and class; the entity is the module."""
     for path, summary, body in _docstrings(tuple(files)):
         yield {"entity": _module(path), "query": summary, "document": body}
 
 
-def packages(files: list[Path]) -> Iterator[Record]:
-    """Bodies of docstrings, labelled with the top-level package they come from."""
+def packages(files: list[Path]) -> Iterator[Row]:
+    """Yield bodies of docstrings, labelled with their top-level package."""
     for path, _, body in _docstrings(tuple(files)):
         module = _module(path)
         yield {"entity": module, "text": body, "label": module.partition(".")[0]}
@@ -30,7 +30,7 @@ def packages(files: list[Path]) -> Iterator[Record]:
 
 @functools.cache
 def _docstrings(files: tuple[Path, ...]) -> list[tuple[Path, str, str]]:
-    """Parsed once for all the sources that read the same files: parsing takes seconds."""
+    """Parse files once for all sources that read them, since parsing takes seconds."""
     return [
         (path, *summary_and_body(docstring))
         for path in files
@@ -41,7 +41,7 @@ def _docstrings(files: tuple[Path, ...]) -> list[tuple[Path, str, str]]:
 
 
 def _public(scope: ast.Module | ast.ClassDef) -> Iterator[Documented]:
-    """Public classes, functions and methods, without what functions hold inside."""
+    """Yield public classes, functions and methods, but nothing inside functions."""
     for node in scope.body:
         if isinstance(node, Documented) and not node.name.startswith("_"):
             yield node
@@ -50,7 +50,7 @@ def _public(scope: ast.Module | ast.ClassDef) -> Iterator[Documented]:
 
 
 def summary_and_body(docstring: str) -> tuple[str, str]:
-    """First paragraph and the prose after it, without doctests and heading underlines."""
+    """Split a docstring into its first paragraph and the prose after it, without doctests and underlines."""
     lines = inspect.cleandoc(docstring).splitlines()
     prose = [line for line in lines if not _DOCTEST.match(line) and not _UNDERLINE.match(line)]
     summary, _, body = "\n".join(prose).strip().partition("\n\n")

@@ -1,16 +1,16 @@
-"""Pairs that people scored for similarity: word lists and the Lee document matrix."""
+"""Pairs that people scored for similarity: word lists, and the Lee matrix of documents."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from stages.corpus.entities import components
+import numpy as np
 
-Record = dict[str, Any]
+from stages.corpus.entities import smallest_connected
+from stages.corpus.records import Row
 
 
-def word_pairs(files: list[Path], scale: float) -> Iterator[Record]:
-    """Tab-separated `word word score`, score in [0, `scale`]; `#` starts a comment.
+def word_pairs(files: list[Path], scale: float) -> Iterator[Row]:
+    """Read tab-separated lines `word word score`, score in [0, `scale`]; `#` starts a comment.
 
     The entity is the connected component of a word, so that no word stands in two splits of a source.
     """
@@ -20,15 +20,15 @@ def word_pairs(files: list[Path], scale: float) -> Iterator[Record]:
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.strip() and not line.startswith("#")
     ]
-    component = components([(left.lower(), right.lower()) for left, right, _ in rows])
-    for left, right, score in rows:
-        yield {"entity": component[left.lower()], "text_a": left, "text_b": right, "score": float(score) / scale}
+    entities = smallest_connected(np.array([(left.lower(), right.lower()) for left, right, _ in rows])).tolist()
+    for (left, right, score), entity in zip(rows, entities, strict=True):
+        yield {"entity": entity, "text_a": left, "text_b": right, "score": float(score) / scale}
 
 
-def document_matrix(files: list[Path], scale: float, encoding: str) -> Iterator[Record]:
-    """A file of documents, one a line, and a tab-separated matrix of their similarities (upper triangle read).
+def document_matrix(files: list[Path], scale: float, encoding: str) -> Iterator[Row]:
+    """Read a file of documents, one a line, and the upper triangle of a tab-separated matrix of their similarities.
 
-    Every document meets every other, so the whole matrix is one entity.
+    Every document is paired with every other, so the whole matrix is one entity.
     """
     corpus, matrix = sorted(files, key=lambda path: path.suffix != ".cor")
     documents = corpus.read_text(encoding=encoding).splitlines()

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
-Record = dict[str, Any]
+from stages.corpus.records import Row
 
 _SPACE = "{http://cwe.mitre.org/cwe-7}"
 
 
-def pairs(files: list[Path]) -> Iterator[Record]:
-    """Pairs of name and description -> long description, without deprecated ones; the entity is as in CWE-79."""
+def pairs(files: list[Path]) -> Iterator[Row]:
+    """Yield pairs of name and description -> long description, without deprecated ones; the entity is CWE-<id>."""
     for path in files:
         catalogue = ElementTree.parse(path).getroot()  # noqa: S314  (a file of an installed package)
         for weakness in catalogue.iter(f"{_SPACE}Weakness"):
@@ -24,6 +23,6 @@ def pairs(files: list[Path]) -> Iterator[Record]:
 
 
 def _text(weakness: ElementTree.Element, name: str) -> str:
-    """All text of a child, its markup left out; empty where there is no such child."""
+    """Return the text of a child without its markup; empty where there is no such child."""
     found = weakness.find(f"{_SPACE}{name}")
     return "" if found is None else " ".join(" ".join(found.itertext()).split())

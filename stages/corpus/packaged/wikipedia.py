@@ -4,32 +4,30 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from stages.corpus.records import Row
 from stages.corpus.sentences import split_first_sentence
-
-Record = dict[str, Any]
 
 _UNLABELLED = "Uncategorized"
 MASK = "it"
 
 
-def leads(files: list[Path]) -> Iterator[Record]:
-    """Pairs of first sentence -> the rest with the title masked, so that word matching alone does not find it."""
+def leads(files: list[Path]) -> Iterator[Row]:
+    """Yield pairs of first sentence -> the rest with the title masked, so that word matching alone does not find it."""
     for article in _articles(files):
         first, rest = split_first_sentence(article["extract"])
         yield {"entity": article["title"], "query": first, "document": mask_title(rest, article["title"])}
 
 
-def descriptions(files: list[Path]) -> Iterator[Record]:
-    """Pairs of short description -> title, the short texts of text matching."""
+def descriptions(files: list[Path]) -> Iterator[Row]:
+    """Yield pairs of short description -> title, the short texts of text matching."""
     for article in _articles(files):
         title = re.sub(r"\s*\([^)]*\)$", "", article["title"])
         yield {"entity": article["title"], "query": article["description"] or "", "document": title}
 
 
-def topics(files: list[Path]) -> Iterator[Record]:
-    """Title-masked rest of an article, labelled with its topic; articles without a topic are left out."""
+def topics(files: list[Path]) -> Iterator[Row]:
+    """Yield title-masked articles without their first sentence, labelled with their topic, where they have a topic."""
     for article in _articles(files):
         if article["topic"] != _UNLABELLED:
             _, rest = split_first_sentence(article["extract"])
@@ -48,6 +46,6 @@ def mask_title(text: str, title: str) -> str:
     return masked
 
 
-def _articles(files: list[Path]) -> Iterator[Record]:
+def _articles(files: list[Path]) -> Iterator[Row]:
     for path in files:
         yield from json.loads(path.read_text(encoding="utf-8")).values()

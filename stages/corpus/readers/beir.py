@@ -1,25 +1,23 @@
-"""BEIR folders: corpus.jsonl and queries.jsonl, and qrels/<split>.tsv that judges documents for queries."""
+"""BEIR folders: corpus.jsonl, queries.jsonl, and qrels/<split>.tsv, which judges documents for queries."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from stages.corpus.locations import File
 from stages.corpus.readers.files import rows_of_file
-from stages.corpus.readers.unreadable import Unreadable
+from stages.corpus.records import Record, Unreadable
 
-Record = dict[str, Any]
 _JUDGEMENT = ("query-id", "corpus-id", "score")
 
 
-def pairs(files: Sequence[File]) -> Iterator[Record | Unreadable]:
-    """Pairs of a query and its best judged document, title and text; the entity is the document.
+def pairs(files: Sequence[File]) -> Iterator[Record]:
+    """Yield pairs of a query and its best judged document, title and text; the entity is the document.
 
-    They come in the corpus's order: the judged queries are held, the corpus is not.
+    They come in the corpus's order: the judged queries are held in memory, the corpus is not.
 
     Args:
         files: one `corpus.jsonl`, one `queries.jsonl` and one or more `.tsv` of judgements.
     """
-    best = _best_judged([place for place in files if place.name.endswith(".tsv")])
+    best = _best_documents([file for file in files if file.name.endswith(".tsv")])
     queries: dict[str, str] = {}
     for row in _rows(files, "queries.jsonl"):
         if isinstance(row, Unreadable):
@@ -39,10 +37,10 @@ def pairs(files: Sequence[File]) -> Iterator[Record | Unreadable]:
     yield from (Unreadable("judged, but not in corpus.jsonl", document) for document in judged)
 
 
-def _rows(files: Sequence[File], name: str) -> Iterator[Record | Unreadable]:
-    found = [place for place in files if place.name == name]
+def _rows(files: Sequence[File], name: str) -> Iterator[Record]:
+    found = [file for file in files if file.name == name]
     if len(found) != 1:
-        raise ValueError(f"a BEIR source needs one {name}, got {[str(place) for place in files]}; correct its files")
+        raise ValueError(f"a BEIR source needs one {name}, got {[str(file) for file in files]}; correct its files")
     for row in rows_of_file(found[0], ()):
         if isinstance(row, Unreadable) or (isinstance(row.get("_id"), str) and isinstance(row.get("text"), str)):
             yield row
@@ -50,15 +48,15 @@ def _rows(files: Sequence[File], name: str) -> Iterator[Record | Unreadable]:
             yield Unreadable("expected _id and text", str(row))
 
 
-def _best_judged(judgements: Sequence[File]) -> dict[str, tuple[float, str]]:
-    """Query to its highest score above zero and the document that has it, the first of equals."""
+def _best_documents(judgements: Sequence[File]) -> dict[str, tuple[float, str]]:
+    """Find for each query its highest score above zero and the document that has it, the first of equals."""
     best: dict[str, tuple[float, str]] = {}
-    for place in judgements:
-        for row in rows_of_file(place, _JUDGEMENT):
+    for file in judgements:
+        for row in rows_of_file(file, _JUDGEMENT):
             if isinstance(row, Unreadable):
-                raise ValueError(f"{place}: {row.reason}: {row.text[:80]!r}; judgements must all be readable")
+                raise ValueError(f"{file}: {row.reason}: {row.text[:80]!r}; judgements must all be readable")
             if not set(_JUDGEMENT) <= row.keys():
-                raise ValueError(f"{place}: expected columns {list(_JUDGEMENT)}, got {sorted(row)}")
+                raise ValueError(f"{file}: expected columns {list(_JUDGEMENT)}, got {sorted(row)}")
             score = float(row["score"])
             if score > max(0.0, best.get(row["query-id"], (0.0, ""))[0]):
                 best[row["query-id"]] = score, row["corpus-id"]

@@ -1,25 +1,25 @@
 """Message catalogues of gettext, .po and .mo: a message -> its translation, the text of programs in many languages.
 
-Placeholders (`%(name)s`, `{name}`, `%d`) are the same on both sides and say nothing: they become an ellipsis. Messages
-that nobody translated are left out; a fuzzy translation, a guess that a translator has still to look at, is unreadable.
+Placeholders (`%(name)s`, `{name}`, `%d`) are the same on both sides and carry no meaning: they become an ellipsis.
+Untranslated messages are left out; a fuzzy translation, a guess that a translator has not confirmed, is unreadable.
 Symbolic names (`DATE_FORMAT`) are single words: the source's least length leaves them out.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from stages.corpus.readers.unreadable import Unreadable
+import polib
 
-Record = dict[str, Any]
+from stages.corpus.records import Record, Unreadable
 
 _PLACEHOLDER = re.compile(r"%\(\w+\)[#0\- +]*\d*[a-zA-Z]|%[sdifru]|\{\w*\}")
 
 
-def pairs(files: Sequence[Path], messages: str = "en") -> Iterator[Record | Unreadable]:
-    """Pairs of message -> translation, the languages of both as `en-fr`; the entity is the message, so that it stands
-    in one split in all its languages.
+def pairs(files: Sequence[Path], messages: str = "en") -> Iterator[Record]:
+    """Yield pairs of message -> translation with their languages as `en-fr`.
+
+    The entity is the message, so that it stands in one split in all its languages.
 
     Args:
         messages: language of the messages themselves.
@@ -36,32 +36,26 @@ def pairs(files: Sequence[Path], messages: str = "en") -> Iterator[Record | Unre
             translation = entry.msgstr_plural[max(entry.msgstr_plural)] if entry.msgid_plural else entry.msgstr
             if entry.obsolete or not translation:
                 continue
-            texts = {"query": _without_placeholders(message), "document": _without_placeholders(translation)}
+            query, document = (_PLACEHOLDER.sub("\u2026", text) for text in (message, translation))
             if "fuzzy" in entry.flags:
-                yield Unreadable("a fuzzy translation", " | ".join(texts.values()))
+                yield Unreadable("a fuzzy translation", f"{query} | {document}")
             else:
-                yield {"entity": message, **texts, "language": language}
+                yield {"entity": message, "query": query, "document": document, "language": language}
 
 
-def _catalogue(file: Path) -> Any:
-    import polib
-
+def _catalogue(file: Path) -> polib.POFile | polib.MOFile:
     try:
         return polib.mofile(str(file)) if file.suffix == ".mo" else polib.pofile(str(file))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ValueError(f"{file}: no message catalogue, or a damaged one ({error})") from error
 
 
-def _language(catalogue: Any, file: Path) -> str:
-    """ISO 639 code of a catalogue: what it says of itself, else the folder that gettext finds it in."""
+def _language(catalogue: polib.POFile | polib.MOFile, file: Path) -> str:
+    """Return a catalogue's ISO 639 code: from its header, else from the folder in which gettext looks for it."""
     name = catalogue.metadata.get("Language") or (file.parents[1].name if file.parent.name == "LC_MESSAGES" else "")
     code = re.match(r"[a-z]{2,3}(?![a-z])", name)
     if code is None:
         raise ValueError(
-            f"{file}: says no language; put it into LANGUAGE/LC_MESSAGES, or a Language line into its head"
+            f"{file}: names no language; put it into LANGUAGE/LC_MESSAGES, or a Language line into its header"
         )
     return code[0]
-
-
-def _without_placeholders(text: str) -> str:
-    return _PLACEHOLDER.sub("\u2026", text)

@@ -1,4 +1,4 @@
-"""Rejected rows: every one is kept with its source, its reason and its texts as they were read, and counted."""
+"""Rejected rows: each is written with its source, its reason and its texts as they were read, and counted."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,10 +10,29 @@ import pyarrow as pa
 from stages.corpus.tables import REJECTED, TableWriter
 
 MAX_EXAMPLES, EXAMPLE_CHARACTERS = 3, 300
+# Rows or characters that are held in memory before they are written.
 _HELD_ROWS, _HELD_CHARACTERS = 4096, 2**24
+# Status of a row; every higher number is that of a reason for rejecting it.
+KEPT, OVER_MAX_ROWS = 0, 1
 
 
-class Quarantine:
+class Reasons:
+    """Reasons for rejecting rows, and their numbers."""
+
+    def __init__(self) -> None:
+        self._texts = ["kept", "over max_rows"]
+
+    def number(self, text: str) -> int:
+        """Return the number of a reason, which it gets at its first use."""
+        if text not in self._texts:
+            self._texts.append(text)
+        return self._texts.index(text)
+
+    def __getitem__(self, number: int) -> str:
+        return self._texts[number]
+
+
+class RejectedRows:
     """Writes rejected rows to a parquet file as they come."""
 
     def __init__(self, path: Path) -> None:
@@ -24,7 +43,7 @@ class Quarantine:
         self._examples: dict[tuple[str, str], list[str]] = {}
 
     def add(self, source: str, kind: str, reason: str, entity: str | None, texts: Sequence[str]) -> None:
-        """Keep a row."""
+        """Write a row; `entity` is None where the row could not be read."""
         self._counts[source, reason] += 1
         examples = self._examples.setdefault((source, reason), [])
         if len(examples) < MAX_EXAMPLES:
@@ -41,11 +60,11 @@ class Quarantine:
         self._writer.close()
 
     def counts(self, source: str) -> dict[str, int]:
-        """Rejected rows of a source by reason, in alphabetical order."""
+        """Count the rejected rows of a source by reason, in alphabetical order."""
         return {reason: rows for (name, reason), rows in sorted(self._counts.items()) if name == source}
 
     def by_reason(self) -> list[dict[str, Any]]:
-        """{source, reason, rows, examples} of every source and reason, in alphabetical order."""
+        """Return {source, reason, rows, examples} of every source and reason, in alphabetical order."""
         return [
             {"source": source, "reason": reason, "rows": rows, "examples": self._examples[source, reason]}
             for (source, reason), rows in sorted(self._counts.items())

@@ -1,15 +1,18 @@
-"""Synthetic needles: a sentence about someone invented, the question it answers, and its place in a long text.
+"""Synthetic needles: sentences about invented people, planted in long texts, and the questions they answer.
 
-Everything follows from a name: the same name gives the same needle, and other names give other people and numbers.
+Everything follows from a key: the same key gives the same needle, and other keys give other people and numbers.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-# (sentence, question). Evaluation asks in forms of its own, which no model has been trained on.
+from stages.corpus.records import Row
+from stages.corpus.sentences import stretches
+
+# Forms (sentence, question). Evaluation asks in forms of its own, which no model is trained on.
 FACTS = (
     ("{name} plays the {thing} in the town band of {place}.", "Which instrument does {name} play?"),
     ("{name} keeps {number} bees' nests behind the mill of {place}.", "How many bees' nests does {name} keep?"),
@@ -37,32 +40,44 @@ _THINGS = ("accordion", "bassoon", "cello", "drum", "fiddle", "harp", "lute", "o
 
 @dataclass(frozen=True)
 class Needle:
-    """A sentence to hide and the question that only it answers."""
+    """A sentence to plant, and the question that only it answers."""
 
     query: str
     sentence: str
 
 
 def fact(key: str, forms: Sequence[tuple[str, str]]) -> Needle:
-    """A needle of one of the forms, invented from a key."""
+    """Invent a needle of one of the forms from a key."""
     draw = _generator(key)
     return _filled(forms[int(draw.integers(len(forms)))], draw)
 
 
 def passkey(key: str) -> Needle:
-    """The pass key of someone, invented from a key."""
+    """Invent a person's pass key from a key."""
     return _filled(PASSKEY, _generator(key))
 
 
 def depth(key: str) -> float:
-    """A place in a text for the needle of a key, in [0, 1)."""
+    """Choose the depth of a key's needle in a text, in [0, 1)."""
     return float(_generator(f"{key}/depth").random())
 
 
 def plant(sentences: Sequence[str], needle: Needle, at: float) -> str:
-    """The text of the sentences with the needle between two of them; `at` 0 is the beginning, 1 the end."""
-    place = round(at * len(sentences))
-    return " ".join([*sentences[:place], needle.sentence, *sentences[place:]])
+    """Join sentences to a text with the needle between two of them; `at` 0 is the beginning, 1 the end."""
+    position = round(at * len(sentences))
+    return " ".join([*sentences[:position], needle.sentence, *sentences[position:]])
+
+
+def question_records(entity: str, sentences: Sequence[str], stretch_words: int, seed: int) -> Iterator[Row]:
+    """Yield pairs of a question -> stretch of a text with the answer planted in it: facts and pass keys in turns.
+
+    Args:
+        entity: name of the text; with the seed it decides which needles are planted where.
+    """
+    for number, stretch in enumerate(stretches(sentences, stretch_words)):
+        key = f"{seed}/{entity}/{number}"
+        needle = passkey(key) if number % 2 else fact(key, FACTS)
+        yield {"entity": entity, "query": needle.query, "document": plant(stretch, needle, depth(key))}
 
 
 def _filled(form: tuple[str, str], draw: np.random.Generator) -> Needle:
@@ -77,7 +92,7 @@ def _filled(form: tuple[str, str], draw: np.random.Generator) -> Needle:
 
 
 def _word(draw: np.random.Generator) -> str:
-    """Two or three syllables with a capital: some millions of them."""
+    """Invent a word of two or three syllables with a capital: there are some millions."""
     sounds = (_ONSETS, _VOWELS, _CODAS) * int(draw.integers(2, 4))
     return "".join(part[draw.integers(len(part))] for part in sounds).capitalize()
 

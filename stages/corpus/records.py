@@ -1,0 +1,17 @@
+"""Records: what a reader yields, row by row; cleaning takes them from there."""
+
+from dataclasses import dataclass
+from typing import Any
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A row that could not be read as a record; it is rejected with this reason, so that nothing is lost."""
+
+    reason: str
+    text: str
+
+
+Record = Row | Unreadable
