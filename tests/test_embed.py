@@ -252,6 +252,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_kill_costs_only_what_was_under_way(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("uninterrupted") / "project"
     shutil.copytree(project, other)

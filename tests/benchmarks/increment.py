@@ -1,4 +1,4 @@
-"""What 1 % more texts cost the embed stage: the default teacher, a whole process each time."""
+"""Cost of 1 % more texts in the embed stage with the default teacher, as a whole process each time."""
 
 import os
 import subprocess
@@ -11,31 +11,31 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from stages.corpus.tables import SCHEMAS, SPLITS, write_table
+from stages.recipe.paths import CURATED, EMBEDDED
 from stages.teachers.vector_store import VectorStore
 from tests.benchmarks.measure import Figure
 from tests.checkouts import ROOT
 
 STAGE = """
-from pathlib import Path
-from stages.recipe.recipe import load
 from stages.embed import embed
+from stages.recipe.recipe import load
 
-embed(load(), Path("curated"), Path("embedded"), Path("working"))
+embed(load())
 """
-# Of a run, whatever it embeds: starting Python, loading torch and the teacher.
+# Seconds that every run takes to start Python and to load torch and the teacher.
 FIXED_SECONDS = 10
 
 
 def embed_increment(pairs: Sequence[tuple[str, str]]) -> dict[str, Figure]:
-    """Embed 99 % of some pairs' texts, then all of them, and hold the second run's time against the first's."""
+    """Embed 99 % of some pairs' texts, then all of them, and compare the times of both runs."""
     with tempfile.TemporaryDirectory(prefix="stillhouse-increment-") as name:
         folder = Path(name)
         write_recipe(folder)
         seconds, rows = [], []
         for part in (pairs[: len(pairs) * 99 // 100], pairs):
-            write_pairs(folder / "curated", part)
+            write_pairs(folder / CURATED, part)
             seconds.append(run_stage(folder))
-            rows.append(len(VectorStore(folder / "embedded")))
+            rows.append(len(VectorStore(folder / EMBEDDED)))
     return {
         "embed_increment_share": Figure(max(0.0, seconds[1] - FIXED_SECONDS) / seconds[0], "", target="<= 0.03"),
         "embed_increment_embedded": Figure(1 - rows[0] / rows[1], ""),
@@ -45,14 +45,14 @@ def embed_increment(pairs: Sequence[tuple[str, str]]) -> dict[str, Figure]:
 
 
 def write_recipe(folder: Path) -> None:
-    """The default recipe, whatever the share of texts that are cut."""
+    """Write the default recipe without a limit on the share of texts that are cut."""
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["embed"]["max_truncated_share"] = 1.0
     YAML(typ="safe").dump(values, folder / "params.yaml")
 
 
 def write_pairs(curated: Path, pairs: Sequence[tuple[str, str]]) -> None:
-    """Curated rows of one source, and none of any other kind."""
+    """Write curated pairs of one source, and empty tables of the other kinds."""
     origin = {"entity": "", "source": "docstrings", "language": "en", "license": "MIT"}
     rows = [{"id": str(n), "query": query, "document": document, **origin} for n, (query, document) in enumerate(pairs)]
     for kind, schema in SCHEMAS.items():
@@ -62,7 +62,7 @@ def write_pairs(curated: Path, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def run_stage(folder: Path) -> float:
-    """Seconds of the embed stage as a process, without MLflow."""
+    """Measure the seconds of the embed stage as a process without MLflow."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", STAGE], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     return time.perf_counter() - started

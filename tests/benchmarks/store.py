@@ -1,4 +1,4 @@
-"""The teacher store with a million vectors, and what 1 % more texts cost the embed stage."""
+"""Speed and memory of the store of teacher vectors with a million vectors."""
 
 import tempfile
 import time
@@ -15,9 +15,9 @@ ROWS, DIMENSIONS, SHARD_ROWS, ASKED = 1_000_000, 384, 65_536, 20_000
 
 
 def store_scale() -> dict[str, Figure]:
-    """Open a store of a million rows in order of key, look up 20,000 anywhere in it, and export all from a working one.
+    """Open a store of a million rows, look up 20,000 random rows, and export all rows from a working store.
 
-    Memory is this process's growth while it looks up; pages of the mapped shards are part of it.
+    Memory is the growth of this process during a lookup, pages of the mapped shards included.
     """
     generator = np.random.default_rng(0)
     keys = packed_keys([])
@@ -36,7 +36,7 @@ def store_scale() -> dict[str, Figure]:
         store = VectorStore(Path(folder) / "exported")
         opened = time.perf_counter() - started
         asked = generator.choice(keys, ASKED, replace=False)
-        first = _seconds(store, asked)  # which also holds every shard against its checksum
+        first = _seconds(store, asked)  # The first lookup also compares every shard with its checksum.
         process = psutil.Process()
         before, again = process.memory_info().rss, []
         peak = most_resident(lambda: again.append(_seconds(store, asked)), lambda: [process], every=0.01)

@@ -212,11 +212,10 @@ def test_all_other_rows_are_deleted_and_no_more(tmp_path: Path) -> None:
     store = filled(tmp_path, [range(5), range(5, 12), range(12, 20)])
     assert store.delete_except(store.keys(PLAIN_RULE, [*TEXTS[:5], *TEXTS[8:12], "another"]), 100) == 11
     assert sorted(len(shards.Shard(path)) for path in tmp_path.glob("*.safetensors")) == [4, 5]
-    held = VectorStore(tmp_path).holds(store.keys(PLAIN_RULE, TEXTS))
-    assert held.tolist() == [
-        number < 5 or 8 <= number < 12 for number in range(20)
-    ]
-    np.testing.assert_array_equal(VectorStore(tmp_path).texts(PLAIN_RULE, TEXTS[8:12]), VECTORS[8:12].astype(np.float16))
+    left = VectorStore(tmp_path)
+    held = left.holds(store.keys(PLAIN_RULE, TEXTS))
+    assert held.tolist() == [number < 5 or 8 <= number < 12 for number in range(20)]
+    np.testing.assert_array_equal(left.texts(PLAIN_RULE, TEXTS[8:12]), VECTORS[8:12].astype(np.float16))
 
 
 @pytest.mark.skipif(not MAPS.exists(), reason="only Linux lists the files that a process has mapped")
