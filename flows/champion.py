@@ -1,4 +1,4 @@
-"""What MLflow's registry says about a recipe's champion, and addresses of its pages."""
+"""The champion of a recipe's registered model in MLflow, and addresses of MLflow's pages."""
 
 import os
 from collections.abc import Mapping
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from flows.workspace import MLFLOW, MLFLOW_LOCK
 
@@ -21,20 +23,18 @@ class Champion:
     figures: Mapping[str, float]
 
 
-def read_champion(home: Path, recipe: Mapping[str, Any]) -> Champion | None:
-    """The champion of a recipe's registered model; None where there is none yet."""
-    name = recipe["promote"]["registered_model"]
-    store = home / MLFLOW
-    address = os.environ.get("MLFLOW_TRACKING_URI")
-    if not address and not store.is_file():
-        return None
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
+def mlflow_client(home: Path) -> MlflowClient:
+    """Return a client of the server in MLFLOW_TRACKING_URI, or else of a checkout's own store."""
+    with FileLock((home / MLFLOW_LOCK).resolve()):  # a new file's first client makes the schema, and two would fail
+        return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(home / MLFLOW).resolve()}")
 
-    with FileLock(home / MLFLOW_LOCK):  # a new file's first client makes the schema, and two would fail
-        client = MlflowClient(address or f"sqlite:///{store}")
+
+def read_champion(home: Path, recipe: Mapping[str, Any]) -> Champion | None:
+    """Return the champion of a recipe's registered model; None where there is none yet."""
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (home / MLFLOW).is_file():
+        return None
     try:
-        version = client.get_model_version_by_alias(name, "champion")
+        version = mlflow_client(home).get_model_version_by_alias(recipe["promote"]["registered_model"], "champion")
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
@@ -44,12 +44,11 @@ def read_champion(home: Path, recipe: Mapping[str, Any]) -> Champion | None:
 
 
 def links(promoted: Mapping[str, Any]) -> list[str]:
-    """Markdown links to a version's page and to its run with the report, where MLflow is a server that has pages."""
-    address = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not address.startswith("http"):
+    """Return Markdown links to a version's page and to its run, where MLflow is a server that has pages."""
+    scheme, _, host = os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")
+    if not scheme.startswith("http"):
         return []
-    root = address.rpartition("@")[2] if "@" in address else address.partition("://")[2]
-    root = f"{address.partition('://')[0]}://{root.rstrip('/')}/#"
+    root = f"{scheme}://{host.rpartition('@')[2].rstrip('/')}/#"
     return [
         f"[version {promoted['version']}]({root}/models/{promoted['name']}/versions/{promoted['version']})",
         f"[run and report]({root}/runs/{promoted['run_id']}/artifacts)",

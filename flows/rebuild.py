@@ -25,8 +25,8 @@ from flows.process_group import stopping_all
 from flows.pushing import check_remotes, push_branch, push_outputs
 from flows.rebuild_page import page, table
 from flows.rebuild_recipe import choose_recipe, halve_micro_batch, read_recipe
+from flows.release import VERSION_FILE, start_release
 from flows.schedule import Outcome, run_stages
-from flows.signing import PROMOTED, start_release
 from flows.stage_task import Order, StageFailed
 from flows.workspace import BRANCHES, Workspace, workspace
 from stages.recipe.paths import FIGURES, RECIPE, STATE
@@ -99,7 +99,7 @@ def rebuild(
         publish(space, title, stages, outcome, champion)
         if outcome.failures:
             raise outcome.failures[0]
-        if release and branch and (space.folder / PROMOTED).is_file():
+        if release and branch and (space.folder / VERSION_FILE).is_file():
             start_release(space)
         if push:
             push_outputs(space)
@@ -146,11 +146,11 @@ def publish(space: Workspace, title: str, stages: list[Stage], outcome: Outcome,
     get_run_logger().info(title)
     found = {
         file: json.loads((space.folder / file).read_text(encoding="utf-8"))
-        for file in (PROMOTED, FIGURES)
+        for file in (VERSION_FILE, FIGURES)
         if not outcome.failures and (space.folder / file).is_file()
     }
     planned = planned_hours(space.folder) if outcome.num_run and not outcome.failures else {}
     figures = found.get(FIGURES, {}).get("summary")
-    text = page(title, stages, outcome.results, planned, found.get(PROMOTED), figures, champion)
+    text = page(title, stages, outcome.results, planned, found.get(VERSION_FILE), figures, champion)
     create_markdown_artifact(text, key="rebuild", description="Stages, gates and figures of this rebuild")
     create_table_artifact(table(outcome.results, planned), key="rebuild-stages", description="Stages of this rebuild")

@@ -1,43 +1,40 @@
 """Sign a release off: ask people, check what they would sign, move the alias `champion`, keep all of it on record.
 
-    python -m flows.release sign-off          asks, in Prefect's UI and by tags in MLflow's
-    python -m flows.release sign-off --approve --name YOU --reason "reads well"
-    python -m flows.release rollback --name YOU --reason "complaints"
-    python -m flows.release history
-
-The registry's work is done by `stages.registry.command`, in a process of its own.
+The registry's work is done by `stages.registry.command` in the process of a checkout's own code.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from mlflow.exceptions import MlflowException
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from prefect.exceptions import FlowPauseTimeout, NotPausedError
+from prefect.deployments import run_deployment
+from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
 from prefect.flow_runs import pause_flow_run, resume_flow_run, suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
-from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
 from pydantic import StringConstraints
 
-from stages.recipe.paths import RECIPE
+from flows.champion import mlflow_client
+from flows.workspace import Workspace
+from stages.recipe.paths import PROMOTED, RECIPE
 from stages.recipe.recipe import read
 
-PROMOTED = Path("data/promoted/version.json")
-REGISTRY = (sys.executable, "-m", "stages.registry.command")
-POLL_SECONDS, RESUME_TRIES = 2, 30
-EPHEMERAL_SERVER_SECONDS = 120  # Prefect's own server took 16 to 18 s to start, and its limit is 20
+VERSION_FILE = PROMOTED / "version.json"
+DEPLOYMENT = "release/sign-off"
+POLL_SECONDS = 2
+# Tags that a release owner sets in MLflow's UI, by field of the form.
+SIGNOFF_TAGS = {"decision": "signoff", "name": "signoff_by", "reason": "signoff_reason"}
 
-Said = Annotated[str, StringConstraints(pattern=r"\S")]  # something other than spaces: checked by the form
+NotBlank = Annotated[str, StringConstraints(pattern=r"\S")]  # checked by the form
 
 
 class RegistryError(RuntimeError):
@@ -48,30 +45,30 @@ class SignOff(RunInput):
     """The form: what a person decides about a release."""
 
     decision: Literal["approve", "refuse"]
-    name: Said
-    reason: Said
+    name: NotBlank
+    reason: NotBlank
 
 
 @flow(name="release", log_prints=True)
 def release(version: int, folder: str = ".") -> str:
     """Ask for the sign-off of a registered version, as the recipe says, and carry it out.
 
-    Started by a deployment it suspends, so that no process waits for people; else it pauses, and tags of the version in
-    MLflow (`signoff`: approve or refuse, `signoff_by`, `signoff_reason`) answer the form as well as Prefect's UI does.
+    A run of a deployment is suspended meanwhile, so that no process waits for people. Another run pauses; then tags of
+    the version in MLflow (`signoff`: approve or refuse, `signoff_by`, `signoff_reason`) answer as well as Prefect's UI.
 
     Args:
-        version: in the registry.
+        version: number of the version in the registry.
         folder: the checkout, or workspace, in which the version was built.
 
     Returns:
         `champion` or `refused`.
 
     Raises:
-        RegistryError: something stands against the version, or became known to while people were asked.
+        RegistryError: something stands against the version, or came up while people were asked.
     """
     recipe = read(Path(folder) / RECIPE).promote
     automatic = recipe.signoff == "automatic"
-    state = registry(folder, "look", recipe.registered_model, str(version), *(["--automatic"] if automatic else []))
+    state = registry(folder, "describe", name=recipe.registered_model, number=str(version), by_person=not automatic)
     state["folder"] = folder
     create_markdown_artifact(page(state), key="release", description="A release that waits for its sign-off")
     if state["champion"] == state["version"]:
@@ -79,20 +76,22 @@ def release(version: int, folder: str = ".") -> str:
     if state["objections"]:
         raise RegistryError(f"{state['name']} version {version} cannot be signed off: {'; '.join(state['objections'])}")
     if automatic:
-        return decide(state, "approve", "signoff: automatic", "no gate refuses it", "automatic", approvals=1)
-    # After each suspension this begins anew: what was approved then is not asked again.
-    # Where all have approved and the alias did not move, as a process died in between, one of them says so again.
+        answer = SignOff(decision="approve", name="signoff: automatic", reason="no gate refuses it")
+        return decide(state, answer, "automatic", approvals=1)
+    # A suspended run begins anew when it goes on: those who approved before are not asked again.
     for turn in range(min(len(state["approved_by"]), recipe.approvals - 1), recipe.approvals):
         answer, how = ask(state, turn, recipe.signoff_hours)
-        outcome = decide(state, answer.decision, answer.name, answer.reason, how, recipe.approvals)
+        outcome = decide(state, answer, how, recipe.approvals)
         get_run_logger().info("%s: %s by %s (%s)", outcome, answer.decision, answer.name, answer.reason)
+        if how == "tags":
+            forget_tags(state)
         if outcome != "waiting":
             return outcome
     raise RegistryError(f"{state['name']} version {version} still waits for an approval: start this flow again")
 
 
 def ask(state: dict[str, Any], turn: int, hours: float) -> tuple[SignOff, str]:
-    """Wait for one person's decision; says too whether it came by the form or by tags.
+    """Wait for one person's decision; return it and whether it came by `form` or by `tags`.
 
     Raises:
         RegistryError: nobody decided in time; the version stays as it was.
@@ -102,59 +101,63 @@ def ask(state: dict[str, Any], turn: int, hours: float) -> tuple[SignOff, str]:
     key, seconds = f"sign-off-{turn + 1}", int(hours * 3600)
     if deployment.id is not None and flow_run.parent_flow_run_id is None:  # else Prefect cannot suspend it
         return suspend_flow_run(wait_for_input=form, timeout=seconds, key=key), "form"
-    with tags_watched(state) as filled_in:
+    with tags_watched(state) as answers:
         try:
             answer = pause_flow_run(wait_for_input=form, timeout=seconds, key=key, poll_interval=POLL_SECONDS)
         except FlowPauseTimeout as late:
-            said = f"nobody signed {state['name']} version {state['version']} off within {hours:g} h (signoff_hours)"
-            raise RegistryError(f"{said}: start this flow again") from late
-    by_tags = answer.model_dump(include={"decision", "name", "reason"}) in filled_in
-    return answer, "tags" if by_tags else "form"
+            waited = f"nobody signed {state['name']} version {state['version']} off within {hours:g} h (signoff_hours)"
+            raise RegistryError(f"{waited}: start this flow again") from late
+    return answer, "tags" if answer.model_dump(include=set(SIGNOFF_TAGS)) in answers else "form"
 
 
 @contextmanager
-def tags_watched(state: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    """While the block waits for a form: what somebody says by tags of the version is filled in, and given here."""
-    command = [*REGISTRY, "watch", state["name"], state["version"]]
-    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=state["folder"])
-    filled_in: list[dict[str, Any]] = []
-    threading.Thread(target=fill_in, args=(watcher, UUID(flow_run.id), filled_in), daemon=True).start()
+def tags_watched(state: dict[str, Any]) -> Iterator[list[dict[str, str]]]:
+    """While the block waits for a form, fill it in with what somebody says by tags, which the list then holds."""
+    answers: list[dict[str, str]] = []
+    stop = threading.Event()
+    threading.Thread(target=watch_tags, args=(state, UUID(flow_run.id), answers, stop), daemon=True).start()
     try:
-        yield filled_in
+        yield answers
     finally:
-        watcher.kill()
-        watcher.wait()
+        stop.set()
 
 
-def fill_in(watcher: subprocess.Popen[str], run_id: UUID, filled_in: list[dict[str, Any]]) -> None:
-    """Resume the flow run with what the watching process answers; it is killed where somebody filled in the form."""
-    assert watcher.stdout is not None
-    lines = watcher.stdout.read().splitlines()
-    answer = json.loads(lines[-1]) if lines else {"error": "killed"}
-    if "error" in answer:
-        return
-    filled_in.append(answer)
-    for _ in range(RESUME_TRIES):
-        # The pause, or the form's fields, may not have reached Prefect's server yet.
-        with suppress(NotPausedError, RuntimeError):
-            resume_flow_run(run_id, run_input=answer)
-            return
-        time.sleep(POLL_SECONDS)
+def watch_tags(state: dict[str, Any], run_id: UUID, answers: list[dict[str, str]], stop: threading.Event) -> None:
+    """Resume the flow run with the version's tags once they say what, who and why."""
+    client = mlflow_client(Path(state["folder"]))
+    while not stop.wait(POLL_SECONDS):
+        # MLflow may be away for a while; the pause, or the form's fields, may not have reached Prefect's server yet.
+        with suppress(MlflowException, NotPausedError, RuntimeError):
+            tags = client.get_model_version(state["name"], state["version"]).tags
+            answer = {field: tags.get(tag, "").strip() for field, tag in SIGNOFF_TAGS.items()}
+            if answer["decision"] in ("approve", "refuse") and all(answer.values()):
+                answers.append(answer)
+                resume_flow_run(run_id, run_input=answer)
+                return
 
 
-def decide(state: dict[str, Any], decision: str, name: str, reason: str, how: str, approvals: int) -> str:
+def forget_tags(state: dict[str, Any]) -> None:
+    """Remove the tags from which a decision was read, so that they are not read again."""
+    client = mlflow_client(Path(state["folder"]))
+    for tag in SIGNOFF_TAGS.values():
+        client.delete_model_version_tag(state["name"], state["version"], tag)
+
+
+def decide(state: dict[str, Any], answer: SignOff, how: str, approvals: int) -> str:
     """Have the registry carry a decision out, or refuse to."""
-    said = ["--who", name, "--why", reason, "--how", how, "--approvals", str(approvals)]
-    return str(registry(state["folder"], "decide", state["name"], state["version"], decision, *said)["outcome"])
+    decision = {"approve": answer.decision == "approve", "who": answer.name, "why": answer.reason, "how": how}
+    known = {"name": state["name"], "number": state["version"], "decision": decision, "approvals": approvals}
+    return str(registry(state["folder"], "decide", **known)["outcome"])
 
 
-def registry(folder: str, *arguments: str) -> dict[str, Any]:
-    """The answer of `stages.registry.command` in a checkout.
+def registry(folder: str, command: str, **arguments: Any) -> dict[str, Any]:
+    """Return the answer of `stages.registry.command` in a checkout.
 
     Raises:
         RegistryError: it could not do so, in its words.
     """
-    done = subprocess.run([*REGISTRY, *arguments], check=False, stdout=subprocess.PIPE, text=True, cwd=folder)
+    words = [sys.executable, "-m", "stages.registry.command", command, json.dumps(arguments)]
+    done = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True, cwd=folder)
     lines = done.stdout.splitlines()
     answer: dict[str, Any] = json.loads(lines[-1]) if lines else {"error": f"ended with exit code {done.returncode}"}
     if "error" in answer:
@@ -163,83 +166,82 @@ def registry(folder: str, *arguments: str) -> dict[str, Any]:
 
 
 def page(state: dict[str, Any]) -> str:
-    """A version in Markdown: its gates, what stands against it, who approved of it already."""
+    """Describe a version in Markdown: its gates, what stands against it, who approved it already."""
     lines = [f"## {state['name']} version {state['version']}: {state['validation_status']}", ""]
     lines += [f"The champion is {'version ' + state['champion'] if state['champion'] else 'none'}.", ""]
     lines += [state["gates"] or "The recipe judges nothing."]
-    lines += ["", *(f"- {one}" for one in state["objections"])]
-    lines += [f"Approved of by {', '.join(state['approved_by'])}."] if state["approved_by"] else []
+    lines += ["", *(f"- {objection}" for objection in state["objections"])]
+    lines += [f"Approved by {', '.join(state['approved_by'])}."] if state["approved_by"] else []
     return "\n".join(lines)
 
 
-def sign_off(arguments: argparse.Namespace) -> None:
-    """Ask for a decision on a version, or take the one that was given."""
+def start_release(space: Workspace) -> None:
+    """Start the deployment of this flow for the version that a rebuild registered; its workspace stays for it.
+
+    Where nobody has made that deployment, the log says how to ask by hand: the rebuild itself went well.
+    """
+    version = int(json.loads((space.folder / VERSION_FILE).read_text(encoding="utf-8"))["version"])
+    space.keep()
+    parameters = {"version": version, "folder": str(space.folder)}
+    try:
+        run_deployment(DEPLOYMENT, parameters=parameters, timeout=0, as_subflow=False)
+    except ObjectNotFound:
+        advice = "there is no deployment %s; to sign off: cd %s && stillhouse sign-off --version %d"
+        get_run_logger().warning(advice, DEPLOYMENT, space.folder, version)
+
+
+def sign_off(
+    *, version: int | None = None, approve: bool = False, refuse: bool = False, name: str = "", reason: str = ""
+) -> None:
+    """Ask people to sign a release off, or record a decision about it.
+
+    Args:
+        version: Number of the version in the registry; the one of data/promoted where it is not given.
+        approve: Approve the version; without this and --refuse, people are asked and the command waits.
+        refuse: Refuse the version, for good.
+        name: Name of the person who decides.
+        reason: Reason of the decision.
+    """
+    if approve and refuse:
+        raise ValueError("got --approve and --refuse, expected one of them or none")
     recipe = read().promote
-    version = arguments.version or int(json.loads(PROMOTED.read_text(encoding="utf-8"))["version"])
-    if arguments.decision is None:
-        with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: EPHEMERAL_SERVER_SECONDS}):
-            print(release(version))
+    number = version or int(json.loads(VERSION_FILE.read_text(encoding="utf-8"))["version"])
+    if not approve and not refuse:
+        print(release(number))
         return
-    state = {"name": recipe.registered_model, "version": str(version), "folder": "."}
-    print(decide(state, arguments.decision, arguments.name, arguments.reason, "command", recipe.approvals))
+    if not name.strip() or not reason.strip():
+        raise ValueError("a decision needs --name and --reason: it goes on record with them")
+    state = {"name": recipe.registered_model, "version": str(number), "folder": "."}
+    answer = SignOff(decision="approve" if approve else "refuse", name=name, reason=reason)
+    print(decide(state, answer, "command", recipe.approvals))
 
 
-def rollback(arguments: argparse.Namespace) -> None:
-    """Make the champion before this one champion again."""
+def rollback(*, name: str, reason: str) -> None:
+    """Make the previous champion the champion again.
+
+    Args:
+        name: Name of the person who decides.
+        reason: Reason of the decision.
+    """
     model = read().promote.registered_model
-    moved = registry(".", "roll-back", model, "--who", arguments.name, "--why", arguments.reason)
+    moved = registry(".", "roll_back", name=model, who=name, why=reason)
     print(f"{model}: champion was version {moved['champion_from']}, is version {moved['champion_to']}")
 
 
-def history(arguments: argparse.Namespace) -> None:
-    """Show every decision, and where the alias is."""
+def history() -> None:
+    """Show every decision about the registered model, and the champion."""
     model = read().promote.registered_model
-    known = registry(".", "history", model)
-    print(told(known["entries"]))
+    known = registry(".", "history", name=model)
+    print(history_table(known["entries"]))
     print(f"{model}: champion is {known['champion'] or 'none'}")
 
 
-def told(entries: Sequence[dict[str, Any]]) -> str:
-    """The ledger, a line a decision."""
+def history_table(entries: Sequence[dict[str, Any]]) -> str:
+    """Format the ledger, a line for each decision."""
     rows = [("time", "version", "decision", "champion", "by", "why")]
-    for one in entries:
-        alias = f"{one['champion_from'] or 'none'} -> {one['champion_to'] or 'none'}"
-        rows.append((one["time"], one["version"], one["action"], alias, f"{one['who']} ({one['how']})", one["why"]))
+    for entry in entries:
+        alias = f"{entry['champion_from'] or 'none'} -> {entry['champion_to'] or 'none'}"
+        by = f"{entry['who']} ({entry['how']})"
+        rows.append((entry["time"], entry["version"], entry["action"], alias, by, entry["why"]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-def parser() -> argparse.ArgumentParser:
-    """Subcommands and their arguments."""
-    whole = argparse.ArgumentParser(
-        prog="python -m flows.release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = whole.add_subparsers(required=True)
-    for name, run in {"sign-off": sign_off, "rollback": rollback, "history": history}.items():
-        one = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
-        one.set_defaults(run=run)
-        if name == "sign-off":
-            one.add_argument("--version", type=int, help="in the registry (default: the one of data/promoted)")
-            choice = one.add_mutually_exclusive_group()
-            choice.add_argument("--approve", dest="decision", action="store_const", const="approve")
-            choice.add_argument("--refuse", dest="decision", action="store_const", const="refuse")
-        if name != "history":
-            one.add_argument("--name", required=name == "rollback", help="who decides")
-            one.add_argument("--reason", required=name == "rollback", help="why")
-    return whole
-
-
-def main() -> None:
-    """Do as asked."""
-    whole = parser()
-    arguments = whole.parse_args()
-    if getattr(arguments, "decision", None) and not (arguments.name and arguments.reason):
-        whole.error("a decision needs --name and --reason: it goes on record with them")
-    try:
-        arguments.run(arguments)
-    except (RegistryError, ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()
