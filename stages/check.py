@@ -15,7 +15,7 @@ def main(file: Path = RECIPE, /) -> None:
     """Check a recipe; where it is params.yaml, also write the file that the other stages wait for.
 
     Args:
-        file: the recipe.
+        file: Recipe to check.
     """
     recipe = load(file)
     print(f"{file}: recipe {recipe.name} is valid")

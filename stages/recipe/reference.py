@@ -27,7 +27,7 @@ def main(file: Path = PAGE, /) -> None:
     """Write the reference page of the recipe.
 
     Args:
-        file: the Markdown file to write.
+        file: Markdown file to write.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(render(), encoding="utf-8")
