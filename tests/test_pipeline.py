@@ -1,7 +1,7 @@
-"""dvc.yaml against what the stages really import and read, and the import rules that keep the parts apart."""
+"""The rules of the house, as CONTRIBUTING.md states them: dvc.yaml says what stages read, and rooms import one way."""
 
 import ast
-import importlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -11,21 +11,15 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from stages.recipe import paths
+
 ROOT = Path(__file__).resolve().parents[1]
-# DVC follows the values that a stage reads from the recipe, not the code that reads them.
-RECIPE_READER = "stages.check"
-# What a user runs before a build or on a release, beside the pipeline.
-COMMANDS = {"stages.plan", "stages.verify"}
-MAY_IMPORT_MLFLOW = {
-    "stages.planning.measured",
-    "stages.tracking.recorder",
-    "stages.tracking.runs",
-    "stages.promote",
-    "stages.modeling.serving",
-    *(f"stages.registry.{name}" for name in ("command", "decisions", "ledger", "lock", "registration", "store")),
-}
-# `name` only titles what a stage records, unless the stage says that it is part of its output.
-TITLE = "name"
+# DVC tracks the recipe's values themselves, so its classes and the start of a stage are no dependencies.
+UNTRACKED = ("stages.recipe.", "stages.entry")
+# Packages that only the named rooms may import.
+ONLY_IN = {"mlflow": ("stages.tracking.", "stages.registry.", "stages.promote", "stages.modeling.serving", "flows.")}
+MOST_FUNCTION_IMPORTS = 25
+MOST_TYPE_CHECKING_BLOCKS = 5
 
 
 @dataclass(frozen=True)
@@ -39,12 +33,12 @@ class Stage:
     outs: tuple[str, ...]
 
     @property
-    def code(self) -> tuple[str, ...]:
-        return tuple(dep for dep in self.deps if dep.startswith("stages/"))
+    def code(self) -> list[str]:
+        return [dep for dep in self.deps if dep.startswith("stages/")]
 
     @property
-    def data(self) -> tuple[str, ...]:
-        return tuple(dep for dep in self.deps if dep.startswith("data/"))
+    def data(self) -> list[str]:
+        return [dep for dep in self.deps if dep.startswith("data/")]
 
 
 def load_yaml(name: str) -> Any:
@@ -52,48 +46,43 @@ def load_yaml(name: str) -> Any:
 
 
 def filled(value: Any, key: str, item: dict[str, str]) -> Any:
-    """A foreach body with `${key}` and `${item.NAME}` put in, as DVC does."""
+    """A foreach body with `${key}` and `${item.NAME}` replaced, as DVC does."""
     if isinstance(value, dict):
         return {name: filled(part, key, item) for name, part in value.items()}
     if isinstance(value, list):
         return [filled(part, key, item) for part in value]
     if isinstance(value, str):
-        value = value.replace("${key}", key)
-        for name, text in item.items():
-            value = value.replace(f"${{item.{name}}}", text)
+        for name, text in {"key": key, **{f"item.{name}": text for name, text in item.items()}}.items():
+            value = value.replace(f"${{{name}}}", text)
     return value
 
 
-def expanded() -> Iterator[tuple[str, dict[str, Any]]]:
+def read_stages() -> Iterator[Stage]:
     for name, body in load_yaml("dvc.yaml")["stages"].items():
+        bodies = {name: body}
         if "foreach" in body:
-            for key, item in body["foreach"].items():
-                yield f"{name}@{key}", filled(body["do"], key, item)
-        else:
-            yield name, body
+            bodies = {f"{name}@{key}": filled(body["do"], key, item) for key, item in body["foreach"].items()}
+        for full_name, one in bodies.items():
+            command = one["cmd"].split()
+            assert command == ["python", "-m", f"stages.{name}", *full_name.partition("@")[2:]][: len(command)]
+            outs = (*one.get("outs", []), *one.get("metrics", []))
+            yield Stage(full_name, command[2], tuple(one.get("params", [])), tuple(one["deps"]), outs)
 
 
-def read_stage(name: str, body: dict[str, Any]) -> Stage:
-    command = body["cmd"].split()
-    assert command[:2] == ["python", "-m"] and len(command) == 3, f"{name}: {body['cmd']}"
-    return Stage(
-        name,
-        command[2],
-        tuple(body.get("params", [])),
-        tuple(body.get("deps", [])),
-        (*body.get("outs", []), *body.get("metrics", [])),
-    )
-
-
-STAGES = [read_stage(name, body) for name, body in expanded()]
-WORKING = [stage for stage in STAGES if stage.module != RECIPE_READER]
+STAGES = list(read_stages())
+WORKING = [stage for stage in STAGES if stage.name != "check"]
 each_stage = pytest.mark.parametrize("stage", WORKING, ids=lambda stage: stage.name)
 
 
 def modules(folder: str) -> dict[str, Path]:
-    """Modules under a top-level folder by dotted name."""
+    """Modules below a top-level folder by dotted name."""
     files = sorted((ROOT / folder).rglob("*.py"))
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+
+
+STAGE_FILES, FLOW_FILES = modules("stages"), modules("flows")
+FILES = STAGE_FILES | FLOW_FILES
+STAGE_MODULES = {stage.module for stage in STAGES}
 
 
 @cache
@@ -101,297 +90,195 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def running_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes of a tree without the bodies of `if TYPE_CHECKING:`, which never run."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        typing_only = isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")
-        if not typing_only:
-            yield from running_nodes(child)
-
-
-def imported_names(path: Path, typing_too: bool = True) -> set[str]:
-    """Dotted names that a module imports, inside functions too; `from a import b` gives `a` and `a.b`."""
+@cache
+def imported(module: str) -> frozenset[str]:
+    """Dotted names that a module imports; `from a import b` gives `a` and `a.b`."""
     names: set[str] = set()
-    for node in ast.walk(tree(path)) if typing_too else running_nodes(tree(path)):
+    for node in ast.walk(tree(FILES[module])):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, f"{path}: relative import on line {node.lineno}"
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(names)
 
 
-def transitive(module: str) -> set[str]:
-    """Modules of stages/ with code in them that running a module imports; never the recipe's reader."""
-    known = modules("stages")
+def reached(module: str) -> set[Path]:
+    """Files of stages/ that run when a stage runs, without those that DVC need not track."""
     found, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
-        if name not in found:
+        if name not in found and not name.startswith(UNTRACKED):
             found.add(name)
-            waiting += [
-                other for other in imported_names(known[name], typing_too=False) & known.keys()
-                if other != RECIPE_READER
-            ]  # fmt: skip
-    return {name for name in found if known[name].name != "__init__.py"}
+            waiting += imported(name) & STAGE_FILES.keys()
+    return {STAGE_FILES[name] for name in found if STAGE_FILES[name].name != "__init__.py"}
 
 
 def covers(dep: str, path: Path) -> bool:
-    return (ROOT / dep) == path or (ROOT / dep) in path.parents
+    return ROOT / dep in (path, *path.parents)
 
 
-def top(name: str) -> str:
-    return name.partition(".")[0]
-
-
-def test_every_stage_is_a_module_of_its_own_name() -> None:
-    assert [stage.module.rpartition(".")[2] for stage in STAGES] == [
-        stage.name.partition("@")[2].replace("-", "_") or stage.name for stage in STAGES
-    ]
-    assert {stage.module for stage in STAGES} <= modules("stages").keys()
-
-
-@each_stage
-def test_every_imported_module_is_a_dependency(stage: Stage) -> None:
-    known = modules("stages")
-    uncovered = [name for name in transitive(stage.module) if not any(covers(dep, known[name]) for dep in stage.code)]
-    assert not uncovered, f"dvc.yaml: {stage.name} imports {sorted(uncovered)} and would not re-run"
-
-
-@each_stage
-def test_every_code_dependency_is_imported(stage: Stage) -> None:
-    known = modules("stages")
-    imported = [known[name] for name in transitive(stage.module)]
-    # A file that is shipped, not imported, is named by the code that ships it.
-    shipped = {str(node.value) for path in imported for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
-    idle = [
-        dep for dep in stage.code if not any(covers(dep, path) for path in imported) and Path(dep).name not in shipped
-    ]
-    assert not idle, f"dvc.yaml: {stage.name} would re-run for {idle}, which it does not use"
-    assert f"{stage.module.replace('.', '/')}.py" in stage.code
-
-
-def test_order_is_topological_and_every_data_dependency_is_made_by_an_earlier_stage() -> None:
-    made: list[str] = ["data/sources"]  # the user's own files
-    for stage in STAGES:
-        for dep in stage.data:
-            assert any(dep == out or dep.startswith(f"{out}/") for out in made), f"{stage.name}: {dep}"
-        made += stage.outs
-    outs = [out for stage in STAGES for out in stage.outs]
-    assert len(outs) == len(set(outs))
-
-
-def named_data(stage: Stage) -> dict[Path, str]:
-    """Every `Path("data/...")` that a stage reaches, and the module that names it."""
-    known = modules("stages")
-    return {
-        Path(str(node.value)): name
-        for name in transitive(stage.module)
-        for node in ast.walk(tree(known[name]))
-        if isinstance(node, ast.Constant) and str(node.value).startswith("data/")
-    }
-
-
-def meet(place: Path, other: Path) -> bool:
-    """Whether they are the same, or one holds the other."""
+def overlap(place: Path, other: Path) -> bool:
+    """Whether two paths are the same, or one holds the other."""
     return place == other or place in other.parents or other in place.parents
 
 
-@each_stage
-def test_data_that_the_code_names_is_declared(stage: Stage) -> None:
-    """Every place that a stage reaches is one of its dependencies or outputs, or holds one."""
-    for place, name in named_data(stage).items():
-        assert any(meet(place, Path(one)) for one in (*stage.data, *stage.outs)), (
-            f"{stage.name}: {name} names {place}, dvc.yaml does not"
-        )
+# What dvc.yaml says
 
 
 @each_stage
-def test_every_data_dependency_is_named_by_the_code(stage: Stage) -> None:
-    """But the user's own files, which the recipe names, and the check of the recipe, which only comes before."""
+def test_code_dependencies_are_exactly_what_a_stage_imports(stage: Stage) -> None:
+    files = reached(stage.module)
+    missing = {str(path.relative_to(ROOT)) for path in files if not any(covers(dep, path) for dep in stage.code)}
+    assert not missing, f"dvc.yaml: {stage.name} imports {sorted(missing)} and would not re-run for them"
+    idle = [dep for dep in stage.code if not any(covers(dep, path) for path in files)]
+    assert not idle, f"dvc.yaml: {stage.name} would re-run for {idle}, which it does not import"
+
+
+@each_stage
+def test_data_dependencies_and_outputs_are_the_paths_that_a_stage_names(stage: Stage) -> None:
+    named = {
+        getattr(paths, name.rpartition(".")[2])
+        for name in imported(stage.module)
+        if name.startswith("stages.recipe.paths.") and isinstance(getattr(paths, name.rpartition(".")[2]), Path)
+    }
+    declared = [Path(place) for place in (*stage.data, *stage.outs)]
+    undeclared = [place for place in named if place.parts[0] == "data" and not any(overlap(place, d) for d in declared)]
+    assert not undeclared, f"dvc.yaml: {stage.name} names {undeclared}, which are neither dependencies nor outputs"
+    allowed_unnamed = (paths.SOURCES, paths.CHECKED, paths.LINEAGE)
+    unnamed = [d for d in declared if not any(overlap(d, place) for place in (*named, *allowed_unnamed))]
+    assert not unnamed, f"dvc.yaml: {stage.name} declares {unnamed}, which it does not name"
+
+
+def test_every_data_dependency_is_made_by_an_earlier_stage() -> None:
+    made = [paths.SOURCES]
+    for stage in STAGES:
+        assert all(any(overlap(Path(dep), out) for out in made) for dep in stage.data), stage.name
+        made += map(Path, stage.outs)
+    assert len(made) == len(set(made))
+
+
+def test_of_the_adapters_only_retrieval_reruns_for_mined_negatives() -> None:
+    readers = [stage.name for stage in STAGES if "data/mined" in stage.data]
+    assert readers == ["adapt@retrieval"]
+
+
+def attribute_chains(module: ast.Module, variable: str) -> Iterator[list[str]]:
+    """`recipe.a.b` as ["a", "b"]: every chain of attributes of a variable."""
+    for node in ast.walk(module):
+        names: list[str] = []
+        value: ast.AST = node
+        while isinstance(value, ast.Attribute):
+            names.insert(0, value.attr)
+            value = value.value
+        if names and isinstance(value, ast.Name) and value.id == variable:
+            yield names
+
+
+def recipe_keys(stage: Stage) -> set[str]:
+    """Keys of the recipe that a stage module reads, as dvc.yaml writes them."""
+    keys, recipe = set(), load_yaml("params.yaml")
+    for names in attribute_chains(tree(STAGE_FILES[stage.module]), "recipe"):
+        values, known = recipe, []
+        for name in names:
+            spelt = name if isinstance(values, dict) and name in values else name.replace("_", "-")
+            if not isinstance(values, dict) or spelt not in values:
+                break
+            known.append(spelt)
+            values = values[spelt]
+        keys.add(".".join(known))
+    return keys - {"", "name"}  # `name` only titles what a stage records, unless the stage lists it
+
+
+def within(key: str, outer: str) -> bool:
+    return key == outer or key.startswith(f"{outer}.")
+
+
+@each_stage
+def test_parameters_are_what_a_stage_reads(stage: Stage) -> None:
+    """A section that the library takes whole may be listed in parts: those that the library reads."""
+    keys = recipe_keys(stage)
+    unlisted = [k for k in keys if not any(within(k, listed) or within(listed, k) for listed in stage.params)]
+    assert not unlisted, f"dvc.yaml: {stage.name} reads {unlisted} and would not re-run for them"
+    own_task = f"adapt.{stage.name.partition('@')[2]}"  # chosen by the stage's argument
     idle = [
-        dep
-        for dep in stage.data
-        if dep not in ("data/sources", "data/checked")
-        and not any(meet(Path(dep), place) for place in named_data(stage))
+        listed
+        for listed in stage.params
+        if listed != "name"
+        and not within(listed, own_task)
+        and not any(within(k, listed) or within(listed, k) for k in keys)
     ]
     assert not idle, f"dvc.yaml: {stage.name} would re-run for {idle}, which it does not read"
-
-
-@pytest.mark.parametrize(
-    "stage",
-    [stage for stage in WORKING if "stages.training.checkpoints" in transitive(stage.module)],
-    ids=lambda stage: stage.name,
-)
-def test_a_training_stages_record_and_checkpoints_know_what_it_reads(stage: Stage) -> None:
-    """Its lineage and the key of its checkpoints are made of the inputs that DVC follows."""
-    inputs = importlib.import_module(stage.module).INPUTS
-    assert {dep for dep in stage.data if Path(dep) in inputs} == {str(place) for place in inputs}
-    assert all(any(covers(str(place), ROOT / dep) for place in inputs) for dep in stage.data)
-
-
-def rerun(section: str) -> set[str]:
-    """Stages that a changed section of the recipe re-runs: those that list it, and those that read what these make."""
-    found: set[str] = set()
-    made: list[Path] = []
-    for stage in WORKING:
-        listed = any(within(key, section) or within(section, key) for key in stage.params)
-        if listed or any(meet(Path(dep), out) for dep in stage.data for out in made):
-            found.add(stage.name)
-            made += map(Path, stage.outs)
-    return found
-
-
-def test_of_the_adapters_only_retrieval_reruns_for_what_is_mined() -> None:
-    assert rerun("mine") == {"mine", "adapt@retrieval", "quantize", "evaluate", "promote"}
-
-
-# parameters
-
-
-def from_recipe(node: ast.expr) -> bool:
-    """Whether an expression is a recipe: `load()`, `params.load()`."""
-    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("load", "params.load")
-
-
-def recipe_variables(module: ast.Module) -> set[str]:
-    names = {
-        argument.arg
-        for function in ast.walk(module)
-        if isinstance(function, ast.FunctionDef)
-        for argument in function.args.args
-        if argument.annotation is not None and ast.unparse(argument.annotation).strip("'\"").endswith("Params")
-    }
-    return names | {
-        target.id
-        for node in ast.walk(module)
-        if isinstance(node, ast.Assign) and from_recipe(node.value)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-
-
-def chain(node: ast.Attribute) -> tuple[str, list[str]] | None:
-    """`a.b.c` as ("a", ["b", "c"])."""
-    names: list[str] = []
-    value: ast.expr = node
-    while isinstance(value, ast.Attribute):
-        names.insert(0, value.attr)
-        value = value.value
-    return (value.id, names) if isinstance(value, ast.Name) else None
-
-
-def recipe_keys(path: Path) -> set[str]:
-    """Keys of the recipe that a module reads, as dvc.yaml would write them; the longest of each chain."""
-    module, values = tree(path), load_yaml("params.yaml")
-    variables = recipe_variables(module)
-    inner = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Attribute)}
-    keys = set()
-    for node in ast.walk(module):
-        found = chain(node) if isinstance(node, ast.Attribute) and id(node) not in inner else None
-        if found and found[0] in variables:
-            keys.add(".".join(known_part(values, found[1])))
-    return keys - {""}
-
-
-def known_part(values: Any, names: list[str]) -> list[str]:
-    """The part of a chain that names keys of the recipe; what follows is a method or a field of a list."""
-    part: list[str] = []
-    for name in names:
-        spelt = name if isinstance(values, dict) and name in values else name.replace("_", "-")
-        if not isinstance(values, dict) or spelt not in values:
-            break
-        part.append(spelt)
-        values = values[spelt]
-    return part
-
-
-def within(key: str, listed: str) -> bool:
-    return key == listed or key.startswith(f"{listed}.")
-
-
-@each_stage
-def test_every_parameter_that_a_stage_reads_is_listed(stage: Stage) -> None:
-    keys = recipe_keys(modules("stages")[stage.module])
-    assert keys, f"{stage.module} reads nothing of the recipe: this test does not understand it"
-    unlisted = [key for key in keys - {TITLE} if not any(within(key, listed) for listed in stage.params)]
-    assert not unlisted, f"dvc.yaml: {stage.name} reads {sorted(unlisted)} and would not re-run"
-
-
-@each_stage
-def test_every_listed_parameter_exists_and_is_read(stage: Stage) -> None:
-    keys = recipe_keys(modules("stages")[stage.module])
-    values = load_yaml("params.yaml")
     for listed in stage.params:
-        value = values
+        value = load_yaml("params.yaml")
         for part in listed.split("."):
-            assert part in value, f"dvc.yaml: {stage.name} lists {listed}, params.yaml has no such key"
+            assert part in value, f"dvc.yaml: {stage.name} lists {listed}, which params.yaml does not have"
             value = value[part]
-    idle = [one for one in stage.params if not any(within(key, one) or within(one, key) for key in keys)]
-    if stage.name.startswith("adapt@"):  # one list for four tasks: each reads what its objective needs
-        siblings = [modules("stages")[other.module] for other in STAGES if other.name.startswith("adapt@")]
-        idle = [one for one in idle if not any(within(key, one) for path in siblings for key in recipe_keys(path))]
-    assert not idle, f"dvc.yaml: {stage.name} would re-run for {idle}, which it does not read"
 
 
-# import rules
+# Which room may import which
 
-STAGE_MODULES = {stage.module for stage in STAGES}
-LIBRARY = sorted(
-    name
-    for name, path in modules("stages").items()
-    if name not in STAGE_MODULES | COMMANDS and path.name != "__init__.py"
-)
+LIBRARY = sorted(name for name, path in STAGE_FILES.items() if name.count(".") > 1 and path.name != "__init__.py")
 
 
-def test_every_module_right_under_stages_is_a_stage_or_a_command() -> None:
-    """What is listed below as library really is in a folder of its own."""
-    assert {
-        name for name in modules("stages") if name.count(".") == 1 and not (ROOT / name.replace(".", "/")).is_dir()
-    } == {name for name in STAGE_MODULES | COMMANDS if name.count(".") == 1}
+def test_modules_right_below_stages_are_the_stages_and_their_entry() -> None:
+    top_level = {name for name in STAGE_FILES if name.count(".") == 1 and STAGE_FILES[name].name != "__init__.py"}
+    assert top_level == STAGE_MODULES | {"stages.entry"}
 
 
-@pytest.mark.parametrize("name", LIBRARY)
-def test_library_never_imports_the_recipe_nor_a_stage(name: str) -> None:
-    wrong = imported_names(modules("stages")[name]) & (STAGE_MODULES | COMMANDS)
-    assert not wrong, f"{name} imports {sorted(wrong)}: values arrive as arguments"
-    assert not {"dvc", "prefect"} & {top(one) for one in imported_names(modules("stages")[name])}
+def test_the_library_imports_no_stage_and_takes_sections_never_the_recipe() -> None:
+    for name in LIBRARY:
+        assert not imported(name) & STAGE_MODULES, f"{name} imports a stage"
+        assert not {"dvc", "prefect"} & {one.partition(".")[0] for one in imported(name)}, name
+        if not name.startswith("stages.recipe."):
+            assert "stages.recipe.recipe.Recipe" not in imported(name), f"{name} takes the whole recipe, not sections"
 
 
-@pytest.mark.parametrize("name", sorted(STAGE_MODULES | COMMANDS))
-def test_a_stage_never_imports_another(name: str) -> None:
-    wrong = imported_names(modules("stages")[name]) & (STAGE_MODULES - {RECIPE_READER})
-    assert not wrong, f"{name} imports {sorted(wrong)}: stages meet through files under data/"
+def test_a_stage_imports_no_other_stage() -> None:
+    for name in STAGE_MODULES:
+        assert not imported(name) & (STAGE_MODULES - {name}), f"{name}: stages meet through files under data/"
 
 
-@pytest.mark.parametrize("name", [name for name in LIBRARY if name.startswith("stages.losses.")])
-def test_losses_import_torch_and_losses_only(name: str) -> None:
-    standard = {"collections", "typing", "math"}
-    wrong = {
-        one
-        for one in imported_names(modules("stages")[name])
-        if top(one) not in {"torch", *standard} and not one.startswith("stages.losses")
-    }
-    assert not wrong
+def test_losses_import_torch_and_losses_only() -> None:
+    for name in (one for one in LIBRARY if one.startswith("stages.losses.")):
+        outside = {one for one in imported(name) if not one.startswith(("torch", "stages.losses"))}
+        assert {one.partition(".")[0] for one in outside} <= {"collections", "math", "typing"}, name
 
 
-@pytest.mark.parametrize("name", sorted(modules("flows")))
-def test_flows_import_neither_torch_nor_stages(name: str) -> None:
-    names = imported_names(modules("flows")[name])
-    assert "torch" not in {top(one) for one in names}
-    wrong = {one for one in names if top(one) == "stages"} & modules("stages").keys()
-    assert wrong <= {"stages", RECIPE_READER}
+def test_flows_import_neither_torch_nor_stages_but_the_recipe() -> None:
+    for name in FLOW_FILES:
+        assert "torch" not in {one.partition(".")[0] for one in imported(name)}, name
+        stages = {one for one in imported(name) & STAGE_FILES.keys() if not one.startswith("stages.recipe")}
+        assert not stages, f"{name} imports {stages}"
 
 
-def test_only_the_record_keepers_import_mlflow() -> None:
-    using = {name for name, path in modules("stages").items() if "mlflow" in {top(one) for one in imported_names(path)}}
-    assert using <= MAY_IMPORT_MLFLOW
-    assert "stages.tracking.recorder" in using  # else this test looks at nothing
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_package_stays_in_its_rooms(package: str) -> None:
+    users = {name for name in FILES if package in {one.partition(".")[0] for one in imported(name)}}
+    assert users and all(name.startswith(ONLY_IN[package]) for name in users), sorted(users)
+
+
+# How modules are written
+
+
+def test_imports_stand_at_the_top() -> None:
+    functions = [
+        node
+        for path in FILES.values()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    inside = sum(isinstance(node, ast.Import | ast.ImportFrom) for function in functions for node in ast.walk(function))
+    assert inside <= MOST_FUNCTION_IMPORTS
+    texts = [path.read_text(encoding="utf-8") for path in FILES.values()]
+    assert sum(text.count("if TYPE_CHECKING:") for text in texts) <= MOST_TYPE_CHECKING_BLOCKS
+
+
+def test_no_class_shares_its_name_with_another() -> None:
+    names = Counter(node.name for path in FILES.values() for node in tree(path).body if isinstance(node, ast.ClassDef))
+    assert [name for name, number in names.items() if number > 1] == []
 
 
 def test_no_module_is_a_lumber_room() -> None:
-    names = {part for folder in ("stages", "flows", "tests") for name in modules(folder) for part in name.split(".")}
-    assert not names & {"utils", "util", "common", "helpers", "misc"}
-    written = [path for folder in ("stages", "flows") for path in (ROOT / folder).rglob("__init__.py")]
-    assert not [path for path in written if path.read_text().strip()], "an __init__.py is empty"
+    parts = {part for folder in ("stages", "flows", "tests") for name in modules(folder) for part in name.split(".")}
+    assert not parts & {"utils", "util", "common", "helpers", "misc"}
+    assert not [name for name, path in FILES.items() if path.name == "__init__.py" and path.read_text().strip()]

@@ -18,6 +18,7 @@ import fsspec
 import fsspec.compression
 from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.utils import infer_compression
+from huggingface_hub import snapshot_download
 from pyarrow.fs import S3FileSystem
 
 PACKAGE_SCHEME = "package:"
@@ -188,3 +189,18 @@ def files_digest(files: Sequence[Path]) -> str:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def local_folder(location: str) -> Path:
+    """Return the folder that holds a model's files: `location` itself, or the local copy of a model on the hub.
+
+    Raises:
+        FileNotFoundError: `location` is neither a folder nor a model that the hub gives.
+    """
+    folder = Path(resolve(location))
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(location, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+    except Exception as error:  # The hub's client raises a different class for each reason.
+        raise FileNotFoundError(f"model {location!r}: neither a folder nor a model within the hub's reach") from error

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from stages.corpus.cleaning import SourceToRead
-from stages.corpus.locations import HubDataset, Place, RemoteFile, check_versions, matching_places
+from stages.corpus.locations import HubDataset, Place, RemoteFile, check_versions, local_folder, matching_places
 from stages.corpus.packaged import botocore, docstrings, encyclopedia, human_scores, speeches, weaknesses, wikipedia
 from stages.corpus.readers import beir, gettext, rows
 from stages.corpus.records import Record
 from stages.corpus.text_length import WORDS, tokens_of
 from stages.recipe.curate import Source
-from stages.teachers.fingerprint import local_folder
 
 Reader = Callable[..., Iterator[Record]]
 

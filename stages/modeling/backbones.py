@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from stages.teachers.fingerprint import local_folder
+from stages.corpus.locations import local_folder
 
 
 def load_backbone(location: str, layers: Sequence[int] | None = None) -> PreTrainedModel:

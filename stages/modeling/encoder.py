@@ -21,14 +21,14 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from stages.modeling.backbones import first_position, load_backbone, set_rope_theta, take_length
-from stages.modeling.flops import TextFlops, count_flops, skeleton
+from stages.modeling.flops import TextFlops, count_flops, untrained_backbone
 from stages.modeling.last_token_layer import narrow
 from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
 from stages.modeling.pooling import Pooling, pool, read_positions
 from stages.modeling.threaded_inference import side_by_side
+from stages.modeling.token_batches import token_budget_batches
 from stages.modeling.tokenization import ensure_end_of_sequence, load_tokenizer
 from stages.modeling.tokens import Tokens
-from stages.training.batches import token_budget_batches
 
 SETTINGS = "encoder.json"
 # Texts tokenised at once: what the tokenizer gives of them, lists of ints and more, is dropped before the next.
@@ -151,7 +151,7 @@ class Encoder(nn.Module):
         adapter = self.backbone.active_adapter if adapters else None
         if adapter not in self._training_flops:
             lora = adapters.get(adapter)
-            backbone = skeleton(self.backbone.config)
+            backbone = untrained_backbone(self.backbone.config)
             self._training_flops[adapter] = count_flops(backbone, self.settings.pooling, lora, backward=True)
         return self._training_flops[adapter].of(lengths)
 

@@ -5,7 +5,7 @@ from typing import Any
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from stages.teachers.fingerprint import local_folder
+from stages.corpus.locations import local_folder
 
 
 def load_tokenizer(location: str) -> PreTrainedTokenizerFast:

@@ -3,11 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
-from stages.corpus.locations import files_digest, resolve
+from stages.corpus.locations import files_digest, local_folder
 
 Fingerprint = Mapping[str, str | int | bool]
 
@@ -38,18 +35,3 @@ def with_digest(fields: Fingerprint) -> Fingerprint:
     """Add a `digest` over all fields."""
     digest = hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()[:16]
     return {**fields, "digest": digest}
-
-
-def local_folder(location: str) -> Path:
-    """Return the folder that holds a model's files: `location` itself, or the local copy of a model on the hub.
-
-    Raises:
-        FileNotFoundError: `location` is neither a folder nor a model that the hub gives.
-    """
-    folder = Path(resolve(location))
-    if folder.is_dir():
-        return folder
-    try:
-        return Path(snapshot_download(location, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
-    except Exception as error:  # The hub's client raises a different class for each reason.
-        raise FileNotFoundError(f"model {location!r}: neither a folder nor a model within the hub's reach") from error

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from stages.corpus.locations import files_digest
+from stages.corpus.locations import files_digest, local_folder
 from stages.modeling.truncation import means, parts_of, whole_lengths
 from stages.recipe.embed import Embed, SentenceTransformerFolder
 from stages.recipe.engine import Engine
-from stages.teachers.fingerprint import Fingerprint, local_folder, with_digest
+from stages.teachers.fingerprint import Fingerprint, with_digest
 from stages.teachers.teacher import ReadingRule, longest_input
 
 # Suffixes of the files that decide a model's vectors. Weights are read as safetensors only.

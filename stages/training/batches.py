@@ -3,12 +3,13 @@
 The same seed and epoch always give the same batches, so a position in the data is an epoch and a number.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-Lengths = Sequence[int] | np.ndarray  # tokens of each text
+from stages.modeling.token_batches import Lengths, cut_by_tokens
+
 EpochBatches = Callable[[int], list[np.ndarray]]  # epoch -> batches of row numbers
 
 # A group of this many batches is shuffled, then sorted by length: long enough to sort well, short enough to mix.
@@ -25,16 +26,6 @@ class MixturePart:
     weight: float
 
 
-def token_budget_batches(lengths: Lengths, batch_tokens: int) -> Iterator[np.ndarray]:
-    """Yield batches with the longest texts first; rows x longest row stays within `batch_tokens` (one row always fits).
-
-    >>> [rows.tolist() for rows in token_budget_batches([5, 300, 2, 280], batch_tokens=10)]
-    [[1], [3], [0, 2]]
-    """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    yield from _cut(order, np.asarray(lengths), batch_tokens)
-
-
 def shuffled_token_batches(lengths: Lengths, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Return an epoch of batches of at most `batch_tokens` tokens, grouped by length and shuffled; every row once."""
     length = np.asarray(lengths)
@@ -44,7 +35,7 @@ def shuffled_token_batches(lengths: Lengths, batch_tokens: int, seed: int, epoch
     batches: list[np.ndarray] = []
     for start in range(0, len(order), rows_in_group):
         group = order[start : start + rows_in_group]
-        batches += _cut(group[np.argsort(-length[group], kind="stable")], length, batch_tokens)
+        batches += cut_by_tokens(group[np.argsort(-length[group], kind="stable")], length, batch_tokens)
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
@@ -146,11 +137,3 @@ def split_by_language(
             for name, w in zip(found, weights, strict=True)
         ]
     return parts
-
-
-def _cut(order: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    start = 0
-    while start < len(order):
-        rows = max(1, batch_tokens // max(1, int(lengths[order[start]])))
-        yield order[start : start + rows]
-        start += rows

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from stages.modeling.adapters import without_adapter
 from stages.modeling.encoder import Encoder
+from stages.modeling.token_batches import token_budget_batches
 from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
-from stages.training.batches import token_budget_batches
 from stages.training.distributed import TrainingProcesses
 
 Collate = Callable[[Tokens], dict[str, Tensor]]

@@ -1,4 +1,4 @@
-"""Each format of a release beside torch: same tokens in the same batches, in turns; throughput and cosine.
+"""Benchmark of the release formats against torch: throughput and cosine on the same batches, measured in turns.
 
 Shapes: B texts, L tokens, N texts in all, D embedding dimension.
 """
@@ -13,18 +13,18 @@ import numpy as np
 import torch
 
 from stages.modeling.encoder import Encoder
+from stages.modeling.token_batches import token_budget_batches
 from stages.release.consumer import onnx_runner, openvino_runner
 from stages.release.format_comparison import cosine
 from stages.release.formats import OPTIONAL
 from stages.release.writers import Writer
-from stages.training.batches import token_budget_batches
 from tests.benchmarks.measure import Figure, in_turns, middle, seconds, spread
 from tests.benchmarks.students import PROMPTS
 
 PEER = "torch float32"
-# Of what is embedded at once, as in the stages.
+# Tokens of a batch, as in the stages.
 BATCH_TOKENS = 4096
-# Cosine to torch and speed that a release promises.
+# Cosine to torch and throughput that a release must reach.
 TARGETS = {
     "onnx_min_cosine": ">= 0.99999",
     "int8_mean_cosine": ">= 0.998",
@@ -33,10 +33,10 @@ TARGETS = {
 
 
 def format_speed(build: Callable[[], Encoder], texts: Sequence[str], rounds: int) -> dict[str, Figure]:
-    """Figures of every optional format; `int8` without more is OpenVINO's.
+    """Measure every optional format; figures named only `int8` are OpenVINO's.
 
     Args:
-        build: gives the student whose graphs are made.
+        build: makes the student that is exported.
     """
     encoder = build()
     tokens = encoder.tokenize(texts, "document")
@@ -44,28 +44,23 @@ def format_speed(build: Callable[[], Encoder], texts: Sequence[str], rounds: int
         (rows, {name: tensor.numpy() for name, tensor in encoder.pad(tokens.select(rows)).items()})
         for rows in token_budget_batches(tokens.lengths, BATCH_TOKENS)
     ]
-    names = [one.name for one in OPTIONAL]
+    names = [form.name for form in OPTIONAL]
     vectors = {name: np.empty((len(texts), encoder.dimensions), dtype=np.float32) for name in names}
 
-    def run_graph(name: str, run: Callable[[dict[str, Any]], np.ndarray]) -> float:
-        def work() -> None:
-            for rows, batch in batches:
-                vectors[name][rows] = run(batch)
+    def embed_by_graph(name: str, run: Callable[[dict[str, Any]], np.ndarray]) -> None:
+        for rows, batch in batches:
+            vectors[name][rows] = run(batch)
 
-        return seconds(work)
-
-    def run_torch() -> float:
-        def work() -> None:
-            vectors["torch"] = encoder.encode(texts, "document", BATCH_TOKENS)
-
-        return seconds(work)
+    def embed_by_torch() -> None:
+        vectors["torch"] = encoder.encode(texts, "document", BATCH_TOKENS)
 
     with tempfile.TemporaryDirectory(prefix="stillhouse-formats-") as folder:
         Writer(Path(folder), names).write(encoder, PROMPTS, "retrieval")
-        works = {"torch": run_torch}
+        works = {"torch": partial(seconds, embed_by_torch)}
         for name in names:
             runner = openvino_runner if name.startswith("openvino") else onnx_runner
-            works[name] = partial(run_graph, name, runner(Path(folder) / name / "retrieval", torch.get_num_threads()))
+            run = runner(Path(folder) / name / "retrieval", torch.get_num_threads())
+            works[name] = partial(seconds, partial(embed_by_graph, name, run))
         for work in works.values():
             work()  # warm
         found = in_turns(works, rounds)

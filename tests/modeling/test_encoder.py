@@ -15,6 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
+from stages.corpus.locations import local_folder
 from stages.modeling.encoder import (
     Encoder,
     EncoderSettings,
@@ -28,7 +29,7 @@ from stages.modeling.encoder import (
 from stages.modeling.pooling import pool
 from stages.modeling.tokenization import end_of_sequence
 from stages.modeling.tokens import Tokens
-from stages.teachers.fingerprint import local_folder, teacher_fingerprint
+from stages.teachers.fingerprint import teacher_fingerprint
 
 PROMPTS = {"query": "query : ", "document": "document : "}
 ARCHITECTURES = ["bert", "eurobert", "qwen3", "modernbert"]

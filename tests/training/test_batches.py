@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stages.modeling.token_batches import token_budget_batches as budget_batches
 from stages.training.batches import (
     GROUP_BATCHES,
     Part,
@@ -15,7 +16,6 @@ from stages.training.batches import (
     shuffled_batches,
     shuffled_token_batches,
 )
-from stages.training.batches import token_budget_batches as budget_batches
 
 LENGTHS = np.random.default_rng(0).integers(1, 120, size=1000).tolist()
 Shuffled = Callable[[int, int], list[np.ndarray]]
