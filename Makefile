@@ -7,7 +7,7 @@ READY := .venv/.ready
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint bench ablate ui clean
+.PHONY: help build test lint docs bench ablate ui clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -21,6 +21,10 @@ test: $(READY)  ## the tests, on up to 4 cores
 
 lint: $(READY)  ## style and types
 	@ruff check . && ruff format --check . && mypy
+
+docs: $(READY)  ## the documentation as pages in docs/_build; a broken link is an error
+	@sphinx-build --quiet --fail-on-warning --builder html docs docs/_build
+	@echo "documentation: docs/_build/index.html"
 
 bench: $(READY)  ## the figures of this machine, printed and written to bench.json
 	@python -m tests.benchmarks.bench
