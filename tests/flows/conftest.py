@@ -60,6 +60,8 @@ FILES = {
     "dvc.yaml": PIPELINE,
     "stages/__init__.py": "",
     "stages/check.py": READER,
+    "stages/recipe/__init__.py": "",
+    "stages/recipe/paths.py": (ROOT / "stages/recipe/paths.py").read_text(encoding="utf-8"),
     "params.yaml": RECIPE,
     "retrieval.sh": "true\n",
     "clustering.sh": "true\n",

@@ -58,7 +58,7 @@ def test_another_file_content_or_web_version_is_another_digest(
 
 
 def test_a_web_source_that_is_refused_is_named_without_its_signature(tmp_path: Path, web: str) -> None:
-    with pytest.raises(RuntimeError, match=r"private/rows\.csv cannot be looked at: .*403") as failed:
+    with pytest.raises(RuntimeError, match=r"private/rows\.csv cannot be read: .*403") as failed:
         source_digest(tmp_path, recipe(f"{web}/private/rows.csv?signature=abc"))
     assert "abc" not in str(failed.value)
 

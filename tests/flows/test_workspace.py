@@ -69,7 +69,7 @@ def test_what_a_killed_rebuild_left_of_its_folder_is_removed(project: Path, monk
     for name in ("half-made", "half-removed"):
         with pytest.raises(KeyError), workspace(project, name, "HEAD"):
             raise KeyError
-    monkeypatch.setattr(workspace_module, "KEPT", 0)
+    monkeypatch.setattr(workspace_module, "NUM_FAILED_KEPT", 0)
     (project / ".git/worktrees/half-made/locked").write_text("initializing")
     (project / WORKSPACES / "half-removed/.git").unlink()
     with workspace(project, "next", "HEAD"):
@@ -78,7 +78,7 @@ def test_what_a_killed_rebuild_left_of_its_folder_is_removed(project: Path, monk
 
 
 def test_a_folder_that_a_sign_off_looks_at_is_left(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspace_module, "KEPT", 0)
+    monkeypatch.setattr(workspace_module, "NUM_FAILED_KEPT", 0)
     with workspace(project, "asked", "HEAD") as space:
         space.keep()
     remove_old(project)
