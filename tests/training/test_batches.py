@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.modeling.token_batches import token_budget_batches as budget_batches
+from stages.modeling.token_batches import token_budget_batches
 from stages.training.batches import (
     GROUP_BATCHES,
-    Part,
-    by_language,
+    MixturePart,
     drawn_batches,
     mixed_batches,
     shuffled_batches,
     shuffled_token_batches,
+    split_by_language,
 )
 
 LENGTHS = np.random.default_rng(0).integers(1, 120, size=1000).tolist()
@@ -37,7 +37,7 @@ def padding(batches: list[np.ndarray]) -> float:
 
 
 def test_budget_batches_hold_every_row_once_longest_first() -> None:
-    batches = list(budget_batches(LENGTHS, 256))
+    batches = list(token_budget_batches(LENGTHS, 256))
     assert sorted(flat(batches)) == list(range(1000))
     assert [LENGTHS[row] for row in flat(batches)] == sorted(LENGTHS, reverse=True)
     assert max(len(rows) * max(LENGTHS[row] for row in rows) for rows in batches) <= 256
@@ -45,8 +45,8 @@ def test_budget_batches_hold_every_row_once_longest_first() -> None:
 
 
 def test_a_row_longer_than_the_budget_stands_alone() -> None:
-    assert [rows.tolist() for rows in budget_batches([5, 300, 2, 280], 10)] == [[1], [3], [0, 2]]
-    assert list(budget_batches([], 10)) == []
+    assert [rows.tolist() for rows in token_budget_batches([5, 300, 2, 280], 10)] == [[1], [3], [0, 2]]
+    assert list(token_budget_batches([], 10)) == []
 
 
 @each
@@ -101,7 +101,7 @@ def test_fewer_rows_than_a_batch_are_refused() -> None:
     with pytest.raises(ValueError, match=says):
         shuffled_batches([1] * 7, 8, 0, 0, "extend.mixture faq")
     with pytest.raises(ValueError, match=says):
-        drawn_batches([Part("extend.mixture faq", np.arange(7), 8, 1.0)], [1] * 7, 0, 0)
+        drawn_batches([MixturePart("extend.mixture faq", np.arange(7), 8, 1.0)], [1] * 7, 0, 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.9, 1.0])
@@ -121,7 +121,7 @@ def test_mixed_batches_keep_the_share_and_each_lists_order(share: float) -> None
 
 def test_drawn_batches_hold_one_source_in_its_own_size() -> None:
     """Two sources of other lengths: a step draws one, so length and batch size change with it."""
-    parts = [Part("one", np.arange(0, 400), 16, 3.0), Part("other", np.arange(400, 460), 4, 1.0)]
+    parts = [MixturePart("one", np.arange(0, 400), 16, 3.0), MixturePart("other", np.arange(400, 460), 4, 1.0)]
     lengths = [8] * 400 + [500] * 60
     batches = drawn_batches(parts, lengths, 5, 0)
     sizes = {(len(rows), lengths[rows[0]]) for rows in batches}
@@ -138,8 +138,8 @@ def test_drawn_batches_hold_one_source_in_its_own_size() -> None:
 @pytest.mark.parametrize(("exponent", "share"), [(1.0, 900 / 1000), (0.5, 30 / 40), (0.0, 1 / 2)])
 def test_languages_of_a_source_are_drawn_by_rows_to_the_exponent(exponent: float, share: float) -> None:
     languages = ["en-fr"] * 900 + ["en-he"] * 100 + ["en"] * 64
-    sources = [Part("one", np.arange(1000), 8, 3.0), Part("other", np.arange(1000, 1064), 16, 1.0)]
-    parts = by_language(sources, languages, exponent)
+    sources = [MixturePart("one", np.arange(1000), 8, 3.0), MixturePart("other", np.arange(1000, 1064), 16, 1.0)]
+    parts = split_by_language(sources, languages, exponent)
     assert [part.name for part in parts] == ["one (en-fr)", "one (en-he)", "other (en)"]
     assert [len(part.rows) for part in parts] == [900, 100, 64]
     assert [part.batch_size for part in parts] == [8, 8, 16]
@@ -149,12 +149,14 @@ def test_languages_of_a_source_are_drawn_by_rows_to_the_exponent(exponent: float
 
 
 def test_sources_of_one_language_are_drawn_as_ever() -> None:
-    sources = [Part("one", np.arange(64), 8, 2.0), Part("other", np.arange(64, 96), 4, 1.0)]
+    sources = [MixturePart("one", np.arange(64), 8, 2.0), MixturePart("other", np.arange(64, 96), 4, 1.0)]
     languages = ["en"] * 64 + ["de"] * 32
     for exponent in (None, 0.5):
-        for part, source in zip(by_language(sources, languages, exponent), sources, strict=True):
+        for part, source in zip(split_by_language(sources, languages, exponent), sources, strict=True):
             assert (part.rows == source.rows).all()
             assert (part.batch_size, part.weight) == (source.batch_size, source.weight)
-    says = r"other: a batch holds 40 rows \(batch_size x engine\.processes\), fewer are there in de \(32\); "
+    says = (
+        r"other: got too few rows of de \(32\), expected at least the 40 of a batch \(batch_size x engine\.processes\)"
+    )
     with pytest.raises(ValueError, match=says):
-        by_language([replace(source, batch_size=40) for source in sources], languages, 0.5)
+        split_by_language([replace(source, batch_size=40) for source in sources], languages, 0.5)
