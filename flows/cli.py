@@ -28,7 +28,11 @@ app = App(
     help="Make a small text embedding model from a big one. `make build` or `dvc repro` runs the pipeline; these "
     "commands prepare, inspect and release what it makes.",
     version_flags=(),
-    default_parameter=Parameter(negative=(), consume_multiple=True),
+    default_parameter=Parameter(
+        negative=(),
+        consume_multiple=True,
+        show_default=lambda value: str(value) if value else None,  # not of flags and empty lists
+    ),
     result_action="return_none",
 )
 for _name, (_function, _help) in COMMANDS.items():
