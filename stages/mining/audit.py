@@ -33,31 +33,29 @@ def audit_source(
     """
     too_few = sum(len(rows) < section.num_negatives for rows in negatives.rows)
     scores = [score for of_query in negatives.scores for score in of_query]
+    num_candidates = int((candidates.rows >= 0).sum())
     return {
         "pairs": len(pairs),
-        "candidates": negatives.num_candidates,
-        "removed_by_margin": negatives.num_removed / max(1, negatives.num_candidates),
+        "candidates": num_candidates,
+        "removed_by_margin": int(negatives.removed.sum()) / max(1, num_candidates),
         "with_too_few_negatives": too_few / len(pairs),
         "mean_positive_score": float(positive_scores.mean()),
         "mean_negative_score": float(np.mean(scores or [0.0])),
         "margin_curve": margin_curve(candidates, positive_scores, section.num_negatives, MARGINS),
-        "suspects": _suspects(pairs, positive_scores, negatives, section.num_examples),
+        "suspects": _suspects(pairs, positive_scores, candidates, negatives.removed)[: section.num_examples],
         "examples": _examples(pairs, positive_scores, negatives, section.num_examples, seed),
     }
 
 
-def _suspects(pairs: Rows, positive_scores: np.ndarray, negatives: HardNegatives, number: int) -> Rows:
-    """List the removed candidates that score furthest above the query's positive: likely answers without a label."""
-    suspects = [
-        (score - float(positive_scores[query]), query, row, score)
-        for query, suspect in enumerate(negatives.suspects)
-        if suspect is not None
-        for row, score in [suspect]
-    ]
-    suspects.sort(key=lambda suspect: (-suspect[0], suspect[1]))
+def _suspects(pairs: Rows, positive_scores: np.ndarray, candidates: Candidates, removed: np.ndarray) -> Rows:
+    """List each query's best removed candidate, a likely answer without a label, furthest above its positive first."""
+    queries = np.flatnonzero(removed.any(axis=1))
+    best = np.where(removed, candidates.scores, -np.inf)[queries].argmax(axis=1)
+    rows, scores = candidates.rows[queries, best], candidates.scores[queries, best].astype(np.float64)
+    order = np.argsort(positive_scores[queries] - scores, kind="stable")
     return [
         _pair(pairs, positive_scores, query) | {"suspect": pairs[row]["document"], "suspect_score": score}
-        for _, query, row, score in suspects[:number]
+        for query, row, score in zip(queries[order].tolist(), rows[order].tolist(), scores[order].tolist(), strict=True)
     ]
 
 

@@ -18,13 +18,11 @@ from stages.recipe.mine import Mine
 
 @dataclass(frozen=True)
 class HardNegatives:
-    """Hard negatives of each query, and counts of the candidates."""
+    """Hard negatives of each query: at most `num_negatives`, fewer where the margins leave fewer candidates."""
 
-    rows: list[list[int]]  # at most `num_negatives` documents of each query; fewer where fewer candidates are left
+    rows: list[list[int]]
     scores: list[list[float]]
-    suspects: list[tuple[int, float] | None]  # the best candidate of each query that the margins removed, and its score
-    num_candidates: int
-    num_removed: int  # by the margins
+    removed: np.ndarray  # [Q, K]; whether the margins removed a candidate
 
 
 def mine_negatives(candidates: Candidates, positive_scores: np.ndarray, section: Mine) -> HardNegatives:
@@ -38,36 +36,24 @@ def mine_negatives(candidates: Candidates, positive_scores: np.ndarray, section:
     limits = (1 - section.relative_margin) * positive_scores
     if section.absolute_margin is not None:
         limits = np.minimum(limits, positive_scores - section.absolute_margin)
-    negatives: list[list[int]] = []
-    negative_scores: list[list[float]] = []
-    suspects: list[tuple[int, float] | None] = []
-    num_candidates = num_removed = 0
-    for row, scores, limit in zip(candidates.rows, candidates.scores, limits, strict=True):
-        documents, similarities = row[row >= 0], scores[row >= 0]
-        allowed = similarities <= limit
-        num_candidates += len(documents)
-        num_removed += int((~allowed).sum())
-        negatives.append(documents[allowed][: section.num_negatives].tolist())
-        negative_scores.append(similarities[allowed][: section.num_negatives].tolist())
-        suspects.append(_best(documents[~allowed], similarities[~allowed]))
-    return HardNegatives(negatives, negative_scores, suspects, num_candidates, num_removed)
+    exist, below = candidates.rows >= 0, candidates.scores <= limits[:, None]
+    left = exist & below
+    taken = left & (left.cumsum(axis=1) <= section.num_negatives)
+    rows, scores = (
+        [values[chosen].tolist() for values, chosen in zip(table, taken, strict=True)]
+        for table in (candidates.rows, candidates.scores)
+    )
+    return HardNegatives(rows, scores, exist & ~below)
 
 
 def margin_curve(
     candidates: Candidates, positive_scores: np.ndarray, num_negatives: int, margins: Sequence[float]
 ) -> list[dict[str, float]]:
     """Compute for each relative margin alone the share of candidates removed and of queries with too few negatives."""
-    exists = candidates.rows >= 0
+    exist = candidates.rows >= 0
     curve = []
     for margin in margins:
-        left = ((candidates.scores <= (1 - margin) * positive_scores[:, None]) & exists).sum(axis=1)
-        removed = 1 - left.sum() / max(1, exists.sum())
+        left = ((candidates.scores <= (1 - margin) * positive_scores[:, None]) & exist).sum(axis=1)
+        removed = 1 - left.sum() / max(1, exist.sum())
         curve.append({"margin": margin, "removed": float(removed), "too_few": float((left < num_negatives).mean())})
     return curve
-
-
-def _best(documents: np.ndarray, scores: np.ndarray) -> tuple[int, float] | None:
-    if len(documents) == 0:
-        return None
-    best = int(scores.argmax())
-    return int(documents[best]), float(scores[best])

@@ -58,7 +58,7 @@ class VectorStore:
 
     def all_keys(self) -> np.ndarray:
         """Return every key, in any order."""
-        return np.concatenate([_NO_KEYS, *(shard.keys for shard in self._shards)])
+        return np.concatenate([packed_keys([]), *(shard.keys for shard in self._shards)])
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
         """Tell for each key [N] whether it has a vector here."""
@@ -120,22 +120,18 @@ class VectorStore:
             self._replace(small, np.concatenate([shard.keys for shard in small]), shard_rows)
 
     def delete_except(self, keys: np.ndarray, shard_rows: int = SHARD_ROWS) -> int:
-        """Delete the vectors of all other keys; returns how many they were."""
-        before, distinct = len(self), np.unique(keys)
-        found = {shard: distinct[shard.find(distinct)[0]] for shard in self._shards}
-        partly = [shard for shard in self._shards if len(found[shard]) < len(shard)]
-        self._replace(partly, np.concatenate([_NO_KEYS, *(found[shard] for shard in partly)]), shard_rows)
+        """Delete the vectors of all other keys, once the rest is written anew; returns how many were deleted."""
+        before, left = len(self), np.unique(keys[self.holds(keys)])
+        if len(left) < before:
+            self._replace(self._shards, left, shard_rows)
         return before - len(self)
 
     def _replace(self, shards: list[Shard], keys: np.ndarray, shard_rows: int) -> None:
-        """Write the vectors of some of the shards' keys as new shards, then delete the shards."""
+        """Write the vectors of some keys as new shards, then delete shards."""
         written = [write_shard(self.folder, part, self.lookup(part)) for part in _parts(keys, shard_rows)]
         for path in {shard.path for shard in shards} - {shard.path for shard in written}:
             path.unlink()
         self._shards = [*(shard for shard in self._shards if shard not in shards), *written]
-
-
-_NO_KEYS = np.empty(0, dtype=KEY)
 
 
 def _parts(keys: np.ndarray, rows: int) -> list[np.ndarray]:
