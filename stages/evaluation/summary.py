@@ -24,22 +24,29 @@ MAIN_SCORES = {
 }
 # Headline name -> name in the summary.
 HEADLINE = {
-    "retrieval_of_teacher": "retrieval_retention",
-    "unseen_of_teacher": "unseen_retention",
-    "retrieval_over_bm25": "retrieval_over_bm25",
-    "long_needle": "long_needle_ndcg_at_1",
-    "long_passkey": "long_passkey_ndcg_at_1",
-    "long_articles": "long_articles_ndcg_at_10",
+    "teacher_share": "retrieval_retention",
+    "over_bm25": "retrieval_over_bm25",
+    "needle": "long_needle_ndcg_at_1",
+    "passkey": "long_passkey_ndcg_at_1",
+    "articles": "long_articles_ndcg_at_10",
     "half_dims_share": "half_dimensions_retention",
     "int8_share": "int8_retention",
     "binary_share": "binary_retention",
-    "int8_weights_cosine": "int8_weights_cosine_min",
+    "int8_parity": "int8_weights_cosine_min",
     "size_mb": "model_megabytes",
 }
 
 
 def headline(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Pick about fifteen of all figures under short names: a score for each task, then shares, lengths and size."""
+    """Pick about fifteen of all figures under short names, of which a row of `dvc exp show` consists.
+
+    They are the score of each task's adapter, and of retrieval: its share of the teacher's score, its lead over BM25,
+    its scores on long documents, the share of its score that smaller vectors keep; of int8 weights the least cosine
+    with float weights; and the size of a model in megabytes.
+
+    Args:
+        figures: the content of figures.json.
+    """
     scores = {
         task.replace("-", "_"): figures[task][adapter_of(task)]["mean"][score]
         for task, score in MAIN_SCORES.items()

@@ -1,9 +1,9 @@
-"""`make ablate`: the paper's claims at this project's scale, each variant a DVC experiment, and whether they hold.
+"""`make ablate`: run the paper's claims at this project's scale, each variant as a DVC experiment, and compare them.
 
-Claims and variants stand in claims.yaml. Variants run one after another in a clone under .stillhouse, with the
-project's cache, so a build's stages are not run again and the working tree stays as it is; started again after an
-interruption, it goes on with the variants that are missing. `dvc exp show` lists them. The table is printed and written
-as Markdown.
+Claims and variants are listed in claims.yaml. Variants run one after another in a clone under .stillhouse that shares
+the project's cache, so that stages of a build are not run again and the working tree stays unchanged. After an
+interruption the next start runs the missing variants only. `dvc exp show --only-changed` lists the experiments. The
+table is printed and written as Markdown.
 """
 
 import argparse
@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from stages.recipe.recipe import Recipe, load
+from stages.tracking.address import tracking_uri
+from stages.tracking.recorder import connect, find_or_create_experiment
 from tests.ablations import claims
 from tests.ablations.comparison import AGREES, Difference, Scores, Side, by_source, difference, overall
-from tests.ablations.experiments import ExperimentError, Workshop
+from tests.ablations.experiments import ExperimentClone, ExperimentError
 
 OUTPUT = Path("tests/ablations/README.md")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A variant as an experiment."""
+    """A variant as an experiment, with the seconds that it should take."""
 
     variant: str
     experiment: str
@@ -48,7 +50,7 @@ class Row:
 
 
 def main() -> None:
-    """Run what is missing, compare, print, write."""
+    """Run the missing variants, compare, print and write the table."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.ablations.ablate",
         description=__doc__,
@@ -67,15 +69,12 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-def ablate(params: Recipe, suite: claims.Suite, chosen: list[str], output: Path | None) -> None:
-    """Run the experiments that some claims need and write their table; with no output, list them."""
-    from stages.tracking.recorder import connect, find_or_create_experiment
-    from stages.tracking.runs import tracking_uri
-
-    workshop = Workshop(Path.cwd(), tracking_uri())
-    history = f"{params.name}-ablations"
-    plan = jobs(suite, chosen, workshop, history)
-    missing = [job for job in plan if workshop.revision(job.experiment) is None]
+def ablate(recipe: Recipe, suite: claims.Suite, chosen: list[str], output: Path | None) -> None:
+    """Run the experiments that the chosen claims need and write their table; without `output`, list them."""
+    clone = ExperimentClone(Path.cwd(), tracking_uri())
+    history = f"{recipe.name}-ablations"
+    plan = jobs(suite, chosen, clone, history)
+    missing = [job for job in plan if clone.revision(job.experiment) is None]
     total = sum(job.seconds for job in missing)
     for job in plan:
         state = f"about {job.seconds:.0f} s" if job in missing else "done"
@@ -87,10 +86,10 @@ def ablate(params: Recipe, suite: claims.Suite, chosen: list[str], output: Path 
         return
     if missing:
         find_or_create_experiment(connect(), history)  # here, so that its artifacts lie in the project
-        workshop.prepare()
-        run(workshop, missing)
-    rows = compare(suite, chosen, workshop, plan, params.seed)
-    text = report(suite, rows, heading(params, workshop.commit, suite.num_resamples))
+        clone.prepare()
+        run(clone, missing)
+    rows = compare(suite, chosen, clone, plan, recipe.seed)
+    text = report(suite, rows, heading(recipe, clone.commit, suite.num_resamples))
     output.write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to {output}")
 
@@ -101,9 +100,9 @@ def _chosen(suite: claims.Suite, only: Sequence[str] | None) -> list[str]:
     return [name for name in suite.claims if not only or name in only]
 
 
-def jobs(suite: claims.Suite, chosen: list[str], workshop: Workshop, history: str) -> list[Job]:
-    """The experiments that some claims need, in the file's order, each with the seconds it should take."""
-    plan, trained = [], [dict[str, Any]()]  # the project's own stage 1 is there after a build
+def jobs(suite: claims.Suite, chosen: list[str], clone: ExperimentClone, history: str) -> list[Job]:
+    """List the experiments that the chosen claims need, in the file's order."""
+    plan, trained = [], [dict[str, Any]()]  # a build has trained the project's own stage 1
     for name, tasks in suite.needed(chosen).items():
         variant, seconds = suite.variants[name], suite.seconds
         overrides = {"name": history, **variant.set}
@@ -117,33 +116,33 @@ def jobs(suite: claims.Suite, chosen: list[str], workshop: Workshop, history: st
             cost += seconds.adapter * len(tasks)
         if variant.subject == "joint":
             cost += seconds.joint
-        plan.append(Job(name, workshop.name(name, {**overrides, "targets": targets}), overrides, targets, tasks, cost))
+        plan.append(Job(name, clone.name(name, {**overrides, "targets": targets}), overrides, targets, tasks, cost))
     return plan
 
 
-def run(workshop: Workshop, missing: list[Job]) -> None:
-    """Run experiments one after another, saying which and how long the rest should take at the pace so far."""
-    foretold = spent = 0.0
+def run(clone: ExperimentClone, missing: list[Job]) -> None:
+    """Run experiments one after another; print the time left at the pace so far."""
+    expected = spent = 0.0
     for number, job in enumerate(missing, 1):
-        pace = spent / foretold if foretold else 1.0
-        left = pace * sum(one.seconds for one in missing[number - 1 :])
+        pace = spent / expected if expected else 1.0
+        left = pace * sum(later.seconds for later in missing[number - 1 :])
         print(f"\n[{number}/{len(missing)}] {job.variant}, about {_minutes(left)} left", flush=True)
         started = time.monotonic()
-        workshop.run(job.experiment, job.overrides, job.targets)
-        foretold, spent = foretold + job.seconds, spent + time.monotonic() - started
+        clone.run(job.experiment, job.overrides, job.targets)
+        expected, spent = expected + job.seconds, spent + time.monotonic() - started
 
 
 def compare(
-    suite: claims.Suite, chosen: list[str], workshop: Workshop, plan: list[Job], seed: int
+    suite: claims.Suite, chosen: list[str], clone: ExperimentClone, plan: list[Job], seed: int
 ) -> dict[str, list[Row]]:
-    """The comparisons of each claim, from the rows that the experiments scored."""
+    """Compare the sides of each claim on the rows that the experiments scored."""
     scores: dict[tuple[str, str], Scores] = {}
     for job in plan:
         for task in job.tasks:
             path = f"data/scored/{suite.variants[job.variant].subject}-{task}.parquet"
-            scores[job.variant, task] = by_source(workshop.table(job.experiment, path))
+            scores[job.variant, task] = by_source(clone.table(job.experiment, path))
     return {
-        name: [_row(one, scores, seed, suite.num_resamples) for one in suite.claims[name].comparisons]
+        name: [_row(comparison, scores, seed, suite.num_resamples) for comparison in suite.claims[name].comparisons]
         for name in chosen
     }
 
@@ -155,13 +154,13 @@ def _row(comparison: claims.Comparison, scores: Mapping[tuple[str, str], Scores]
     return Row(comparison, above.value(), below.value(), difference(above, below, seed, num_resamples))
 
 
-def heading(params: Recipe, commit: str, num_resamples: int) -> str:
-    """What was run, where and when, and how to read it."""
+def heading(recipe: Recipe, commit: str, num_resamples: int) -> str:
+    """Say what was run, where and when, and how to read the table."""
     machine = f"{os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}"
     return (
         "# The paper's claims at this scale\n\n"
-        f"`make ablate` wrote this on {datetime.now(UTC):%Y-%m-%d}: {machine}, recipe {params.name}, "
-        f"seed {params.seed}, commit {commit[:10]}.\n"
+        f"`make ablate` wrote this on {datetime.now(UTC):%Y-%m-%d}: {machine}, recipe {recipe.name}, "
+        f"seed {recipe.seed}, commit {commit[:10]}.\n"
         f"Figures are x100, means over test sources. Intervals are 95 %, over {num_resamples} paired resamples of the "
         "test sets'\nentities; each variant was trained once, so they hold no noise of training. A direction is "
         "unresolved where the\ninterval holds 0.\n"
@@ -169,7 +168,7 @@ def heading(params: Recipe, commit: str, num_resamples: int) -> str:
 
 
 def report(suite: claims.Suite, rows: Mapping[str, Sequence[Row]], about: str) -> str:
-    """The whole result as Markdown: a line for each claim, then a table for each."""
+    """Format the result as Markdown: a line for each claim, then a table for each."""
     verdicts = {name: [row.difference.verdict for row in of_claim] for name, of_claim in rows.items()}
     lines = [about, "| claim | in the paper | direction |", "| --- | --- | --- |"]
     for name, words in verdicts.items():
@@ -184,10 +183,10 @@ def report(suite: claims.Suite, rows: Mapping[str, Sequence[Row]], about: str) -
 
 
 def _line(row: Row) -> str:
-    one, gap = row.comparison, row.difference
+    sides, gap = row.comparison, row.difference
     interval = f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
     ours = f"{100 * row.above:.1f} over {100 * row.below:.1f}"
-    return f"| {one.above} over {one.below} | {one.paper} | {ours} | {interval} | {gap.verdict} |"
+    return f"| {sides.above} over {sides.below} | {sides.paper} | {ours} | {interval} | {gap.verdict} |"
 
 
 def _minutes(seconds: float) -> str:

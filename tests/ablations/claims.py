@@ -1,4 +1,4 @@
-"""The typed view of claims.yaml: variants as overrides of the recipe, and claims as comparisons of their figures."""
+"""The schema of claims.yaml: variants as overrides of the recipe, and claims as comparisons of their figures."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from ruamel.yaml import YAML, YAMLError
 
 FILE = Path(__file__).with_name("claims.yaml")
 _TASKS = {"spearman": "text-matching", "v_measure": "clustering", "accuracy": "classification"}
-# What DVC can name an experiment, and what stands in a table.
+# Names that DVC accepts for an experiment.
 NAME = r"[a-z0-9][a-z0-9-]*"
 SIDE = re.compile(rf"({NAME}) ([a-z_@0-9-]+)(?: - ([a-z_@0-9-]+))?")
 
@@ -32,28 +32,28 @@ class Section(BaseModel):
 
 
 class Variant(Section):
-    """A recipe by its differences from the project's, and which model of it counts."""
+    """The project's recipe with some values set, and the model whose figures count."""
 
     subject: Literal["student", "adapter", "joint"]
     set: dict[str, Any]
 
 
 class Comparison(Section):
-    """One figure above another, as the paper has it."""
+    """A figure that should be above another, as in the paper."""
 
     above: SideText
     below: SideText
-    paper: str  # its figures in the same order, or what it draws
+    paper: str  # the paper's figures in the same order, or what it draws
 
     @property
     def sides(self) -> list[tuple[str, str, str | None]]:
-        """(variant, figure, figure taken off it) of both sides."""
+        """(variant, figure, figure to subtract) of both sides."""
         matches = [SIDE.fullmatch(text) for text in (self.above, self.below)]
         return [(match[1], match[2], match[3]) for match in matches if match]
 
 
 class Claim(Section):
-    """Words of the paper, where they stand, and the comparisons that bear them out."""
+    """A claim of the paper, its place in the paper, and the comparisons that test it."""
 
     says: str
     source: str
@@ -61,17 +61,17 @@ class Claim(Section):
 
 
 class Seconds(Section):
-    """What parts of a variant took on the machine named in the file, to foretell a run."""
+    """Seconds of a variant's parts on the machine named in the file, to estimate a run."""
 
     distill: Positive
     adapter: Positive
     joint: Positive
     score: Positive
-    start: Positive  # of an experiment: DVC, and what is the same as before
+    start: Positive  # of any experiment, for DVC and the unchanged stages
 
 
 class Suite(Section):
-    """The whole file. `common` only holds what its YAML anchors name."""
+    """The whole file. `common` holds the YAML anchors that variants refer to."""
 
     num_resamples: Annotated[int, Field(ge=100)]
     seconds: Seconds
@@ -82,22 +82,22 @@ class Suite(Section):
     @model_validator(mode="after")
     def _compare_declared_variants(self) -> Self:
         for name, claim in self.claims.items():
-            for variant, _, _ in (side for one in claim.comparisons for side in one.sides):
+            for variant, _, _ in (side for comparison in claim.comparisons for side in comparison.sides):
                 if variant not in self.variants:
                     raise ValueError(f"claims.{name}: {variant!r} is no variant; those are {sorted(self.variants)}")
         return self
 
     def needed(self, claims: list[str]) -> dict[str, set[str]]:
-        """Tasks that some claims need scored, by variant in the file's order."""
+        """Collect the tasks to score for the claims, by variant in the file's order."""
         tasks: dict[str, set[str]] = {}
-        for one in (comparison for name in claims for comparison in self.claims[name].comparisons):
-            for variant, figure, _ in one.sides:
+        for comparison in (comparison for name in claims for comparison in self.claims[name].comparisons):
+            for variant, figure, _ in comparison.sides:
                 tasks.setdefault(variant, set()).add(task_of(figure))
         return {name: tasks[name] for name in self.variants if name in tasks}
 
 
 def task_of(figure: str) -> str:
-    """The task whose scored rows give a figure."""
+    """Name the task whose scored rows give a figure."""
     return _TASKS.get(figure, "retrieval")
 
 

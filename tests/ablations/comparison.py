@@ -1,4 +1,4 @@
-"""Figures of scored rows, the difference of two of them with its interval, and what it says about a claim.
+"""Figures of scored rows, their differences with intervals, and the verdicts on claims.
 
 A figure is the mean over sources of a statistic of their rows: the mean of a column for `ndcg...` and `accuracy`,
 Spearman's correlation for `spearman`, the mean over k-means starts for `v_measure`.
@@ -15,11 +15,11 @@ from stages.evaluation.comparison import draws
 from stages.evaluation.comparison import overall as mean_of_sources
 from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Draws
-from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, Sample
+from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, RowOutcomes
 from stages.metrics.row_outcomes import figure as figure_of
 
-UNITS = "units"  # the column of what rows are drawn by
-Columns = dict[str, np.ndarray]  # column -> a value for each row; units, as `bootstrap.resample` has them
+UNITS = "units"  # the column with the units by which a bootstrap draws rows
+Columns = dict[str, np.ndarray]  # column -> a value for each row; units as in `bootstrap.resample`
 Scores = dict[str, Columns]  # by source
 
 AGREES, DIFFERS, UNRESOLVED = "agrees", "does not agree", "unresolved"
@@ -27,29 +27,29 @@ AGREES, DIFFERS, UNRESOLVED = "agrees", "does not agree", "unresolved"
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: a figure of a variant's scores, or how far it is from another of the same scores."""
+    """One side of a comparison: a figure of a variant's scores, or its difference from another of these scores."""
 
     scores: Scores
     figure: str
     minus: str | None
 
     def value(self) -> float:
-        """The figure of all rows."""
+        """Compute the figure on all rows."""
         value = figure(self.scores, self.figure)
         return value if self.minus is None else value - figure(self.scores, self.minus)
 
     def draws(self, seed: int, num_resamples: int) -> Draws:
-        """The same, with what it is on resamples of the test sets' entities."""
+        """Compute the figure on all rows and on resamples of the test sets' entities."""
         names = [self.figure, *([] if self.minus is None else [self.minus])]
         units = {source: columns[UNITS] for source, columns in self.scores.items()}
-        found = draws({name: samples(self.scores, name) for name in names}, seed, num_resamples, units)
+        found = draws({name: outcomes(self.scores, name) for name in names}, seed, num_resamples, units)
         whole, *less = (mean_of_sources(found[name]) for name in names)
         return Draws(self.value(), whole.resamples - less[0].resamples) if less else whole
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much one side is above the other, and the 95 % interval of that over resampled entities."""
+    """How far one side is above the other, with the 95 % interval over resampled entities."""
 
     value: float
     low: float
@@ -64,7 +64,7 @@ class Difference:
 
 
 def by_source(table: Any) -> Scores:
-    """An Arrow table of scored rows, taken apart by its column `source`."""
+    """Split an Arrow table of scored rows by its column `source`."""
     parts = {source: table.filter(pc.field("source") == source) for source in table["source"].unique().to_pylist()}
     return {
         source: {name: np.asarray(part[name].to_pylist()) for name in part.column_names if name != "source"}
@@ -73,7 +73,7 @@ def by_source(table: Any) -> Scores:
 
 
 def figures_of(columns: Sequence[str]) -> list[str]:
-    """Names of the figures that a table with these columns gives."""
+    """Name the figures that a table with these columns gives."""
     if "similarity" in columns:
         return ["spearman"]
     if "label" in columns:
@@ -82,12 +82,12 @@ def figures_of(columns: Sequence[str]) -> list[str]:
 
 
 def figure(scores: Scores, name: str) -> float:
-    """A figure by name, the mean over sources."""
-    return float(np.mean([figure_of(sample) for sample in samples(scores, name).values()]))
+    """Compute a figure by name, the mean over sources."""
+    return float(np.mean([figure_of(rows) for rows in outcomes(scores, name).values()]))
 
 
-def samples(scores: Scores, name: str) -> dict[str, Sample]:
-    """What a figure is made of, by source.
+def outcomes(scores: Scores, name: str) -> dict[str, RowOutcomes]:
+    """Collect the row outcomes that a figure is computed from, by source.
 
     Raises:
         ValueError: the scores have no such figure.
@@ -95,14 +95,14 @@ def samples(scores: Scores, name: str) -> dict[str, Sample]:
     for columns in scores.values():
         if name not in figures_of(list(columns)):
             raise ValueError(f"got figure {name!r}, these scores have {figures_of(list(columns))}; correct the claim")
-    return {source: _sample(name, columns) for source, columns in scores.items()}
+    return {source: _outcomes(name, columns) for source, columns in scores.items()}
 
 
 def difference(above: Side, below: Side, seed: int, num_resamples: int) -> Difference:
-    """First minus second, with a percentile interval: entities are resampled within a source, for both sides alike.
+    """Subtract `below` from `above`, with a percentile interval over the same resampled entities for both.
 
     Raises:
-        ValueError: the sides were scored on other rows.
+        ValueError: the sides were scored on different rows.
     """
     counts = _counts(above.scores)
     if counts != _counts(below.scores):
@@ -114,7 +114,7 @@ def difference(above: Side, below: Side, seed: int, num_resamples: int) -> Diffe
 
 
 def overall(verdicts: Sequence[str]) -> str:
-    """What the comparisons of a claim say together: it holds where all do, and not where one does not."""
+    """Combine the verdicts of a claim's comparisons: it holds where all agree, and does not where any disagrees."""
     if DIFFERS in verdicts:
         return DIFFERS
     return UNRESOLVED if UNRESOLVED in verdicts else AGREES
@@ -124,7 +124,7 @@ def _counts(scores: Scores) -> dict[str, int]:
     return {source: len(next(iter(columns.values()))) for source, columns in scores.items()}
 
 
-def _sample(name: str, columns: Mapping[str, np.ndarray]) -> Sample:
+def _outcomes(name: str, columns: Mapping[str, np.ndarray]) -> RowOutcomes:
     if name == "spearman":
         return RankCorrelation(columns["similarity"], columns["score"])
     if name == "v_measure":

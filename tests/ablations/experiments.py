@@ -1,9 +1,9 @@
-"""DVC experiments in a clone of their own, so that nothing in the project's working tree moves while they run.
+"""DVC experiments in a clone, so that nothing in the project's working tree changes while they run.
 
-The clone lies under .stillhouse and shares the project's DVC cache and run cache: what a build or an earlier variant
-has made is not made again. Finished experiments are fetched into the project, where `dvc exp show` lists them beside
-the commit that they belong to. An experiment's name ends in a digest of its code, recipe and text, so the same one is
-found again after an interruption, and never taken for another.
+The clone is under .stillhouse and shares the project's DVC cache and run cache: stages of a build or an earlier variant
+are not run again. Finished experiments are fetched into the project, where `dvc exp show` lists them under their
+commit. An experiment's name ends in a digest of its code, recipe and text, so that it is found again after an
+interruption and never mistaken for another.
 """
 
 import hashlib
@@ -16,10 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+from dvc.api import DVCFileSystem
 from ruamel.yaml import YAML
 
 STAGES = Path(__file__).with_name("stages.yaml")
-# What an experiment's result depends on, of what git keeps.
+# Paths in git on which an experiment's result depends.
 DEPENDENCIES = (
     "params.yaml",
     "dvc.yaml",
@@ -29,7 +32,7 @@ DEPENDENCIES = (
     "tests/ablations/comparison.py",
     "tests/ablations/joint.py",
 )
-TEXT = Path("data/sources")  # the user's own, which git does not keep
+TEXT = Path("data/sources")  # the user's own files, which are not in git
 PREFIX = "ablation"
 DVC = (sys.executable, "-m", "dvc")
 
@@ -38,18 +41,18 @@ class ExperimentError(RuntimeError):
     """An experiment that cannot be started, or that failed."""
 
 
-class Workshop:
-    """The clone of a project, and the experiments made in it.
+class ExperimentClone:
+    """A clone of a project, and the experiments that run in it.
 
     Raises:
-        ExperimentError: the project has no commit, or files that decide a result differ from it.
+        ExperimentError: the project has no commit, or `DEPENDENCIES` differ from it.
     """
 
     def __init__(self, project: Path, tracking_uri: str) -> None:
         self.project, self.clone = project.resolve(), project.resolve() / ".stillhouse/ablations"
         self.environment = {
             **os.environ,
-            # A stage's `python` is this one, whether or not its environment is activated.
+            # Stages run with this Python, whether or not its environment is activated.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "MLFLOW_TRACKING_URI": tracking_uri,
             "DVC_NO_ANALYTICS": "true",
@@ -58,12 +61,12 @@ class Workshop:
         self._contents = self._git("ls-tree", self.commit, "--", *DEPENDENCIES) + _digest(self.project / TEXT)
 
     def name(self, variant: str, overrides: dict[str, Any]) -> str:
-        """Name of a variant's experiment."""
+        """Name a variant's experiment."""
         digest = hashlib.sha256((self._contents + json.dumps(overrides, sort_keys=True)).encode()).hexdigest()
         return f"{PREFIX}-{variant}-{digest[:8]}"
 
     def revision(self, name: str) -> str | None:
-        """Commit of a finished experiment, None where there is none of that name."""
+        """Find the commit of a finished experiment; None where there is none of that name."""
         for line in self._git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines():
             commit, reference = line.split()
             if reference.endswith(f"/{name}"):
@@ -71,23 +74,23 @@ class Workshop:
         return None
 
     def prepare(self) -> None:
-        """Make the clone, or bring it to the project's commit."""
+        """Make the clone, or update it to the project's commit."""
         if not (self.clone / ".git").exists():
             shutil.rmtree(self.clone, ignore_errors=True)
             self._git("clone", "--quiet", "--no-checkout", str(self.project), str(self.clone))
         cache = subprocess.run([*DVC, "cache", "dir"], cwd=self.project, check=True, capture_output=True, text=True)
         self._in_clone("fetch", "--quiet", "origin", self.commit)
         self._in_clone("checkout", "--quiet", "--force", "--detach", self.commit)
-        # DVC commits every experiment; the machine may have no name for git.
+        # DVC commits every experiment, and git may have no user name on this machine.
         self._in_clone("config", "user.name", "ablations")
         self._in_clone("config", "user.email", "ablations@localhost")
         (self.clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache.stdout.strip()}\n", encoding="utf-8")
 
     def run(self, name: str, overrides: dict[str, Any], targets: Sequence[str]) -> None:
-        """Run stages with values of the recipe changed, as one experiment; what they print passes through.
+        """Run stages with some values of the recipe changed, as one experiment; their output is passed on.
 
         Raises:
-            ExperimentError: a stage failed; names the command that shows why.
+            ExperimentError: a stage failed.
         """
         self._reset(targets)
         for reference in self._references(name):  # of a run that was not fetched, or was removed from the project
@@ -96,19 +99,17 @@ class Workshop:
         command = [*DVC, "exp", "run", "--name", name, *changes, *targets]
         environment = self.environment | {"STILLHOUSE_BUILD": name}
         if subprocess.run(command, cwd=self.clone, env=environment, check=False).returncode:
-            raise ExperimentError(f"experiment {name} failed in {self.clone}; what it printed is above")
-        self._git("fetch", "--quiet", str(self.clone), *(f"+{one}:{one}" for one in self._references(name)))
+            raise ExperimentError(f"experiment {name} failed in {self.clone}; its output is above")
+        self._git(
+            "fetch", "--quiet", str(self.clone), *(f"+{reference}:{reference}" for reference in self._references(name))
+        )
 
     def table(self, name: str, path: str) -> Any:
-        """An Arrow table that an experiment left, read from the cache.
+        """Read an Arrow table of an experiment from the cache.
 
         Raises:
             ExperimentError: the cache no longer has it.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-        from dvc.api import DVCFileSystem
-
         # As bytes: Arrow's threads, reading a Python stream, can outlive the interpreter and abort it.
         try:
             content = DVCFileSystem(str(self.project), rev=self.revision(name)).read_bytes(path)
@@ -127,24 +128,24 @@ class Workshop:
         return commit
 
     def _reset(self, targets: Sequence[str]) -> None:
-        """The commit's files, the stages that targets need in dvc.yaml, and what git does not keep of the project."""
+        """Reset the clone to the commit, add the targets' stages to dvc.yaml, and copy what is not in git."""
         self._in_clone("reset", "--quiet", "--hard", self.commit)
         yaml = YAML(typ="safe")
         pipeline, added = yaml.load(self.clone / "dvc.yaml"), yaml.load(STAGES)["stages"]
-        wanted = {target.partition("@")[0] for target in targets}
-        if "score-joint" in wanted:
-            wanted.add("joint")
-        # Not the others: DVC would warn of each of their outputs that has not been made.
-        pipeline["stages"] |= {name: stage for name, stage in added.items() if name in wanted}
+        names = {target.partition("@")[0] for target in targets}
+        if "score-joint" in names:
+            names.add("joint")
+        # DVC would warn of each missing output of the other stages.
+        pipeline["stages"] |= {name: stage for name, stage in added.items() if name in names}
         yaml.dump(pipeline, self.clone / "dvc.yaml")
         if (self.project / "dvc.lock").exists():
             shutil.copy(self.project / "dvc.lock", self.clone)
         shutil.copytree(self.project / TEXT, self.clone / TEXT, dirs_exist_ok=True)
 
     def _references(self, name: str) -> list[str]:
-        """An experiment's references in the clone."""
+        """List an experiment's references in the clone."""
         references = self._in_clone("for-each-ref", "--format=%(refname)", "refs/exps").split()
-        return [one for one in references if one.endswith(f"/{name}")]
+        return [reference for reference in references if reference.endswith(f"/{name}")]
 
     def _git(self, *arguments: str) -> str:
         return _run(self.project, "git", *arguments)
@@ -158,7 +159,7 @@ def _run(folder: Path, *command: str) -> str:
 
 
 def _digest(folder: Path) -> str:
-    """Of the names and contents of a folder's files."""
+    """Digest of the names and contents of a folder's files."""
     total = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         total.update(str(file.relative_to(folder)).encode())
@@ -168,7 +169,7 @@ def _digest(folder: Path) -> str:
 
 
 def _value(value: Any) -> str:
-    """A value as DVC's overrides (Hydra's grammar) have it."""
+    """Write a value for DVC's overrides, in Hydra's grammar."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_value(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):

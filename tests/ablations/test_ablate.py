@@ -127,7 +127,7 @@ def test_a_claim_that_is_not_there_is_named(project: Path) -> None:
 
 
 class Names:
-    """In a workshop's place: experiments are named, not run."""
+    """In a clone's place: experiments are named, not run."""
 
     def name(self, variant: str, overrides: dict[str, Any]) -> str:
         return f"{variant} {len(overrides)}"
@@ -147,8 +147,8 @@ def test_time_is_foretold_once_for_what_variants_share() -> None:
     comparisons = tuple(claims.Comparison(above=side, below="all ndcg", paper="") for side in sides)
     claim = claims.Claim(says="", source="", comparisons=comparisons)
     suite = suite.model_copy(update={"variants": variants, "claims": {"c": claim}})
-    workshop: Any = Names()
-    plan = ablate.jobs(suite, ["c"], workshop, "history")
+    clone: Any = Names()
+    plan = ablate.jobs(suite, ["c"], clone, "history")
     # A start and a score each; stage 1 once for `short` and `one`; what the project's build has made is there.
     assert {job.variant: job.seconds for job in plan} == {
         "stage-1": 1 + 5,

@@ -28,13 +28,13 @@ def values() -> dict[str, Any]:
     }
 
 
-def read(values: dict[str, Any], file: Path) -> claims.Suite:
+def read_claims(values: dict[str, Any], file: Path) -> claims.Suite:
     YAML(typ="safe").dump(values, file)
     return claims.read(file)
 
 
 def test_a_side_names_a_variant_a_figure_and_what_is_taken_off(values: dict[str, Any], tmp_path: Path) -> None:
-    suite = read(values, tmp_path / "claims.yaml")
+    suite = read_claims(values, tmp_path / "claims.yaml")
     assert suite.claims["first"].comparisons[0].sides == [("two", "ndcg-binary", "ndcg"), ("one", "spearman", None)]
     assert list(suite.needed(["first"]).items()) == [("one", {"text-matching"}), ("two", {"retrieval"})]
 
@@ -50,13 +50,13 @@ def test_a_side_names_a_variant_a_figure_and_what_is_taken_off(values: dict[str,
 def test_a_side_that_cannot_be_read_is_refused(values: dict[str, Any], tmp_path: Path, above: str, says: str) -> None:
     values["claims"]["first"]["comparisons"][0]["above"] = above
     with pytest.raises(ValueError, match=says):
-        read(values, tmp_path / "claims.yaml")
+        read_claims(values, tmp_path / "claims.yaml")
 
 
 def test_an_unknown_key_is_refused_by_name(values: dict[str, Any], tmp_path: Path) -> None:
     values["variants"]["one"]["sets"] = {}
     with pytest.raises(ValueError, match=r"claims\.yaml: variants\.one\.sets: Extra inputs"):
-        read(values, tmp_path / "claims.yaml")
+        read_claims(values, tmp_path / "claims.yaml")
 
 
 SUITE = claims.read()

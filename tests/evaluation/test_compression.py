@@ -15,6 +15,10 @@ def vectors() -> np.ndarray:
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
+def sides(queries: np.ndarray, documents: np.ndarray) -> dict[str, np.ndarray]:
+    return {"query": queries, "document": documents}
+
+
 def test_a_cut_is_renormalised(vectors: np.ndarray) -> None:
     cut = stored(vectors, 4, "float32", 1.0)
     assert cut.shape == (40, 4)
@@ -35,19 +39,19 @@ def test_int8_is_within_a_step_and_clips_at_the_limit(vectors: np.ndarray) -> No
 
 
 def test_identical_sides_are_found_at_every_precision(vectors: np.ndarray) -> None:
-    scored = compression({"one": (vectors, vectors)}, [8, 16], {"8": 1.0, "16": 1.0})
+    scored = compression({"one": sides(vectors, vectors)}, [8, 16], {"8": 1.0, "16": 1.0})
     table = {cell: figure(by_source["one"]) for cell, by_source in scored.items()}
-    assert table["float32", "8"] == table["float32", "16"] == 1.0
-    assert table["int8", "16"] == pytest.approx(1.0)
-    assert table["binary", "8"] < table["binary", "16"] <= 1.0  # 40 texts share 8 bits more often than 16
+    assert table["float32/8"] == table["float32/16"] == 1.0
+    assert table["int8/16"] == pytest.approx(1.0)
+    assert table["binary/8"] < table["binary/16"] <= 1.0  # 40 texts share 8 bits more often than 16
 
 
 def test_float_queries_see_what_bits_do_not() -> None:
     queries = np.array([[0.9, 0.1, 0.1, -0.1], [-0.9, -0.1, -0.1, 0.1]])
     documents = np.array([[0.9, -0.2, -0.3, -0.1], [-0.9, 0.2, 0.3, -0.1]])  # bits + - - - and - + + -
     # Query 0 has 2 bits of document 0 and 3 of document 1; weighted, .8 and -.6. Query 1 is its opposite.
-    scored = compression({"one": (queries, documents)}, [4], {"4": 1.0})
-    table = {precision: figure(by_source["one"]) for (precision, _), by_source in scored.items()}
+    scored = compression({"one": sides(queries, documents)}, [4], {"4": 1.0})
+    table = {cell.partition("/")[0]: figure(by_source["one"]) for cell, by_source in scored.items()}
     assert table["binary"] == pytest.approx(1 / np.log2(3))
     assert table["binary_float_queries"] == table["binary_rescored"] == table["float32"] == table["int8"] == 1.0
 
@@ -62,16 +66,16 @@ def test_rescoring_orders_candidates_and_adds_none() -> None:
 
 def test_only_the_candidates_of_bits_are_rescored(vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.evaluation.compression.CANDIDATES", 1)
-    scored = compression({"one": (vectors, vectors[:, ::-1])}, [16], {"16": 1.0})
-    table = {precision: by_source["one"] for (precision, _), by_source in scored.items()}
-    np.testing.assert_array_equal(table["binary_rescored"].arrays()["scores"], table["binary"].arrays()["scores"])
+    scored = compression({"one": sides(vectors, vectors[:, ::-1])}, [16], {"16": 1.0})
+    table = {cell.partition("/")[0]: by_source["one"] for cell, by_source in scored.items()}
+    np.testing.assert_array_equal(vars(table["binary_rescored"])["scores"], vars(table["binary"])["scores"])
     assert figure(table["binary_rescored"]) != figure(table["binary_float_queries"])
 
 
 def test_ranking_score_counts_document_i_for_query_i() -> None:
     score = ranking_score(np.array([[0, 1, 2], [2, 1, 0], [0, 1, 2]]))
-    assert isinstance(score.sample, Mean)
-    np.testing.assert_allclose(score.sample.scores, [1, 1 / np.log2(3), 1 / np.log2(4)])
+    assert isinstance(score.outcomes, Mean)
+    np.testing.assert_allclose(score.outcomes.scores, [1, 1 / np.log2(3), 1 / np.log2(4)])
     assert score.figures["recall_at_100"] == 1.0
 
 

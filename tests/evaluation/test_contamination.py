@@ -1,5 +1,6 @@
 """Texts of benchmarks in what was trained on: planted, and found or left as promised."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,15 +9,10 @@ import pytest
 
 from stages.corpus.tables import SCHEMAS, write_table
 from stages.evaluation.contamination import Contamination, trained_texts
+from stages.recipe.fields import TEXT_FIELDS
 
 JACCARD = 0.8
 ORIGIN = {"entity": "", "source": "planted", "language": "en", "license": "MIT"}
-COLUMNS = {
-    "pairs": ("query", "document"),
-    "scored": ("text_a", "text_b"),
-    "labelled": ("text",),
-    "documents": ("text",),
-}
 
 
 def text(seed: int, words: int = 40) -> str:
@@ -36,17 +32,14 @@ def shares(tested: list[str], trained: list[str]) -> dict[str, float]:
 
 def curated(folder: Path, planted: dict[tuple[str, str], list[str]]) -> Path:
     """All kinds and splits, each with a row of its own, and the planted texts in the columns of their kind in turn."""
-    for number, (kind, columns) in enumerate(COLUMNS.items()):
-        for at, split in enumerate(("train", "dev", "test")):
-            texts = [text(1000 + 10 * number + at + place) for place in range(len(columns))]
-            texts += planted.get((kind, split), [])
-            rows = [
-                dict(zip(columns, texts[at : at + len(columns)], strict=True))
-                for at in range(0, len(texts), len(columns))
-            ]
-            extra = {"scored": {"score": 0.5}, "labelled": {"label": "malt"}}.get(kind, {})
-            whole = [{"id": str(row), **ORIGIN, **extra, **columns} for row, columns in enumerate(rows)]
-            write_table(folder / kind / f"{split}.parquet", whole, SCHEMAS[kind])
+    seeds = itertools.count(1000)
+    for kind, split in itertools.product(TEXT_FIELDS, ("train", "dev", "test")):
+        fields = TEXT_FIELDS[kind]
+        texts = [text(next(seeds)) for _ in fields] + planted.get((kind, split), [])
+        rows = [dict(zip(fields, of_row, strict=True)) for of_row in zip(*[iter(texts)] * len(fields), strict=True)]
+        extra = {"scored": {"score": 0.5}, "labelled": {"label": "malt"}}.get(kind, {})
+        whole = [{"id": str(number), **ORIGIN, **extra, **row} for number, row in enumerate(rows)]
+        write_table(folder / kind / f"{split}.parquet", whole, SCHEMAS[kind])
     return folder
 
 

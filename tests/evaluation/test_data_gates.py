@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from stages.evaluation.data_gates import data_figures, mteb_figures
-from stages.metrics.gates import Figure, Limits, judge
+from stages.evaluation.gates import Figure, judge
+from stages.recipe.promote import Gate
 
 
 def figures(
@@ -45,5 +46,5 @@ def test_rows_refused_for_another_reason_are_a_failure_too(tmp_path: Path) -> No
 
 def test_the_task_of_mteb_that_was_trained_on_most_is_named() -> None:
     assert mteb_figures({"SciFact": 0.125, "STS12": 0.0}) == {"mteb_overlap": Figure(0.125, note="SciFact")}
-    (verdict,) = judge(mteb_figures({}), {"mteb_overlap": Limits(max=0.0)})
+    (verdict,) = judge(mteb_figures({}), {"mteb_overlap": Gate(max=0.0)})
     assert verdict.word == "not applicable"

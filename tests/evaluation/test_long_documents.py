@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 
 from stages.corpus.tables import SCHEMAS, write_table
-from stages.evaluation.embedding_cache import KeptVectors
+from stages.evaluation.embedding_cache import EmbeddingCache
 from stages.evaluation.long_documents import (
-    LongTask,
+    LongDocumentTask,
     Scores,
-    cut_articles,
+    article_task,
     figures,
     long_scores,
     long_tasks,
-    planted,
-    scores,
+    needle_tasks,
     summary,
+    task_scores,
 )
 from stages.metrics.bootstrap import Estimate
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder, saved_encoder
 from stages.modeling.truncation import token_counts
+from stages.recipe.evaluate import EvaluateLong
 
 ORIGIN = {"source": "speeches", "language": "en", "license": "MIT"}
 PROMPTS = {"query": "", "document": "document : "}
@@ -50,7 +51,7 @@ def write_documents(curated: Path, rows: list[tuple[str, str]], trained: tuple[s
 
 def test_needles_lie_at_even_depths_in_documents_of_the_length_asked_for(encoder: Encoder, tmp_path: Path) -> None:
     write_documents(tmp_path, [(f"speech {number}", text(number)) for number in range(6)])
-    tasks = planted(encoder, tmp_path, "speeches", num_documents=5, length=180)
+    tasks = needle_tasks(encoder, tmp_path, "speeches", num_documents=5, length=180)
     assert {name: task.ranks for name, task in tasks.items()} == {"needle": 1, "passkey": 1}
     assert tasks["needle"].documents == tasks["passkey"].documents
     documents = tasks["needle"].documents
@@ -70,25 +71,27 @@ def test_every_speech_gives_one_haystack_before_any_gives_two(encoder: Encoder, 
     write_documents(tmp_path, rows)
 
     def haystacks(number: int) -> list[str]:
-        documents = planted(encoder, tmp_path, "speeches", number, 100)["passkey"].documents
+        documents = needle_tasks(encoder, tmp_path, "speeches", number, 100)["passkey"].documents
         return [max(WORDS, key=lambda word: one.count(f"Ba {word} ")) for one in documents]
 
     assert haystacks(3) == ["ba", "bo", "bu"]
     assert haystacks(4) == ["ba", "bo", "bu", "be"]
-    with pytest.raises(ValueError, match=r"lengths: 20 tokens, and what is hidden takes \d\d of them; raise it"):
-        planted(encoder, tmp_path, "speeches", 3, 20)
+    with pytest.raises(
+        ValueError, match=r"got 20 tokens, and the hidden sentences take \d\d of them; raise it"
+    ):
+        needle_tasks(encoder, tmp_path, "speeches", 3, 20)
     with pytest.raises(ValueError, match="got 4 test texts of speeches with 100 tokens, expected 5; lower lengths or"):
         haystacks(5)
 
 
 def test_what_was_trained_on_is_left_out(encoder: Encoder, tmp_path: Path) -> None:
     write_documents(tmp_path, [("a", text(0)), ("b", text(1)), ("c", text(2))], trained=("a",))
-    assert len(planted(encoder, tmp_path, "speeches", 2, 100)["needle"].documents) == 2
+    assert len(needle_tasks(encoder, tmp_path, "speeches", 2, 100)["needle"].documents) == 2
     with pytest.raises(ValueError, match="got 2 test texts"):
-        planted(encoder, tmp_path, "speeches", 3, 100)
+        needle_tasks(encoder, tmp_path, "speeches", 3, 100)
     write_documents(tmp_path, [("a", text(0)), ("b", text(1))], trained=("a", "b"))
     with pytest.raises(ValueError, match=r"2 of the 2 test rows of speeches .* give all sources .* the same splits"):
-        planted(encoder, tmp_path, "speeches", 2, 100)
+        needle_tasks(encoder, tmp_path, "speeches", 2, 100)
 
 
 def write_articles(curated: Path) -> None:
@@ -99,11 +102,11 @@ def write_articles(curated: Path) -> None:
 def test_articles_are_cut_at_the_length(encoder: Encoder, tmp_path: Path) -> None:
     write_documents(tmp_path, [])
     write_articles(tmp_path)
-    task = cut_articles(encoder, tmp_path, "speeches", 50)["articles"]
+    task = article_task(encoder, tmp_path, "speeches", 50)["articles"]
     assert token_counts(encoder, task.documents, "document") == [50] * 4
     assert [len(one) < len(text(at)) for at, one in enumerate(task.documents)] == [True] * 4
     assert (task.queries[2], task.ranks) == ("bi ba", 10)
-    whole = cut_articles(encoder, tmp_path, "speeches", 5000)["articles"]
+    whole = article_task(encoder, tmp_path, "speeches", 5000)["articles"]
     assert whole.documents == tuple(text(at) for at in range(4))
 
 
@@ -116,8 +119,8 @@ def test_a_score_is_the_share_of_queries_that_find_their_document(
 ) -> None:
     same = load_encoder(str(backbones["eurobert"]), EncoderSettings("mean", {"query": "", "document": ""}, 100, 1e4))
     texts = ["ba be bi", "co co cu", "du fa fe fi"]
-    task = LongTask(texts, tuple(texts[place] for place in places), ranks)
-    found = scores(same.encode, {"one": task, "again": task})
+    task = LongDocumentTask(texts, tuple(texts[place] for place in places), ranks)
+    found = task_scores(same.encode, {"one": task, "again": task})
     assert {name: rows.mean() for name, rows in found.items()} == pytest.approx({"one": expected, "again": expected})
 
 
@@ -130,12 +133,12 @@ def test_figures_of_every_student_theta_and_length(encoder: Encoder, tmp_path: P
     encoder.backbone.layers[0].self_attn.q_proj.weight.data.mul_(5)
     encoder.save(students["after"])
 
-    def tasks(one: Encoder, length: int) -> dict[str, LongTask]:
-        return long_tasks(one, curated, "speeches", "speeches", 4, length)
-
+    settings = EvaluateLong(
+        haystacks="speeches", articles="speeches", lengths=(100, 180), num_documents=4, rope_thetas=(40.0,)
+    )
     thetas = {"before": [10_000.0], "after": [40.0, 10_000.0]}
-    kept = KeptVectors(tmp_path / "kept")
-    found = long_scores(students, tasks, lengths=(100, 180), thetas=thetas, precision="float32", kept=kept)
+    cache = EmbeddingCache(tmp_path / "cache")
+    found = long_scores(students, curated, settings, thetas=thetas, precision="float32", cache=cache)
     assert set(found) == {"needle", "passkey", "articles"}
     for by_model in found.values():
         assert {name: list(by_theta) for name, by_theta in by_model.items()} == {
@@ -144,11 +147,12 @@ def test_figures_of_every_student_theta_and_length(encoder: Encoder, tmp_path: P
         }
         assert all(set(one) == {"100", "180"} for by_theta in by_model.values() for one in by_theta.values())
     alone = saved_encoder(students["after"], 40.0, 360)
-    expected = scores(alone.encode, tasks(alone, 180))
+    expected = task_scores(alone.encode, long_tasks(alone, curated, settings, 180))
     for name, by_model in found.items():
         np.testing.assert_allclose(by_model["after"]["40"]["180"], expected[name])
         assert figures(found)[name]["after"]["40"]["180"] == pytest.approx(expected[name].mean())
-    assert long_tasks(alone, curated, None, None, 4, 60) == {}
+    nothing = settings.model_copy(update={"haystacks": None, "articles": None})
+    assert long_scores(students, curated, nothing, thetas=thetas, precision="float32", cache=cache) == {}
 
 
 def test_the_summary_is_a_mean_over_lengths_and_its_gain() -> None:

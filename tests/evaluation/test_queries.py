@@ -11,10 +11,11 @@ import pytest
 from stages import promote
 from stages.corpus.tables import SCHEMAS, write_table
 from stages.evaluation.evidence import Evidence
-from stages.evaluation.queries import LENGTH, moved_queries, places, shortened, worst_queries
+from stages.evaluation.queries import LENGTH, moved_queries, query_ranks, shortened, worst_queries
 from stages.metrics.retrieval import ndcg_at_10, rank
 from stages.metrics.row_outcomes import Mean
 from stages.recipe.recipe import read
+from stages.registry import release_figures
 
 ROOT = Path(__file__).resolve().parents[2]
 # Rows: queries; columns: similarities to documents 0 to 3. With the unit matrix as documents, a query is its own row.
@@ -36,12 +37,12 @@ def vectors(queries: list[list[float]]) -> dict[str, dict[str, np.ndarray]]:
 
 def test_places_are_those_of_the_search_and_of_equals_the_first_stands_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.evaluation.queries.CHUNK_SIZE", 10)  # two queries at once
-    placed = places(np.array(OURS), np.eye(4))
-    assert placed.ranks.tolist() == [1, 4, 2, 2]
-    assert placed.first.tolist() == [0, 0, 1, 1]
+    found = query_ranks(np.array(OURS), np.eye(4))
+    assert found.ranks.tolist() == [1, 4, 2, 2]
+    assert found.first.tolist() == [0, 0, 1, 1]
     drawn = np.random.default_rng(1).normal(size=(2, 30, 4))
     ranked = rank(*drawn, 30)[0]
-    found = places(*drawn)
+    found = query_ranks(*drawn)
     assert found.first.tolist() == ranked[:, 0].tolist()
     np.testing.assert_allclose(found.gains, ndcg_at_10(ranked, [{row} for row in range(30)]))
     assert (found.gains == 0).any()
@@ -99,19 +100,19 @@ def test_the_report_shows_what_moved_since_the_champion_where_its_rows_are_ours(
     curated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = {"new": vectors(OURS)["faq"]}
-    samples = {"retrieval": {"retrieval": {"faq": Mean(np.ones(4))}}}
-    Evidence(samples, vectors(OURS) | new, {"retrieval": {"faq": "same", "new": "ours"}}).save(tmp_path / "evidence")
-    theirs = Evidence(samples, vectors(BASE) | new, {"retrieval": {"faq": "same", "new": "theirs"}})
+    outcomes = {"retrieval": {"retrieval": {"faq": Mean(np.ones(4))}}}
+    ours = Evidence(outcomes, vectors(OURS) | new, {"retrieval": {"faq": "same", "new": "ours"}})
+    theirs = Evidence(outcomes, vectors(BASE) | new, {"retrieval": {"faq": "same", "new": "theirs"}})
     shown = {source: {"queries": 4, "missed": 0, "worst": []} for source in ("faq", "new")}
     report = {"metrics": {}, "curves": {}, "about": {"name": "tiny", "queries": shown}}
     (tmp_path / "report.json").write_text(json.dumps(report))
-    for name, path in (("EVIDENCE", "evidence"), ("REPORT", "report.json"), ("CURATED", ".")):
-        monkeypatch.setattr(promote, name, tmp_path / path)
-    monkeypatch.setattr(promote, "champion_evidence", lambda champion: theirs)
+    monkeypatch.setattr(promote, "REPORT", tmp_path / "report.json")
+    monkeypatch.setattr(promote, "PROMOTED", tmp_path)
+    monkeypatch.setattr(release_figures, "CURATED", curated)
+    monkeypatch.setattr(release_figures, "champion_evidence", lambda champion: theirs)
     champion: Any = SimpleNamespace(version=7)
-    assert set(promote.champion_queries(champion)) == {"faq"}
-    recipe = read(ROOT / "tests/recipes/tiny.yaml")
-    promote.write_report(recipe, [], champion, tmp_path / "report.html")
+    assert set(release_figures.champion_queries(ours, champion)) == {"faq"}
+    promote.write_report(read(ROOT / "tests/recipes/tiny.yaml"), [], ours, champion)
     html = (tmp_path / "report.html").read_text()
     assert "promote.signoff" in html, "as it is judged by now"
-    assert html.count("Improved most over champion 7") == html.count("Fell most against champion 7") == 1
+    assert html.count("Improved most, compared with champion 7") == html.count("Fell most, compared with champion 7") == 1

@@ -4,7 +4,7 @@ from scipy.stats import bootstrap, rankdata, spearmanr
 from sklearn.metrics import v_measure_score
 
 from stages.metrics.bootstrap import Draws, difference, resample
-from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, Sample, figure, ranks
+from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, RowOutcomes, figure, ranks
 
 
 def counts_of(rows: list[int], num_rows: int) -> np.ndarray:
@@ -31,11 +31,11 @@ def test_ranks_are_those_of_the_drawn_rows_with_ties() -> None:
 def test_rank_correlation_is_scipys_on_every_resample(drawn: list[list[int]]) -> None:
     rng = np.random.default_rng(0)
     similarities, people = rng.normal(size=30), rng.integers(5, size=30).astype(float)
-    sample = RankCorrelation(similarities, people)
-    found = sample.on(np.concatenate([counts_of(rows, 30) for rows in drawn]))
+    outcomes = RankCorrelation(similarities, people)
+    found = outcomes.on(np.concatenate([counts_of(rows, 30) for rows in drawn]))
     expected = [spearmanr(similarities[rows], people[rows]).statistic for rows in drawn]
     np.testing.assert_allclose(found, expected, atol=1e-12)
-    assert figure(sample) == pytest.approx(spearmanr(similarities, people).statistic)
+    assert figure(outcomes) == pytest.approx(spearmanr(similarities, people).statistic)
     assert np.isnan(figure(RankCorrelation(np.ones(3), np.arange(3.0))))
 
 
@@ -43,8 +43,8 @@ def test_v_measure_is_scikit_learns_on_every_resample(drawn: list[list[int]]) ->
     rng = np.random.default_rng(0)
     labels, clusters = rng.integers(4, size=30), rng.integers(5, size=(3, 30))
     clusters[0, :20] = labels[:20]
-    sample = Partition(clusters, labels)
-    found = sample.on(np.concatenate([counts_of(rows, 30) for rows in drawn]))
+    outcomes = Partition(clusters, labels)
+    found = outcomes.on(np.concatenate([counts_of(rows, 30) for rows in drawn]))
     expected = [np.mean([v_measure_score(labels[rows], one[rows]) for one in clusters]) for rows in drawn]
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -62,9 +62,9 @@ def test_the_interval_of_a_difference_of_rank_correlations_is_scipys() -> None:
     rng = np.random.default_rng(3)
     people = rng.normal(size=120)
     ours, other = people + rng.normal(size=120), people + 1.5 * rng.normal(size=120)
-    samples: list[Sample] = [RankCorrelation(one, people) for one in (ours, other)]
-    found = resample([one.on for one in samples], np.arange(120), 0, 4000)
-    estimate = difference(*(Draws(figure(one), values) for one, values in zip(samples, found, strict=True)))
+    models: list[RowOutcomes] = [RankCorrelation(one, people) for one in (ours, other)]
+    found = resample([model.on for model in models], np.arange(120), 0, 4000)
+    estimate = difference(*(Draws(figure(model), values) for model, values in zip(models, found, strict=True)))
 
     def difference_of(a: np.ndarray, b: np.ndarray, y: np.ndarray) -> float:
         return float(spearmanr(a, y).statistic - spearmanr(b, y).statistic)

@@ -13,14 +13,14 @@ from sentence_transformers import SentenceTransformer
 from sklearn.metrics import average_precision_score, f1_score
 
 from stages.corpus.tables import SCHEMAS, write_table
-from stages.evaluation.benchmark import benchmark
-from stages.evaluation.mteb_models import ROUTED, MtebModel
-from stages.evaluation.mteb_named import named_tasks
-from stages.evaluation.mteb_tasks import bitext_tasks, local_tasks
+from stages.evaluation.mteb_local_tasks import bitext_tasks, local_tasks
+from stages.evaluation.mteb_named_tasks import named_tasks
+from stages.evaluation.mteb_scores import ROUTED, MtebModel, mteb_scores
 from stages.evaluation.tasks import ranking_score
 from stages.metrics.lexical import bm25_rank
 from stages.metrics.retrieval import rank
 from stages.metrics.similarity import spearman
+from stages.recipe.evaluate import Bm25
 from tests.conftest import WORDS
 
 SOURCES = {
@@ -29,7 +29,7 @@ SOURCES = {
     "clustering": ["topics"],
     "classification": ["topics"],
 }
-BM25 = (1.5, 0.75)
+BM25 = Bm25(k1=1.5, b=0.75)
 ORIGIN = {"entity": "", "language": "en", "license": "MIT"}
 
 
@@ -57,8 +57,8 @@ def write(folder: Path, kind: str, split: str, source: str, columns: dict[str, l
     write_table(folder / kind / f"{split}.parquet", table, SCHEMAS[kind])
 
 
-class Drawn:
-    """Contenders whose vectors follow from contender, side and text alone; counts the texts it was asked for."""
+class RandomModels:
+    """Models whose vectors follow from name, side and text alone; notes the texts that it was asked for."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []
@@ -70,8 +70,8 @@ class Drawn:
         return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
-class Merged:
-    """Contenders read from the merged folders of a release, as a consumer reads them."""
+class MergedModels:
+    """The merged folders of a release, as a consumer reads them."""
 
     def __init__(self, release: Path) -> None:
         self.release = release
@@ -81,14 +81,12 @@ class Merged:
 
 
 def test_its_figures_are_ours(curated: Path, tmp_path: Path) -> None:
-    contenders = Drawn()
-    table = benchmark({"base": MtebModel(contenders, "base", "a")}, local_tasks(curated, SOURCES, *BM25), tmp_path)
-    queries, documents = (
-        contenders.embed("base", texts(12, s), side, "") for s, side in ((1, "query"), (2, "document"))
-    )
+    models = RandomModels()
+    table = mteb_scores({"base": MtebModel(models, "base", "a")}, local_tasks(curated, SOURCES, BM25), tmp_path)
+    queries, documents = (models.embed("base", texts(12, s), side, "") for s, side in ((1, "query"), (2, "document")))
     ours = ranking_score(rank(queries, documents, 12)[0]).figures["ndcg_at_10"]
     assert table["LocalRetrieval.faq"]["base"] == pytest.approx(ours, abs=1e-5)  # which mteb rounds to five digits
-    left, right = (contenders.embed("base", texts(12, seed), "document", "") for seed in (4, 5))
+    left, right = (models.embed("base", texts(12, seed), "document", "") for seed in (4, 5))
     graded = np.random.default_rng(3).random(12)
     assert table["LocalSTS.graded"]["base"] == pytest.approx(spearman(left, right, graded), abs=1e-6)
     assert set(table) == {
@@ -103,17 +101,17 @@ def test_its_figures_are_ours(curated: Path, tmp_path: Path) -> None:
 
 def test_a_model_is_scored_alike_whoever_was_before_it(curated: Path, tmp_path: Path) -> None:
     """mteb draws texts to cluster and to fit on; the same for every model, also where an earlier one's were kept."""
-    same = {name: MtebModel(Drawn(), "base", name) for name in ("first", "second")}
-    alone = benchmark({"second": same["second"]}, local_tasks(curated, SOURCES, *BM25), tmp_path / "alone")
-    both = benchmark(same, local_tasks(curated, SOURCES, *BM25), tmp_path / "both")
+    same = {name: MtebModel(RandomModels(), "base", name) for name in ("first", "second")}
+    alone = mteb_scores({"second": same["second"]}, local_tasks(curated, SOURCES, BM25), tmp_path / "alone")
+    both = mteb_scores(same, local_tasks(curated, SOURCES, BM25), tmp_path / "both")
     for task, of_task in both.items():
         assert of_task["first"] == of_task["second"] == alone[task]["second"], task
 
 
 def test_a_task_goes_through_its_adapter_and_a_query_is_a_query(curated: Path, tmp_path: Path) -> None:
-    contenders = Drawn()
-    benchmark({ROUTED: MtebModel(contenders, ROUTED, "a")}, local_tasks(curated, SOURCES, *BM25), tmp_path)
-    assert set(contenders.asked) == {
+    models = RandomModels()
+    mteb_scores({ROUTED: MtebModel(models, ROUTED, "a")}, local_tasks(curated, SOURCES, BM25), tmp_path)
+    assert set(models.asked) == {
         ("retrieval", "query", "faq"),
         ("retrieval", "document", "faq"),
         ("text-matching", "document", "graded"),
@@ -126,47 +124,45 @@ def test_a_task_goes_through_its_adapter_and_a_query_is_a_query(curated: Path, t
 def test_reranking_is_of_bm25s_candidates_and_the_right_document(
     curated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.evaluation.mteb_tasks.CANDIDATES", 4)
-    task = local_tasks(curated, {"retrieval": ["faq"]}, *BM25)["LocalReranking.faq"]
+    monkeypatch.setattr("stages.evaluation.mteb_local_tasks.CANDIDATES", 4)
+    task = local_tasks(curated, {"retrieval": ["faq"]}, BM25)["LocalReranking.faq"]
     candidates = task.dataset["default"]["test"]["top_ranked"]
-    found = bm25_rank(texts(12, 1), texts(12, 2), 4, *BM25).tolist()
+    found = bm25_rank(texts(12, 1), texts(12, 2), 4, BM25.k1, BM25.b).tolist()
     missed = [row for row in range(12) if row not in found[row]]
     assert 0 < len(missed) < 12
     for row, few in enumerate(found):
         expected = [*few[:3], row] if row in missed else few
         assert candidates[str(row)] == [str(one) for one in expected]
     assert "4 best documents of BM25 (k1 1.5, b 0.75)" in task.metadata.description
-    contenders = Drawn()
-    table = benchmark({"base": MtebModel(contenders, "base", "a")}, {"reranking": task}, tmp_path)
-    queries, documents = (
-        contenders.embed("base", texts(12, s), side, "") for s, side in ((1, "query"), (2, "document"))
-    )
+    models = RandomModels()
+    table = mteb_scores({"base": MtebModel(models, "base", "a")}, {"reranking": task}, tmp_path)
+    queries, documents = (models.embed("base", texts(12, s), side, "") for s, side in ((1, "query"), (2, "document")))
     similar = queries @ documents.T
     places = [sum(similar[row, int(one)] >= similar[row, row] for one in candidates[str(row)]) for row in range(12)]
     assert table["reranking"]["base"] == pytest.approx(np.mean(1 / np.array(places)), abs=1e-5)
-    monkeypatch.setattr("stages.evaluation.mteb_tasks.NUM_QUERIES", 5)
-    fewer = local_tasks(curated, {"retrieval": ["faq"]}, *BM25)["LocalReranking.faq"].dataset["default"]["test"]
+    monkeypatch.setattr("stages.evaluation.mteb_local_tasks.NUM_QUERIES", 5)
+    fewer = local_tasks(curated, {"retrieval": ["faq"]}, BM25)["LocalReranking.faq"].dataset["default"]["test"]
     assert (len(fewer["queries"]), len(fewer["corpus"])) == (5, 12)
     assert fewer["top_ranked"] == {name: candidates[name] for name in fewer["relevant_docs"]}
-    other = local_tasks(curated, {"retrieval": ["faq"]}, 1.2, 0.75)["LocalReranking.faq"]
+    other = local_tasks(curated, {"retrieval": ["faq"]}, Bm25(k1=1.2, b=0.75))["LocalReranking.faq"]
     assert other.metadata.revision != task.metadata.revision
 
 
 def test_pairs_of_one_topic_and_of_two_are_told_apart_by_cosine(
     curated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = local_tasks(curated, SOURCES, *BM25)["LocalPairClassification.topics"]
+    task = local_tasks(curated, SOURCES, BM25)["LocalPairClassification.topics"]
     pairs = task.dataset["default"]["test"]
     topic = dict(zip(texts(20, 7), ["copper", "malt"] * 10, strict=True))
     assert len(pairs) == 40
     assert pairs["labels"] == [int(topic[one["sentence1"]] == topic[one["sentence2"]]) for one in pairs]
     assert sum(pairs["labels"]) == 20
-    monkeypatch.setattr("stages.evaluation.mteb_tasks.NUM_PAIRED", 3)
-    fewer = local_tasks(curated, SOURCES, *BM25)["LocalPairClassification.topics"].dataset["default"]["test"]
+    monkeypatch.setattr("stages.evaluation.mteb_local_tasks.NUM_PAIRED", 3)
+    fewer = local_tasks(curated, SOURCES, BM25)["LocalPairClassification.topics"].dataset["default"]["test"]
     assert fewer.to_list() == pairs.to_list()[:6]
-    contenders = Drawn()
-    table = benchmark({"base": MtebModel(contenders, "base", "a")}, {"pairs": task}, tmp_path)
-    left, right = (contenders.embed("base", list(pairs[side]), "document", "") for side in ("sentence1", "sentence2"))
+    models = RandomModels()
+    table = mteb_scores({"base": MtebModel(models, "base", "a")}, {"pairs": task}, tmp_path)
+    left, right = (models.embed("base", list(pairs[side]), "document", "") for side in ("sentence1", "sentence2"))
     ours = average_precision_score(pairs["labels"], (left * right).sum(axis=1))
     assert table["pairs"]["base"] == pytest.approx(ours, abs=1e-5)
 
@@ -178,21 +174,21 @@ def test_pairs_in_two_languages_are_mined_by_the_text_matching_adapter(curated: 
     assert bitext_tasks(curated, ["faq"]) == {}
     (task,) = bitext_tasks(tmp_path / "curated", ["programs"]).values()
     assert task.metadata.eval_langs == {"en-de": ["deu-Latn", "eng-Latn"], "en-pt-BR": ["eng-Latn", "por-Latn"]}
-    contenders = Drawn()
-    table = benchmark({ROUTED: MtebModel(contenders, ROUTED, "a")}, {"bitext": task}, tmp_path)
-    assert set(contenders.asked) == {("text-matching", "document", "programs")}
-    left, right = (contenders.embed("text-matching", side, "document", "") for side in (same, others))
+    models = RandomModels()
+    table = mteb_scores({ROUTED: MtebModel(models, ROUTED, "a")}, {"bitext": task}, tmp_path)
+    assert set(models.asked) == {("text-matching", "document", "programs")}
+    left, right = (models.embed("text-matching", side, "document", "") for side in (same, others))
     portuguese = f1_score(np.arange(6), (left @ right.T).argmax(axis=1), average="weighted", zero_division=0)
     assert portuguese < 1  # German is the same as English here, and all found
     assert table["bitext"][ROUTED] == pytest.approx((1 + portuguese) / 2, abs=1e-5)
-    retrieval = local_tasks(tmp_path / "curated", {"retrieval": ["programs"]}, *BM25)["LocalRetrieval.programs"]
+    retrieval = local_tasks(tmp_path / "curated", {"retrieval": ["programs"]}, BM25)["LocalRetrieval.programs"]
     assert retrieval.metadata.eval_langs == ["deu-Latn", "eng-Latn", "por-Latn"]
 
 
 def test_a_merged_folder_scores_the_same_from_outside(curated: Path, tiny_release: Path, tmp_path: Path) -> None:
-    tasks = local_tasks(curated, SOURCES, *BM25)
-    merged = Merged(tiny_release / "merged")
-    ours = benchmark({ROUTED: MtebModel(merged, ROUTED, "a")}, tasks, tmp_path)
+    tasks = local_tasks(curated, SOURCES, BM25)
+    merged = MergedModels(tiny_release / "merged")
+    ours = mteb_scores({ROUTED: MtebModel(merged, ROUTED, "a")}, tasks, tmp_path)
     for name, adapter in (("LocalRetrieval.faq", "retrieval"), ("LocalSTS.graded", "text-matching")):
         outside = SentenceTransformer(str(merged.release / adapter), device="cpu")
         outside.default_prompt_name = "document"  # as a release's folders have it
@@ -209,14 +205,14 @@ def fresh(task: AbsTask) -> AbsTask:
 
 def test_nothing_is_scored_twice_and_nothing_stale_is_taken(curated: Path, tmp_path: Path) -> None:
     sources = {"retrieval": ["faq"]}
-    first, again, other_model, other_rows = Drawn(), Drawn(), Drawn(), Drawn()
-    benchmark({"base": MtebModel(first, "base", "a")}, local_tasks(curated, sources, *BM25), tmp_path / "cache")
-    benchmark({"base": MtebModel(again, "base", "a")}, local_tasks(curated, sources, *BM25), tmp_path / "cache")
-    benchmark({"base": MtebModel(other_model, "base", "b")}, local_tasks(curated, sources, *BM25), tmp_path / "cache")
+    first, again, other_model, other_rows = RandomModels(), RandomModels(), RandomModels(), RandomModels()
+    mteb_scores({"base": MtebModel(first, "base", "a")}, local_tasks(curated, sources, BM25), tmp_path / "cache")
+    mteb_scores({"base": MtebModel(again, "base", "a")}, local_tasks(curated, sources, BM25), tmp_path / "cache")
+    mteb_scores({"base": MtebModel(other_model, "base", "b")}, local_tasks(curated, sources, BM25), tmp_path / "cache")
     assert (len(first.asked), len(again.asked), len(other_model.asked)) == (48, 0, 48)
     write(tmp_path / "curated", "pairs", "test", "faq", {"query": texts(9, 1), "document": texts(9, 2)})
-    changed = local_tasks(tmp_path / "curated", sources, *BM25)
-    benchmark({"base": MtebModel(other_rows, "base", "a")}, changed, tmp_path / "cache")
+    changed = local_tasks(tmp_path / "curated", sources, BM25)
+    mteb_scores({"base": MtebModel(other_rows, "base", "a")}, changed, tmp_path / "cache")
     assert len(other_rows.asked) == 36
 
 
@@ -226,11 +222,11 @@ def test_mtebs_own_tasks_are_read_from_folders_in_the_hubs_format(
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
     write_search(tmp_path / "hub/scifact", texts(4, 2), texts(8, 1))
     tasks = named_tasks(["SciFact"], tmp_path / "hub")
-    contenders = Drawn()
-    table = benchmark({ROUTED: MtebModel(contenders, ROUTED, "a")}, tasks, tmp_path / "cache")
+    models = RandomModels()
+    table = mteb_scores({ROUTED: MtebModel(models, ROUTED, "a")}, tasks, tmp_path / "cache")
     assert 0 <= table["SciFact"][ROUTED] <= 1
-    assert set(contenders.asked) == {("retrieval", "query", ""), ("retrieval", "document", "")}
-    assert len(contenders.asked) == 12
+    assert set(models.asked) == {("retrieval", "query", ""), ("retrieval", "document", "")}
+    assert len(models.asked) == 12
 
 
 def write_search(folder: Path, queries: list[str], documents: list[str]) -> None:

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from stages.corpus.tables import SCHEMAS, write_table
-from stages.evaluation import champion
+from stages.evaluation import champion_comparison as champion
 from stages.evaluation.evidence import Evidence, digests_of_tests, load_evidence, units_of_tests
+from stages.evaluation.gates import Figure, judge
 from stages.evaluation.tasks import ranking_score
 from stages.losses.contrastive import info_nce
 from stages.metrics.bootstrap import Draws, ratio
-from stages.metrics.gates import Figure, Limits, judge
 from stages.metrics.retrieval import rank
-from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, Sample, figure
+from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, RowOutcomes, figure
+from stages.recipe.promote import Gate
 
 ROWS = 40
 
@@ -29,13 +30,13 @@ def vectors() -> np.ndarray:
 
 def evidence(vectors: np.ndarray, scores: np.ndarray, digest: str = "a") -> Evidence:
     half = np.arange(ROWS) % 2
-    samples: dict[str, dict[str, dict[str, Sample]]] = {
+    outcomes: dict[str, dict[str, dict[str, RowOutcomes]]] = {
         "retrieval": {"retrieval": {"wikipedia": Mean(scores)}, "bm25": {"wikipedia": Mean(1 - scores)}},
         "text-matching": {"text-matching": {"simlex": RankCorrelation(scores + half, half * 1.0)}},
         "clustering": {"clustering": {"topics": Partition(np.stack([half, 1 - half]), half)}},
     }
     tests = {"retrieval": {"wikipedia": digest}, "text-matching": {"simlex": "s"}, "clustering": {"topics": "t"}}
-    return Evidence(samples, {"wikipedia": {"query": vectors, "document": vectors}}, tests)
+    return Evidence(outcomes, {"wikipedia": {"query": vectors, "document": vectors}}, tests)
 
 
 def never(sources: Mapping[str, Sequence[str]]) -> Evidence:
@@ -43,16 +44,16 @@ def never(sources: Mapping[str, Sequence[str]]) -> Evidence:
 
 
 def test_evidence_is_read_back_as_it_was(tmp_path: Path, vectors: np.ndarray) -> None:
-    kept = evidence(vectors, np.linspace(0, 1, ROWS))
-    kept.save(tmp_path)
+    written = evidence(vectors, np.linspace(0, 1, ROWS))
+    written.save(tmp_path)
     read = load_evidence(tmp_path)
-    assert read.tests == kept.tests
-    for task, by_contender in kept.samples.items():
-        for contender, by_source in by_contender.items():
-            for source, sample in by_source.items():
-                found = read.samples[task][contender][source]
-                assert type(found) is type(sample)
-                assert figure(found) == figure(sample)
+    assert read.tests == written.tests
+    for task, by_model in written.outcomes.items():
+        for model, by_source in by_model.items():
+            for source, outcomes in by_source.items():
+                found = read.outcomes[task][model][source]
+                assert type(found) is type(outcomes)
+                assert figure(found) == figure(outcomes)
     np.testing.assert_allclose(read.vectors["wikipedia"]["query"], vectors, atol=1e-3)
 
 
@@ -76,24 +77,24 @@ def test_a_test_set_is_known_by_its_rows_and_their_order(tmp_path: Path) -> None
 
 def test_the_champion_again_is_neither_better_nor_worse(vectors: np.ndarray) -> None:
     ours = evidence(vectors, np.linspace(0, 1, ROWS))
-    same = champion.on_the_same_rows(ours, ours, never)
-    figures = champion.beside(ours, same, seed=1, num_resamples=200)
+    same = champion.champion_on_our_rows(ours, ours, never)
+    figures = champion.compare_with_champion(ours, same, seed=1, num_resamples=200)
     names = ["retrieval_over_champion", "text_matching_over_champion", "clustering_over_champion"]
     assert list(figures) == [*names, "index_compatibility"] == champion.figure_names(list(ours.tests))
     for name in names:
         assert (figures[name].value, figures[name].low, figures[name].high, figures[name].p) == (0, 0, 0, 1)
     assert figures["index_compatibility"].value == 1.0
-    limits = {name: Limits(low=-0.01) for name in names}
+    limits = {name: Gate(low=-0.01) for name in names}
     assert {one.word for one in judge(figures, limits)} == {"passed"}
 
 
 def test_worse_rows_are_refused_and_better_ones_pass(vectors: np.ndarray) -> None:
     good, bad = np.linspace(0.5, 1, ROWS), np.linspace(0.3, 0.8, ROWS)
-    limits = {"retrieval_over_champion": Limits(low=-0.01)}
+    limits = {"retrieval_over_champion": Gate(low=-0.01)}
 
     def word(ours: np.ndarray, theirs: np.ndarray) -> str:
         mine, other = evidence(vectors, ours), evidence(vectors, theirs)
-        figures = champion.beside(mine, champion.on_the_same_rows(mine, other, never), 1, 200)
+        figures = champion.compare_with_champion(mine, champion.champion_on_our_rows(mine, other, never), 1, 200)
         return judge(figures, limits)[0].word
 
     assert word(bad, good) == "refused"
@@ -108,34 +109,34 @@ def test_only_changed_rows_are_scored_again(vectors: np.ndarray) -> None:
 
     def again(sources: Mapping[str, Sequence[str]]) -> Evidence:
         asked.append(sources)
-        samples = {"retrieval": {"retrieval": {"wikipedia": Mean(np.full(ROWS, 0.5))}}}
-        return Evidence(samples, {"wikipedia": {"query": np.roll(vectors, 1, axis=0), "document": vectors}}, {})
+        outcomes = {"retrieval": {"retrieval": {"wikipedia": Mean(np.full(ROWS, 0.5))}}}
+        return Evidence(outcomes, {"wikipedia": {"query": np.roll(vectors, 1, axis=0), "document": vectors}}, {})
 
-    theirs = champion.on_the_same_rows(ours, stored, again)
+    theirs = champion.champion_on_our_rows(ours, stored, again)
     assert asked == [{"retrieval": ["wikipedia"]}]
-    figures = champion.beside(ours, theirs, 1, 200)
+    figures = champion.compare_with_champion(ours, theirs, 1, 200)
     assert figures["retrieval_over_champion"].value == 0.5
     assert figures["index_compatibility"].value > 2  # the champion's own queries are wrong, ours are not
     # A champion from before evidence was kept is scored again whole.
     with pytest.raises(AssertionError, match="text-matching"):
-        champion.on_the_same_rows(ours, None, never)
+        champion.champion_on_our_rows(ours, None, never)
 
 
 def test_whether_a_re_index_is_due(vectors: np.ndarray) -> None:
-    theirs, limits = evidence(vectors, np.ones(ROWS)), {"index_compatibility": Limits(min=0.95, otherwise="warn")}
+    theirs, limits = evidence(vectors, np.ones(ROWS)), {"index_compatibility": Gate(min=0.95, otherwise="warn")}
 
-    def verdict(queries: np.ndarray, limits: dict[str, Limits] = limits) -> str:
+    def verdict(queries: np.ndarray, limits: dict[str, Gate] = limits) -> str:
         ours = evidence(vectors, np.ones(ROWS))
-        ours = Evidence(ours.samples, {"wikipedia": {"query": queries, "document": queries}}, ours.tests)
-        return champion.statement(judge(champion.beside(ours, theirs, 1, 200), limits))
+        ours = Evidence(ours.outcomes, {"wikipedia": {"query": queries, "document": queries}}, ours.tests)
+        return champion.index_statement(judge(champion.compare_with_champion(ours, theirs, 1, 200), limits))
 
     assert verdict(vectors).startswith("No re-index is due")
     turned = np.roll(vectors, 1, axis=1)  # as good among themselves, in other axes
     assert verdict(turned).startswith("A re-index is due: new queries do not work")
     assert "dimensions differ, 4 and 8" in verdict(vectors[:, :4])
     assert "sets no limit" in verdict(vectors, {})
-    none = champion.unavailable(["retrieval"], "there is no champion", None)
-    assert champion.statement(judge(none, limits)) == "There is no champion, so there is no index to keep."
+    none = champion.not_comparable(["retrieval"], "there is no champion", None)
+    assert champion.index_statement(judge(none, limits)) == "There is no champion, so there is no index to keep."
 
 
 def trained(documents_of: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -153,22 +154,22 @@ def trained(documents_of: np.ndarray, seed: int = 0) -> np.ndarray:
         loss.backward()
         optimizer.step()
     ranked, _ = rank(left.detach().numpy(), right.detach().numpy(), 100)
-    sample = ranking_score(ranked).sample
-    assert isinstance(sample, Mean)
-    return sample.scores
+    outcomes = ranking_score(ranked).outcomes
+    assert isinstance(outcomes, Mean)
+    return outcomes.scores
 
 
 def test_a_model_trained_on_shuffled_labels_is_refused(vectors: np.ndarray) -> None:
     right = trained(np.arange(ROWS))
     shuffled = trained(np.random.default_rng(0).permutation(ROWS))
     teacher = Draws(1.0, np.ones(200))
-    limits = {"retrieval_retention": Limits(min=0.9), "retrieval_over_champion": Limits(low=-0.02)}
+    limits = {"retrieval_retention": Gate(min=0.9), "retrieval_over_champion": Gate(low=-0.02)}
     theirs = evidence(vectors, right)
 
     def words(scores: np.ndarray) -> list[str]:
         ours = evidence(vectors, scores)
         kept = ratio(Draws(float(scores.mean()), np.full(200, scores.mean())), teacher)
-        figures = champion.beside(ours, champion.on_the_same_rows(ours, theirs, never), 1, 200)
+        figures = champion.compare_with_champion(ours, champion.champion_on_our_rows(ours, theirs, never), 1, 200)
         return [one.word for one in judge(figures | {"retrieval_retention": Figure(kept.figure)}, limits)]
 
     assert words(right) == ["passed", "passed"]
