@@ -1,11 +1,19 @@
 """The model card of a release and of each of its merged models, as Markdown."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.reporting.page import FOLDER
+
+
+def write_cards(release: Path, about: dict[str, Any]) -> None:
+    """Write the cards of a release and of each of its merged models; `about` as in `render_card`."""
+    (release / "README.md").write_text(render_card(about, task=None), encoding="utf-8")
+    for folder in (release / "merged").iterdir():
+        (folder / "README.md").write_text(render_card(about, task=folder.name), encoding="utf-8")
 
 
 def render_card(about: dict[str, Any], task: str | None) -> str:

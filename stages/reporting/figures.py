@@ -14,7 +14,7 @@ from matplotlib.ticker import NullLocator
 
 from stages.reporting.number_format import TIMES, fixed, is_known, points, score, words
 from stages.reporting.svg import INK, MUTED, SERIES, STYLE, canvas, to_svg
-from stages.reporting.verdicts import Estimate
+from stages.reporting.verdicts import IntervalEstimate
 
 WIDTH = 440  # CSS pixels: readable on a phone without zoom, and two fit side by side on a desktop
 PANEL_WIDTH = 320
@@ -75,7 +75,7 @@ def doubling_axis(axes: Axes, ticks: Sequence[int]) -> None:
     axes.set_ylim(max(0.0, low - spare), min(100.0, high + spare))
 
 
-def over_base_figure(over_base: Mapping[str, Estimate]) -> Markup:
+def over_base_figure(over_base: Mapping[str, IntervalEstimate]) -> Markup:
     """Draw each adapter's score minus the base's as a dot with its 95% interval, in points.
 
     Args:
@@ -99,7 +99,7 @@ def over_base_figure(over_base: Mapping[str, Estimate]) -> Markup:
     return to_svg(figure, "over-base", "Adapter minus base for each task", "; ".join(tips.values()), tips)
 
 
-def _difference_dot(axes: Axes, height: int, change: Estimate) -> str:
+def _difference_dot(axes: Axes, height: int, change: IntervalEstimate) -> str:
     """Draw one task at its height and return its tip."""
     assert change.figure is not None, "the caller leaves out tasks without a difference"
     value, label, interval = change.figure * 100, points(change.figure), "no interval"

@@ -13,7 +13,7 @@ from stages.reporting.long_document_charts import length_charts
 from stages.reporting.number_format import compact, fixed, percent, points, score, words
 from stages.reporting.page import render
 from stages.reporting.report_tables import MEASURED, TASKS, Metrics, Task, main_score, over, ratio
-from stages.reporting.training_curves import Rows, loss_terms, series, training_figure
+from stages.reporting.training_curves import Rows, last_dev_scores, loss_terms, training_figure
 
 
 class Tile(NamedTuple):
@@ -125,13 +125,9 @@ def _size_tiles(metrics: Metrics, about: Metrics) -> list[Tile]:
 
 
 def _phase(phase: str, rows: Rows, terms: list[str]) -> dict[str, Any]:
-    """A training phase: its figure, its steps and its last development score."""
-    dev = series(rows, "dev")
-    return {
-        "figure": training_figure(phase, rows, terms),
-        "steps": max((int(row["step"]) for row in rows), default=0),
-        "dev": dev[-1][1] if dev else None,
-    }
+    """A training phase: its figure, its steps and its last development scores."""
+    steps = max((int(row["step"]) for row in rows), default=0)
+    return {"figure": training_figure(phase, rows, terms), "steps": steps, "dev": last_dev_scores(rows)}
 
 
 def _leaves(values: Any, prefix: str) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stages.reporting.number_format import words
-from stages.reporting.verdicts import Estimate
+from stages.reporting.verdicts import IntervalEstimate
 
 Metrics = Mapping[str, Any]
 
@@ -24,29 +24,14 @@ class Task(NamedTuple):
 
 
 TASKS = (
-    Task(
-        "retrieval",
-        "ndcg_at_10",
-        "nDCG@10",
-        "Does a query find its document among all documents of the test split?",
-    ),
-    Task(
-        "text-matching",
-        "spearman",
-        "Spearman",
-        "Do the similarities of text pairs follow the order of the scores that people gave?",
-    ),
+    Task("retrieval", "ndcg_at_10", "nDCG@10", "Does a query find its document among all documents of the test split?"),
+    Task("text-matching", "spearman", "Spearman", "Do similarities of text pairs follow the scores that people gave?"),
     Task("clustering", "v_measure", "V-measure", "Do texts on one topic fall into one cluster?"),
     Task(
         "classification", "accuracy", "accuracy", "Does a logistic regression on the embeddings find the right label?"
     ),
 )
-UNSEEN = Task(
-    "unseen",
-    "ndcg_at_10",
-    "nDCG@10",
-    "Does retrieval also work on sources that nothing was trained on?",
-)
+UNSEEN = Task("unseen", "ndcg_at_10", "nDCG@10", "Does retrieval also work on sources that nothing was trained on?")
 MEASURED = (*TASKS, UNSEEN)
 MODELS = {
     "teacher": "Teacher",
@@ -71,7 +56,7 @@ class ModelRow(NamedTuple):
 
     label: str
     cells: list[Cell]
-    share_of_teacher: Estimate
+    share_of_teacher: IntervalEstimate
 
 
 class ResultTable(NamedTuple):
@@ -88,14 +73,14 @@ class Difference(NamedTuple):
     label: str
     base: float | None
     adapter: float | None
-    change: Estimate
+    change: IntervalEstimate
 
 
 class StoredEmbedding(NamedTuple):
     """A way to store embeddings: score, share of the full float embedding's score, bytes of one vector."""
 
     value: float | None
-    share: Estimate
+    share: IntervalEstimate
     num_bytes: int
 
 
@@ -131,7 +116,7 @@ def _result_table(metrics: Metrics, task: Task) -> ResultTable:
             is_best = model in students and value is not None and value == best[column]
             cells.append(Cell(value, scores.get(task.second_metric), is_best))
         share = None if model == "teacher" else ratio(cells[0].value, teacher)
-        return ModelRow(model_label(model), cells, Estimate.of(shares.get(model) or {})._replace(figure=share))
+        return ModelRow(model_label(model), cells, IntervalEstimate.of(shares.get(model) or {})._replace(figure=share))
 
     groups = (("For comparison", REFERENCES), ("Student", students))
     present = ((heading, [row(model) for model in models if model in by_model]) for heading, models in groups)
@@ -154,10 +139,10 @@ def _comparisons(metrics: Metrics, task: Task) -> Metrics:
     return (metrics.get("comparisons") or {}).get(task.key) or {}
 
 
-def over(metrics: Metrics, task: Task, model: str) -> Estimate | None:
+def over(metrics: Metrics, task: Task, model: str) -> IntervalEstimate | None:
     """Score of the task's adapter minus that of another model; None where they were not compared."""
     row = (_comparisons(metrics, task).get("over") or {}).get(model)
-    return Estimate.of(row) if row else None
+    return IntervalEstimate.of(row) if row else None
 
 
 def differences(metrics: Metrics) -> list[Difference]:
@@ -165,13 +150,13 @@ def differences(metrics: Metrics) -> list[Difference]:
     rows = []
     for task in MEASURED:
         if change := over(metrics, task, "base"):
-            adapter = "retrieval" if task is UNSEEN else task.key
-            scores = (main_score(metrics, task, model) for model in ("base", adapter))
-            rows.append(Difference(f"{words(task.key)}, {task.metric_name}", *scores, change))
+            base = main_score(metrics, task, "base")
+            adapter = main_score(metrics, task, "retrieval" if task is UNSEEN else task.key)
+            rows.append(Difference(f"{words(task.key)}, {task.metric_name}", base, adapter, change))
     return rows
 
 
-def against(metrics: Metrics) -> list[tuple[str, dict[str, Estimate]]]:
+def against(metrics: Metrics) -> list[tuple[str, dict[str, IntervalEstimate]]]:
     """The adapter of each task compared with every other model."""
     rows = []
     for task in MEASURED:
@@ -189,7 +174,7 @@ def compression(metrics: Metrics) -> tuple[list[str], list[tuple[int, list[Store
     def stored(precision: str, dimension: int) -> StoredEmbedding:
         value = curves[precision].get(str(dimension))
         known = ((metrics.get("compression_kept") or {}).get(precision) or {}).get(str(dimension)) or {}
-        share = Estimate.of(known)._replace(figure=ratio(value, full))
+        share = IntervalEstimate.of(known)._replace(figure=ratio(value, full))
         return StoredEmbedding(value, share, vector_bytes(precision, dimension))
 
     rows = [(dimension, [stored(precision, dimension) for precision in curves]) for dimension in dimensions]

@@ -68,12 +68,10 @@ def to_svg(figure: Figure, key: str, title: str, description: str, tips: dict[st
     """
     buffer = StringIO()
     with matplotlib.rc_context(STYLE):
-        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     root = ElementTree.fromstring(buffer.getvalue())
     _remove_namespaces_and_clipping(root)
     _replace_ids(root, key, tips)
-    _unwrap(root)
     for element in root.iter():
         _shorten(element)
     width, height = root.attrib["viewBox"].split()[2:]
@@ -120,16 +118,6 @@ def _insert_title(element: ElementTree.Element, text: str) -> None:
     title = ElementTree.Element("title")
     title.text = text
     element.insert(0, title)
-
-
-def _unwrap(parent: ElementTree.Element) -> None:
-    """Replace groups that have neither an attribute nor a title by their content."""
-    children: list[ElementTree.Element] = []
-    for child in parent:
-        _unwrap(child)
-        is_bare = child.tag in ("g", "defs") and not child.attrib and child.find("title") is None
-        children.extend(child if is_bare and (child.tag == "g" or len(child) == 0) else [child])
-    parent[:] = children
 
 
 def _shorten(element: ElementTree.Element) -> None:

@@ -1,8 +1,6 @@
 """Training curves of the report: a panel for each phase, with its loss terms and its score on the development split."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -20,19 +18,8 @@ MAX_POINTS = 160  # of a line: half of the panel's pixels
 PHASES = {"distill": "Stage 1: distillation", "extend": "Stage 1: longer texts", "adapt": "Adapter"}
 TOTAL, DEV = "loss", "dev"
 LOG_RATIO = 30.0  # loss terms further apart than this cannot be told apart on a linear axis
-# Columns of a training log beside its loss terms.
-NOT_LOSSES = {
-    "step",
-    "epoch",
-    "seconds",
-    "lr",
-    "learning_rate",
-    "gradient_norm",
-    "grad_norm",
-    "temperature",
-    "tokens",
-    "tokens_per_second",
-}
+# Columns of a training log beside its loss terms and development scores.
+NOT_LOSSES = {"step", "learning_rate", "gradient_norm"}
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -69,7 +56,7 @@ def training_figure(phase: str, rows: Rows, terms: Sequence[str] = ()) -> Markup
         axes[0].set_ylabel(_scale_losses(axes[0], losses))
         if scores:
             _draw(axes[1], scores, [curve.name for curve in scores])
-            axes[1].set_ylabel("dev score")
+            axes[1].set_ylabel(dev_label(scores[0].name) if len(scores) == 1 else "dev score")
             if len(scores) > 1:
                 legend(axes[1], columns=2)
         axes[-1].set_xlabel("step")
@@ -88,21 +75,26 @@ def phase_title(phase: str) -> str:
     return f"{title}: {words(task).lower()}" if task else title
 
 
+def dev_label(column: str) -> str:
+    """Name a score on the development split: `dev_ndcg_at_10` is `dev nDCG@10`."""
+    name = column.removeprefix(DEV).removeprefix("_")
+    return f"dev {words(name)}" if name else "dev score"
+
+
+def last_dev_scores(rows: Rows) -> list[tuple[str, float]]:
+    """Name and last value of each score on the development split."""
+    return [(dev_label(curve.name), curve.points[-1][1]) for curve in _curves(rows)[1]]
+
+
 def _curves(rows: Rows) -> tuple[list[Curve], list[Curve]]:
     """Sort the logged columns into loss terms (the total first) and development scores."""
     keys = sorted({key for row in rows for key in row} - NOT_LOSSES, key=lambda key: (key != TOTAL, key))
     curves = [Curve(key, thin(series(rows, key))) for key in keys]
     drawn = [curve for curve in curves if curve.points]
     losses = [curve for curve in drawn if not curve.name.startswith(DEV)]
-    if len(losses) == 2 and losses[0].name == TOTAL and _coincide(*losses):
+    if len(losses) == 2 and losses[0].points == losses[1].points:
         del losses[0]  # a single term of weight one is its own total
     return losses, [curve for curve in drawn if curve.name.startswith(DEV)]
-
-
-def _coincide(left: Curve, right: Curve) -> bool:
-    """Whether two curves lie on each other."""
-    pairs = zip_longest(left.points, right.points, fillvalue=(math.nan, math.nan))
-    return all(math.isclose(a[1], b[1], rel_tol=1e-3) for a, b in pairs)
 
 
 def series(rows: Rows, key: str) -> Points:

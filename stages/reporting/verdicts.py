@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple, Self
 
 from stages.reporting import number_format
@@ -17,7 +18,7 @@ MARKS = {
 OVER_CHAMPION = "_over_champion"
 
 
-class Estimate(NamedTuple):
+class IntervalEstimate(NamedTuple):
     """A figure with the ends of its 95% interval and its p value, each where known."""
 
     figure: float | None = None
@@ -67,25 +68,20 @@ def gate_rows(verdicts: Sequence[GateVerdict]) -> list[GateRow]:
 
 
 def _gate_row(gate: GateVerdict) -> GateRow:
-    name, verdict, interval = gate["metric"], gate["verdict"], [gate.get("low"), gate.get("high")]
-    bounds = {
-        "at least": gate.get("min"),
-        "at most": gate.get("max"),
-        "lower end of the interval at least": gate.get("least_low"),
-    }
-    known = {word: bound for word, bound in bounds.items() if bound is not None}
+    name, verdict, estimate = gate["metric"], gate["verdict"], IntervalEstimate.of(gate)
+    bounds = {"at least": gate.get("min"), "at most": gate.get("max"), "low end at least": gate.get("least_low")}
+    bounds = {word: bound for word, bound in bounds.items() if bound is not None}
     decimals = 1
     if verdict in ("refused", "warned"):  # write 79.96% against 80.00%, not 80.0% against 80.0%
-        figures = [gate.get("figure"), gate.get("low")]
-        while decimals < 4 and {_shown(name, one, decimals) for one in figures} & {
-            _shown(name, bound, decimals) for bound in known.values()
-        }:
+        pairs = list(product((estimate.figure, estimate.low), bounds.values()))
+        while decimals < 4 and any(_shown(name, one, decimals) == _shown(name, two, decimals) for one, two in pairs):
             decimals += 1
+    interval = [_shown(name, end, decimals) for end in (estimate.low, estimate.high) if end is not None]
     return GateRow(
         label=number_format.words(name),
-        value="" if verdict == "not applicable" else _shown(name, gate.get("figure"), decimals),
-        interval=" to ".join(_shown(name, end, decimals) for end in interval) if None not in interval else "",
-        limit=" and ".join(f"{word} {_shown(name, bound, decimals)}" for word, bound in known.items()),
+        value="" if verdict == "not applicable" else _shown(name, estimate.figure, decimals),
+        interval=" to ".join(interval).replace(" points to", " to"),
+        limit=" and ".join(f"{word} {_shown(name, bound, decimals)}" for word, bound in bounds.items()),
         note=str(gate.get("note") or ""),
         mark=MARKS[verdict][0],
         word=MARKS[verdict][1],
@@ -115,7 +111,7 @@ def verdict(gates: Sequence[GateRow], mode: str | None) -> dict[str, str]:
     failed, warned = ("; ".join(gate.reason for gate in gates if gate.mark == mark) for mark in ("failed", "warned"))
     warnings = f" Warning: {warned}." if warned else ""
     if not failed:
-        text = f"None of the recipe's {len(gates)} gates refuses this release.{warnings}"
+        text = f"No gate of the recipe refuses this release ({tally(gates)}).{warnings}"
         return {"state": "passed", "title": "Passed.", "text": text}
     dry_run = " The gates are in a dry run, so nothing is refused." if mode == "dry_run" else ""
     num_failed = sum(gate.mark == "failed" for gate in gates)
@@ -124,10 +120,10 @@ def verdict(gates: Sequence[GateRow], mode: str | None) -> dict[str, str]:
     return {"state": "failed", "title": f"{title} by {num_failed} of {len(gates)} gates.", "text": text}
 
 
-def changes(gates: Sequence[GateVerdict]) -> list[tuple[str, Estimate]]:
+def changes(gates: Sequence[GateVerdict]) -> list[tuple[str, IntervalEstimate]]:
     """Each task and its score minus the champion's, where they were compared."""
     return [
-        (number_format.words(gate["metric"].removesuffix(OVER_CHAMPION)), Estimate.of(gate))
+        (number_format.words(gate["metric"].removesuffix(OVER_CHAMPION)), IntervalEstimate.of(gate))
         for gate in gates
         if gate["metric"].endswith(OVER_CHAMPION) and number_format.is_known(gate["figure"])
     ]

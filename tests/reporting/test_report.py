@@ -14,8 +14,8 @@ from stages.recipe.promote import Gate
 from stages.reporting import number_format, report_tables, svg
 from stages.reporting.figures import over_base_figure, truncation_figure
 from stages.reporting.report import render_report
-from stages.reporting.training_curves import MAX_POINTS, loss_terms, series, thin, training_figure
-from stages.reporting.verdicts import Estimate
+from stages.reporting.training_curves import MAX_POINTS, dev_label, loss_terms, series, thin, training_figure
+from stages.reporting.verdicts import IntervalEstimate
 
 MEASURES = {
     "retrieval": "ndcg_at_10",
@@ -186,9 +186,9 @@ def test_failing_gate_is_told_in_text_with_figure_and_limit(html: str) -> None:
     assert "Warning: Index compatibility is 50.0% (95% interval 40.0% to 60.0%), the limit is at least 95.0%." in text
     assert "fail Binary retention 79.96% at least 80.00%" in text
     assert "pass Retrieval retention 87.0% 86.0% to 88.0% at least 85.0%" in text
-    over_champion = "pass Retrieval over champion +1.2 points \u22120.4 points to +3.0 points"
-    assert f"{over_champion} lower end of the interval at least \u22121.0 points" in text
-    assert "not applicable Clustering over champion there is no champion lower end of the interval at least" in text
+    over_champion = "pass Retrieval over champion +1.2 points \u22120.4 to +3.0 points"
+    assert f"{over_champion} low end at least \u22121.0 points" in text
+    assert "not applicable Clustering over champion there is no champion low end at least" in text
     assert "pass Validation failures 0 at most 0" in text
     assert "pass Formats left out 0 at most 0" in text
     assert "All gates 1 fail, 1 warning, 4 pass, 1 not applicable Result" in text
@@ -212,7 +212,7 @@ def test_what_changed_since_the_champion(html: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "gates", "expected"),
     [
-        ("enabled", VERDICTS[:1], "Passed. None of the recipe's 1 gates refuses this release."),
+        ("enabled", VERDICTS[:1], "Passed. No gate of the recipe refuses this release (1 pass)."),
         (
             "dry_run",
             VERDICTS[1:2],
@@ -243,6 +243,7 @@ def test_headline_results_and_compression(html: str) -> None:
     assert "Task Teacher Base Adapters Seen in training LocalRetrieval.wikipedia 61.0 51.0 56.0 \u2013 " in text
     assert "SciFact \u2013 31.0 33.0 12.5%" in text
     assert "adapt.retrieval.temperature 0.02" in text
+    assert "190 steps; final dev score: 0.300." in text
     assert "Made 2026-03-01 11:34 UTC" in text
 
 
@@ -375,8 +376,8 @@ def test_truncation_figure_draws_each_measurement_at_its_place() -> None:
     assert ">nDCG@10 (\u00d7100)</text>" in figure
 
 
-def _over_base() -> dict[str, Estimate]:
-    return {task: Estimate.of(by_kind["over"]["base"]) for task, by_kind in _metrics()["comparisons"].items()}
+def _over_base() -> dict[str, IntervalEstimate]:
+    return {task: IntervalEstimate.of(by_kind["over"]["base"]) for task, by_kind in _metrics()["comparisons"].items()}
 
 
 def test_over_base_figure_draws_differences_and_intervals() -> None:
@@ -456,6 +457,8 @@ def test_figures_are_small_named_and_follow_the_colours_of_the_page() -> None:
         (number_format.words("info_nce"), "InfoNCE"),
         (number_format.words("difference"), "Difference"),
         (number_format.moment("soon"), "soon"),
+        (dev_label("dev_ndcg_at_10"), "dev nDCG@10"),
+        (dev_label("dev"), "dev score"),
     ],
 )
 def test_numbers_and_names(written: str, expected: str) -> None:
