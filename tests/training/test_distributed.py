@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stages.tracking.main_process import first
-from stages.training.distributed import Processes
+from stages.tracking.main_process import is_main_process
+from stages.training.distributed import TrainingProcesses
 from stages.training.launch import launch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,20 +24,21 @@ SCRIPT = """
 import json, sys, time
 from pathlib import Path
 from stages.training.launch import launch
-from stages.tracking.main_process import first
+from stages.tracking.main_process import is_main_process
 processes, batch_size, shard, backbone = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "shard", sys.argv[4]
 import numpy as np, torch
 from safetensors.torch import save_file
 from stages.training.batches import shuffled_batches
 from stages.modeling.adapters import add_adapter, save_adapter
 from stages.modeling.encoder import EncoderSettings, load_encoder
-from stages.objectives.classification import Classification
-from stages.objectives.distillation import Distillation
-from stages.objectives.retrieval import Retrieval
-from stages.objectives.training_texts import texts_of
+from stages.objectives.classification import ClassificationObjective
+from stages.objectives.distillation import DistillationObjective
+from stages.objectives.retrieval import RetrievalObjective
+from stages.objectives.training_texts import TrainingTexts
 from stages.training.checkpoints import checkpoint_file
-from stages.training.loop import EngineSettings, train
-from stages.training.state import Schedule, trained
+from stages.training.loop import Phase, train
+from stages.training.state import trainable
+from tests import sections
 
 torch.set_num_threads(1)
 generator = np.random.default_rng(0)
@@ -45,36 +46,36 @@ words = [a + b for a in "bcdf" for b in "aeiou"]
 texts = [" ".join(generator.choice(words, generator.integers(2, 9))) for _ in range(24)]
 teacher = generator.normal(size=(2, 24, 8)).astype(np.float16)
 negatives = np.stack([np.arange(1, 25) % 24, np.arange(2, 26) % 24], axis=1)
-engine = EngineSettings(1, processes, "float32", 60, False, False, False, shard)
+engine = sections.engine(processes=processes, micro_batch_tokens=60, shard=shard)
 
 def objective_of(name):
     torch.manual_seed(5)
     encoder = load_encoder(backbone, EncoderSettings("last", {"query": "", "document": ""}, 16))
     projection = torch.nn.Linear(32, 8)
-    sides = [texts_of(encoder, texts, side, 16, teacher[i]) for i, side in enumerate(("query", "document"))]
+    pairs = [TrainingTexts.of(encoder, texts, side, 16, teacher[i]) for i, side in enumerate(("query", "document"))]
     if name == "distillation":
-        return Distillation(encoder, projection, [16, 32], sides[0])
+        return DistillationObjective(encoder, projection, [16, 32], pairs[0])
     add_adapter(encoder, "task", 4, 4)
     if name == "classification":
-        return Classification(encoder, [16, 32], sides[0], [*"abcdef"] * 4, num_negatives=2, temperature=0.05,
-                              info_nce=1.0, relational=2.0, seed=7)
-    return Retrieval(encoder, projection, [16, 32], *sides, negatives,
-                     temperature=0.05, false_negative_margin=None, info_nce=1.0, distillation=2.0, spread_out=1.0)
+        return ClassificationObjective(encoder, [16, 32], sections.classification(), pairs[0], [*"abcdef"] * 4, seed=7)
+    return RetrievalObjective(encoder, projection, [16, 32], sections.retrieval(), pairs, negatives)
+
+def phase_of(name, objective, evaluate):
+    return Phase(name, objective, lambda epoch: shuffled_batches([1] * 24, batch_size * processes, 1, epoch, "toy"),
+                 texts, evaluate)
 
 for name in sys.argv[5:]:
     objective = objective_of(name)
     def log(row, step):
-        if first():
+        if is_main_process():
             print("step", name, step, flush=True)
             time.sleep(0.03)
-    with checkpoint_file(name, "key", writer=first(), root=Path("checkpoints")) as checkpoint:
-        curve, snapshot = train(
-            objective, lambda epoch: shuffled_batches([1] * 24, batch_size * processes, 1, epoch, 'toy'),
-            Schedule(10, 1e-2, 0.1, 0.1, 1.0, 5, 2), checkpoint, engine=engine, ids=texts, name=name,
-            evaluate=lambda: {"first": float(objective.encoder.encode(texts[:2], "query")[0, 0])},
-            log=log, snapshot_at=6)
-        if first():
-            tensors = {key: value.detach().contiguous() for key, value in trained(objective).items()}
+    phase = phase_of(name, objective, lambda: {"first": float(objective.encoder.encode(texts[:2], "query")[0, 0])})
+    schedule = sections.schedule(10, weight_decay=0.1, evaluate_every=5, checkpoint_every=2)
+    with checkpoint_file(name, "key", Path("checkpoints")) as checkpoint:
+        curve, snapshot = train(phase, schedule, engine, checkpoint, log, snapshot_at=6)
+        if is_main_process():
+            tensors = {key: value.detach().contiguous() for key, value in trainable(objective).items()}
             tensors |= {f"snapshot.{key}": value.contiguous() for key, value in snapshot.items()}
             save_file(tensors, f"{name}.safetensors")
             Path(f"{name}.json").write_text(json.dumps(curve))
@@ -83,10 +84,9 @@ for name in sys.argv[5:]:
             else:
                 save_adapter(objective.encoder, "task", Path(f"saved-{name}/task"))
     if name == "distillation":  # as a stage does that trains twice
-        with checkpoint_file(name, "again", writer=first(), root=Path("checkpoints")) as checkpoint:
-            train(objective, lambda epoch: shuffled_batches([1] * 24, batch_size * processes, 1, epoch, 'toy'),
-                  Schedule(2, 1e-2, 0.1, 0.1, 1.0, 2, 2), checkpoint, engine=engine, ids=texts, name=name,
-                  evaluate=dict, log=lambda row, step: None)
+        with checkpoint_file(name, "again", Path("checkpoints")) as checkpoint:
+            schedule = sections.schedule(2, weight_decay=0.1)
+            train(phase_of(name, objective, dict), schedule, engine, checkpoint, lambda row, step: None)
 """
 NAMES = ("retrieval", "classification", "distillation")
 
@@ -201,23 +201,23 @@ def test_two_processes_killed_and_started_again_end_as_if_they_had_not_been(
 
 def test_another_number_of_processes_than_the_recipe_says_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r"got 1 processes, engine.processes is 2; start the stage with python -m"):
-        Processes(2)
+        TrainingProcesses(2)
 
 
 def test_a_stage_starts_its_own_peers(tmp_path: Path) -> None:
     """`launch` goes on as two processes of the same module; what one of them alone does, happens once."""
     (tmp_path / "peers.py").write_text(
         "from stages.training.launch import launch\n"
-        "from stages.tracking.main_process import first\n"
+        "from stages.tracking.main_process import is_main_process\n"
         "launch(['peers'], 2)\n"
-        "from stages.training.distributed import Processes\n"
+        "from stages.training.distributed import TrainingProcesses\n"
         "import torch\n"
-        "processes = Processes(2)\n"
+        "processes = TrainingProcesses(2)\n"
         "total = int(processes.sum(torch.tensor([processes.rank + 1.0])))\n"
-        "print('total', total, flush=True) if first() else None\n"
-        "processes.check_alike(7)\n"
+        "print('total', total, flush=True) if is_main_process() else None\n"
+        "processes.check_same_step(7)\n"
         "try:\n"
-        "    processes.check_alike(processes.rank)\n"
+        "    processes.check_same_step(processes.rank)\n"
         "except ConnectionError as error:\n"
         "    print(error, flush=True)\n"
     )
@@ -233,9 +233,9 @@ def test_a_stage_starts_its_own_peers(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("total 3") == 1
     for rank in range(2):  # each has read another checkpoint
-        assert f"the process of rank {rank} goes on from step {rank}, others do not" in done.stdout
+        assert f"the process of rank {rank} resumes from step {rank}, others do not" in done.stdout
 
 
 def test_one_process_needs_no_launcher() -> None:
     launch(["stages.distill"], 1)  # returns, else this test would have become another program
-    assert first()
+    assert is_main_process()

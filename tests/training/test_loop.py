@@ -6,12 +6,9 @@ import math
 import os
 import random
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,41 +16,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
+from stages.recipe.training import Schedule
 from stages.training import checkpoints
 from stages.training.batches import shuffled_batches
-from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
+from stages.training.checkpoints import CheckpointFile
 from stages.training.curves import read_curve, write_curve
-from stages.training.loop import FIRST_STEPS, EngineSettings, train
-from stages.training.state import Curve, Schedule, trained
+from stages.training.loop import FIRST_STEPS, Phase, train
+from stages.training.state import Curve, trainable
+from tests import sections
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 20
-SCHEDULE = Schedule(
-    steps=12,
-    learning_rate=0.05,
-    warmup_ratio=0.25,
-    weight_decay=0.1,
-    max_grad_norm=1.0,
-    evaluate_every=5,
-    checkpoint_every=3,
-)
-
-
-ENGINE = EngineSettings(
-    threads=1,
-    processes=1,
-    precision="float32",
-    micro_batch_tokens=64,
-    packing=False,
-    gradient_checkpointing=False,
-    compile=False,
-    shard=False,
+SCHEDULE = sections.schedule(
+    12, learning_rate=0.05, warmup_ratio=0.25, weight_decay=0.1, evaluate_every=5, checkpoint_every=3
 )
 
 
@@ -131,21 +112,11 @@ def run(
             everything = objective.encoder(torch.as_tensor(rows)[:, None])
             return {name: float(term) for name, term in objective(rows, everything).items()}
 
-    return train(
-        objective,
-        epoch_batches,
-        schedule,
-        CheckpointFile(file),
-        engine=ENGINE,
-        ids=[f"row {row}" for row in range(ROWS)],
-        name="toy",
-        evaluate=evaluate,
-        log=log,
-        snapshot_at=snapshot_at,
-    )
+    phase = Phase("toy", objective, epoch_batches, [f"row {row}" for row in range(ROWS)], evaluate)
+    return train(phase, schedule, sections.engine(), CheckpointFile(file), log, snapshot_at)
 
 
-def state(objective: nn.Module) -> dict[str, Tensor]:
+def weights(objective: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in objective.named_parameters()}
 
 
@@ -172,11 +143,11 @@ def gradient_norms() -> Iterator[list[float]]:
 
 def test_training_lowers_the_loss_and_leaves_the_frozen_alone(tmp_path: Path) -> None:
     toy = Toy()
-    before = state(toy)
+    before = weights(toy)
     curve, _ = run(toy, tmp_path / "checkpoint")
     assert curve[-1]["dev_error"] < curve[4]["dev_error"]
-    assert set(trained(toy)) == {"encoder.backbone.weight", "encoder.backbone.bias", "temperature"}
-    for name, value in state(toy).items():
+    assert set(trainable(toy)) == {"encoder.backbone.weight", "encoder.backbone.bias", "temperature"}
+    for name, value in weights(toy).items():
         assert torch.equal(value, before[name]) == (name == "frozen"), name
 
 
@@ -209,14 +180,14 @@ def test_learning_rate_warms_up_and_falls_to_zero_as_a_cosine(tmp_path: Path) ->
 
 
 def test_gradients_are_clipped(tmp_path: Path, gradient_norms: list[float]) -> None:
-    schedule = Schedule(**{**vars(SCHEDULE), "max_grad_norm": 0.1})
+    schedule = SCHEDULE.model_copy(update={"max_grad_norm": 0.1})
     curve, _ = run(Toy(), tmp_path / "checkpoint", schedule)
     assert min(row["gradient_norm"] for row in curve) > 0.1, "the curve keeps what it was before clipping"
     assert gradient_norms == pytest.approx([0.1] * 12, rel=1e-4)
 
 
 def test_small_gradients_are_left_as_they_are(tmp_path: Path, gradient_norms: list[float]) -> None:
-    schedule = Schedule(**{**vars(SCHEDULE), "max_grad_norm": 1000.0})
+    schedule = SCHEDULE.model_copy(update={"max_grad_norm": 1000.0})
     curve, _ = run(Toy(), tmp_path / "checkpoint", schedule)
     assert gradient_norms == pytest.approx([row["gradient_norm"] for row in curve], rel=1e-5)
 
@@ -240,37 +211,36 @@ def test_weight_decay_spares_vectors_and_scalars(tmp_path: Path) -> None:
     assert torch.equal(idle.vector.cpu(), torch.ones(2))
 
 
-def stopped_rows(file: Path, toy: Toy, step: int) -> None:
-    kept = json.loads((file.parent / "stopped.json").read_text())
-    assert kept["step"] == step
-    assert kept["rows"] == toy.seen[step - 1]
-    assert kept["ids"] == [f"row {row}" for row in toy.seen[step - 1]]
+def assert_failed_rows_are_saved(file: Path, toy: Toy, step: int) -> None:
+    rows = toy.seen[step - 1]
+    saved = json.loads((file.parent / "stopped.json").read_text())
+    assert saved == {"step": step, "rows": rows, "ids": [f"row {row}" for row in rows]}
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_its_rows(tmp_path: Path) -> None:
     toy = Toy(nan_at=3)
     with pytest.raises(FloatingPointError, match=r"the loss is not finite at step 3: .*'error': nan.*stopped\.json"):
         run(toy, tmp_path / "checkpoint")
-    stopped_rows(tmp_path / "checkpoint", toy, 3)
+    assert_failed_rows_are_saved(tmp_path / "checkpoint", toy, 3)
     assert not (tmp_path / "checkpoint").exists(), "nothing of a broken run is kept"
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path: Path) -> None:
     toy = Toy()
     toy.temperature.register_hook(lambda gradient: gradient * math.inf)
-    before = state(toy)
+    before = weights(toy)
     with pytest.raises(FloatingPointError, match="the gradient is not finite at step 1"):
         run(toy, tmp_path / "checkpoint")
-    assert_same(state(toy), before)
+    assert_same(weights(toy), before)
 
 
 def test_a_loss_that_explodes_ends_the_run_and_keeps_its_rows(tmp_path: Path) -> None:
     """1000 times the usual loss, after the first steps that it is held against."""
     toy = Toy(explode_at=FIRST_STEPS + 3)
-    schedule = Schedule(**{**vars(SCHEDULE), "steps": 40})
+    schedule = SCHEDULE.model_copy(update={"steps": 40})
     with pytest.raises(FloatingPointError, match=rf"the loss exploded: over 5\.0 times .* at step {FIRST_STEPS + 3}"):
         run(toy, tmp_path / "checkpoint", schedule)
-    stopped_rows(tmp_path / "checkpoint", toy, FIRST_STEPS + 3)
+    assert_failed_rows_are_saved(tmp_path / "checkpoint", toy, FIRST_STEPS + 3)
     usual, _ = run(Toy(), tmp_path / "usual", schedule)
     assert len(usual) == 40, "a loss that only varies is left alone"
 
@@ -297,14 +267,14 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path, stop_at: in
     logged: list[int] = []
     again_curve, again_snapshot = run(again, tmp_path / "stopped", log=lambda row, step: logged.append(step))
     assert again.seen == whole.seen[(stop_at - 1) // 3 * 3 :], "what the checkpoint holds is not done again"
-    assert_same(state(again), state(whole))
+    assert_same(weights(again), weights(whole))
     assert_same(again_snapshot, snapshot)
     assert again_curve == curve
     assert logged == list(range(1, 13)), "the curve of a resumed run is complete"
 
 
 def test_the_snapshot_is_the_model_at_its_step(tmp_path: Path) -> None:
-    schedule = Schedule(**{**vars(SCHEDULE), "checkpoint_every": 1})
+    schedule = SCHEDULE.model_copy(update={"checkpoint_every": 1})
     with pytest.raises(KeyboardInterrupt):
         run(Toy(stop_at=5), tmp_path / "at4", schedule)
     loaded = CheckpointFile(tmp_path / "at4").load()
@@ -324,7 +294,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     again = Toy()
     assert run(again, tmp_path / "checkpoint")[0] == curve
     assert again.seen == []
-    assert_same(state(again), state(toy))
+    assert_same(weights(again), weights(toy))
 
 
 def test_a_full_disk_costs_that_checkpoint_alone(
@@ -355,137 +325,7 @@ def test_a_full_disk_costs_that_checkpoint_alone(
     assert loaded[1]["step"] == 3
     again = Toy()
     assert run(again, tmp_path / "checkpoint")[0] == curve
-    assert_same(state(again), state(whole))
-
-
-# Keys and locks
-
-
-def test_key_follows_parameters_inputs_and_code(tmp_path: Path) -> None:
-    inputs, code = tmp_path / "curated", tmp_path / "stages"
-    (inputs / "pairs").mkdir(parents=True)
-    code.mkdir()
-    (inputs / "pairs" / "train.parquet").write_bytes(b"rows")
-    (code / "distill.py").write_text("pass\n")
-    single = tmp_path / "projection.safetensors"
-    single.write_bytes(b"1")
-
-    def key(**params: Any) -> str:
-        return run_key({"seed": 1, **params}, [inputs, single], code)
-
-    first = key()
-    assert key() == first
-    keys = {first, key(seed=2), key(rank=2)}
-    for file, content in [
-        (inputs / "pairs" / "train.parquet", "other rows"),
-        (inputs / "pairs" / "dev.parquet", "new"),
-        (single, "2"),
-        (code / "distill.py", "pass  # other\n"),
-        (code / "adapt.py", ""),
-    ]:
-        file.write_text(content)
-        keys.add(key())
-    assert len(keys) == 8
-
-
-def test_another_key_is_another_checkpoint_and_a_good_end_removes_it(tmp_path: Path) -> None:
-    def stop_after_a_step() -> None:
-        with checkpoint_file("distill", "one", root=tmp_path) as one:
-            one.save({"weight": torch.ones(2)}, {"step": 1})
-            raise RuntimeError("stop here")
-
-    with pytest.raises(RuntimeError, match="stop here"):
-        stop_after_a_step()
-    with checkpoint_file("distill", "two", root=tmp_path) as two:
-        assert two.load() is None
-        two.save({"weight": torch.zeros(2)}, {"step": 9})
-    with checkpoint_file("adapt-retrieval", "one", root=tmp_path) as other:
-        assert other.load() is None
-    with checkpoint_file("distill", "one", root=tmp_path) as one:
-        loaded = one.load()
-        assert loaded is not None
-        assert torch.equal(loaded[0]["weight"], torch.ones(2))
-        assert loaded[1] == {"step": 1}
-    assert not two.path.exists()
-    assert not one.path.exists()
-
-
-def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from stages.training.checkpoints import checkpoint_file\n"
-        f"with checkpoint_file('distill', 'key', root=Path({str(tmp_path)!r})):\n"
-        "    print('held', flush=True)\n    sys.stdin.read()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with (
-            pytest.raises(RuntimeError, match=r"another process is training distill in .*wait for it or stop it"),
-            checkpoint_file("distill", "key", root=tmp_path),
-        ):
-            pass
-        with checkpoint_file("distill", "other", root=tmp_path) as other:
-            assert other.load() is None
-    finally:
-        holder.kill()
-        holder.wait()
-    with checkpoint_file("distill", "key", root=tmp_path) as file:  # a killed writer holds nothing
-        assert file.load() is None
-
-
-def left_behind(folder: Path, days: float) -> Path:
-    """A run's folder whose last change is so many days ago."""
-    folder.mkdir(parents=True)
-    changed = time.time() - days * 86_400
-    for path in (folder / "writer.lock", folder / "checkpoint.safetensors", folder):
-        if path != folder:
-            path.write_bytes(b"")
-        os.utime(path, (changed, changed))
-    return folder
-
-
-def test_a_writer_removes_what_others_of_its_stage_abandoned(tmp_path: Path) -> None:
-    old, young = left_behind(tmp_path / "distill/old-student", 31), left_behind(tmp_path / "distill/young", 29)
-    held, elsewhere = left_behind(tmp_path / "distill/held", 31), left_behind(tmp_path / "extend/old", 31)
-    own = [left_behind(tmp_path / f"distill/own-{part}", 31) for part in ("student", "continued")]
-    written = left_behind(tmp_path / "distill/written", 31)
-    (written / "stopped.json").touch()
-    with checkpoint_file("distill", "reader", writer=False, root=tmp_path):
-        assert old.exists(), "who only reads removes nothing"
-    with FileLock(held / "writer.lock"):
-        for _ in range(2):
-            with checkpoint_file("distill", "own-student", root=tmp_path):
-                assert not old.exists()
-                assert all(one.exists() for one in (young, held, elsewhere, *own, written))
-    with checkpoint_file("distill", "own-continued", root=tmp_path):
-        assert not held.exists(), "its writer is gone"
-
-
-def test_a_folder_is_not_removed_while_it_is_opened(tmp_path: Path) -> None:
-    """A writer waits for another that removes abandoned folders, its own among them, and finds the place free."""
-    folder = left_behind(tmp_path / "distill/old", 31)
-    opened = threading.Event()
-
-    def open_it() -> None:
-        with checkpoint_file("distill", "old", root=tmp_path) as file:
-            file.save({"weight": torch.ones(2)}, {"step": 1})
-            opened.set()
-
-    with FileLock(tmp_path / "distill/opening.lock"):
-        writer = threading.Thread(target=open_it)
-        writer.start()
-        assert not opened.wait(0.3)
-        shutil.rmtree(folder)
-    assert opened.wait(10)
-    writer.join()
-    assert (folder / "writer.lock").exists()
+    assert_same(weights(again), weights(whole))
 
 
 # A real adapter in a process that is killed
@@ -498,11 +338,12 @@ from safetensors.torch import save_file
 from stages.training.batches import shuffled_batches
 from stages.modeling.adapters import add_adapter
 from stages.modeling.encoder import EncoderSettings, load_encoder
-from stages.objectives.retrieval import Retrieval
-from stages.objectives.training_texts import texts_of
+from stages.objectives.retrieval import RetrievalObjective
+from stages.objectives.training_texts import TrainingTexts
 from stages.training.checkpoints import checkpoint_file
-from stages.training.loop import EngineSettings, train
-from stages.training.state import Schedule, trained
+from stages.training.loop import Phase, train
+from stages.training.state import trainable
+from tests import sections
 
 backbone, output = sys.argv[1:]
 torch.manual_seed(5)
@@ -512,23 +353,20 @@ generator = np.random.default_rng(0)
 words = [a + b for a in "bcdf" for b in "aeiou"]
 texts = [" ".join(generator.choice(words, generator.integers(2, 9))) for _ in range(24)]
 teacher = generator.normal(size=(2, 24, 8)).astype(np.float16)
-sides = [texts_of(encoder, texts, side, 16, teacher[i]) for i, side in enumerate(("query", "document"))]
+pairs = [TrainingTexts.of(encoder, texts, side, 16, teacher[i]) for i, side in enumerate(("query", "document"))]
 negatives = np.stack([np.arange(1, 25) % 24, np.arange(2, 26) % 24], axis=1)
-objective = Retrieval(encoder, torch.nn.Linear(32, 8), [16, 32], *sides, negatives,
-                      temperature=0.05, false_negative_margin=None, info_nce=1.0, distillation=2.0, spread_out=1.0)
+objective = RetrievalObjective(encoder, torch.nn.Linear(32, 8), [16, 32], sections.retrieval(), pairs, negatives)
 
 def log(row, step):
     print("step", step, flush=True)
     time.sleep(0.03)
 
-with checkpoint_file("adapt-retrieval", "key", root=Path("checkpoints")) as checkpoint:
-    curve, snapshot = train(
-        objective, lambda epoch: shuffled_batches(sides[1].lengths, 6, 1, epoch, 'toy'),
-        Schedule(30, 1e-2, 0.1, 0.0, 1.0, 10, 4), checkpoint,
-        engine=EngineSettings(1, 1, "float32", 64, False, False, False, False), ids=texts,
-        name="killed", evaluate=lambda: {"first": float(encoder.encode(texts[:2], "query")[0, 0])},
-        log=log, snapshot_at=9)
-    tensors = {f"trained.{name}": value.detach() for name, value in trained(objective).items()}
+phase = Phase("killed", objective, lambda epoch: shuffled_batches(pairs[1].lengths, 6, 1, epoch, "toy"), texts,
+              lambda: {"first": float(encoder.encode(texts[:2], "query")[0, 0])})
+schedule = sections.schedule(30, evaluate_every=10, checkpoint_every=4)
+with checkpoint_file("adapt-retrieval", "key", Path("checkpoints")) as checkpoint:
+    curve, snapshot = train(phase, schedule, sections.engine(), checkpoint, log, snapshot_at=9)
+    tensors = {f"trained.{name}": value.detach() for name, value in trainable(objective).items()}
     tensors |= {f"snapshot.{name}": value for name, value in snapshot.items()}
     save_file(tensors, output)
     Path(output + ".curve").write_text(repr(curve))
@@ -547,6 +385,7 @@ def start(backbone: Path, folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_a_random_step_ends_as_one_that_was_not(backbones: dict[str, Path], tmp_path: Path) -> None:
     kill_at = random.SystemRandom().randint(5, 22)
     whole = start(backbones["eurobert"], tmp_path / "whole")
@@ -570,8 +409,6 @@ def test_a_run_killed_at_a_random_step_ends_as_one_that_was_not(backbones: dict[
             hashlib.sha256((tmp_path / folder / name).read_bytes()).hexdigest() for folder in ("whole", "killed")
         }
         assert len(digests) == 1, f"{name} differs after a kill at step {kill_at}"
-    from safetensors.torch import load_file
-
     tensors = load_file(tmp_path / "whole" / "trained.safetensors")
     assert "trained.temperature.logarithm" in tensors
     assert "snapshot.temperature.logarithm" in tensors
