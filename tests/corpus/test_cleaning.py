@@ -1,44 +1,18 @@
-"""Cleaning and taking in: reasons, languages, duplicates, splits by entity, samples that stay."""
+"""Cleaning and ingest: reasons, languages, repeats, splits by entity, and samples that hardly change."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from stages.corpus.cleaning import Limits, Row, judge, normalise, row_id, split_of
+from stages.corpus.cleaning import clean, normalise, row_id, split_of
 from stages.corpus.languages import LanguageCheck, is_language, text_languages
-from stages.corpus.quarantine import Quarantine
-from stages.corpus.readers.unreadable import Unreadable
-from stages.corpus.source_ingest import KEPT, OVER_MAX_ROWS, Intake, Reasons, SourceToRead, take_in
-from stages.corpus.tables import SPLITS, read_table
+from stages.corpus.records import Unreadable
+from stages.corpus.tables import SPLITS
+from stages.recipe.curate import LanguageId
+from tests.corpus.builders import Ingested, pair, reasons, source
 
-PAIRS = {"source": "wiki", "kind": "pairs", "language": "en", "license": "MIT"}
-SCORED = PAIRS | {"source": "people", "kind": "scored"}
-WORDS = {"query": (1, 3), "document": (2, 4)}
-
-
-def limits(words: dict[str, tuple[int, int]] = WORDS, max_rows: int | None = None, **others: Any) -> Limits:
-    return Limits(words, **({"dev": 0.0, "test": 0.0, "max_rows": max_rows, "seed": 1} | others))
-
-
-def pair(query: str, document: str, entity: str = "e") -> Row:
-    return {"entity": entity, "query": query, "document": document}
-
-
-class TakenIn:
-    """A source taken in: its rows, and the reasons of those rejected."""
-
-    def __init__(self, records: list[Any], origin: dict[str, str], limits: Limits, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        quarantine, reasons = Quarantine(folder / "rejected.parquet"), Reasons()
-        source = SourceToRead(origin, limits, lambda: records)
-        self.intake: Intake = take_in(source, None, folder, quarantine, reasons)
-        quarantine.close()
-        self.read = [row for _, table in self.intake.batches() for row in table.to_pylist()]
-        fates = self.intake.fates.tolist()
-        self.kept = [row for row, fate in zip(self.read, fates, strict=True) if fate == KEPT]
-        self.rejected = read_table(folder / "rejected.parquet").to_pylist()
-        self.late = [reasons[fate] for fate in fates if fate > OVER_MAX_ROWS]
+SHORT = {"query": (1, 3), "document": (2, 4)}
+SURE = LanguageId(min_words=8, min_confidence=0.8)
 
 
 def test_reasons(tmp_path: Path) -> None:
@@ -54,8 +28,9 @@ def test_reasons(tmp_path: Path) -> None:
         pair("five \udcff", "two words, too"),
         Unreadable("not JSON", "{broken \udcff"),
     ]
-    taken = TakenIn(records, PAIRS, limits(), tmp_path)
-    assert [row["reason"] for row in taken.rejected] == [
+    ingested = Ingested(source(records, words=SHORT), tmp_path)
+    rejected = ingested.rejected_by_cleaning
+    assert reasons(rejected) == [
         "query: empty",
         "query: empty",
         "query: over 3 words",
@@ -64,15 +39,14 @@ def test_reasons(tmp_path: Path) -> None:
         "query: not UTF-8",
         "not JSON",
     ]
-    assert taken.late == ["query: duplicate", "document: duplicate"]
-    assert taken.intake.num_read == 10
+    assert ingested.rejected_later == ["query: duplicate", "document: duplicate"]
+    assert ingested.ingest.num_read == 10
     as_read = {"source": "wiki", "kind": "pairs", "reason": "query: empty", "entity": "e"}
-    assert taken.rejected[1] == as_read | {"texts": ["\x00 \t", "two words more"]}
-    assert [row["texts"][0] for row in taken.rejected[-2:]] == ["five \\udcff", "{broken \\udcff"]
-    assert [row["raw"] for row in taken.read] == [None, None, ["four", "Two  Words"]], (
-        "as it was read, where it changed"
-    )
-    assert taken.kept == [
+    assert rejected[1] == as_read | {"texts": ["\x00 \t", "two words more"]}
+    assert [row["texts"][0] for row in rejected[-2:]] == ["five \\udcff", "{broken \\udcff"]
+    raw = [row["raw"] for row in ingested.clean]
+    assert raw == [None, None, ["four", "Two  Words"]], "the texts as read, where cleaning changed them"
+    assert ingested.kept == [
         pair("one", "two words") | {"source": "wiki", "language": "en", "license": "MIT"}
         | {"id": row_id("wiki", ["one", "two words"]), "identified": "", "raw": None}
     ]  # fmt: skip
@@ -80,24 +54,23 @@ def test_reasons(tmp_path: Path) -> None:
 
 def test_ids_do_not_depend_on_the_order_of_the_limits(tmp_path: Path) -> None:
     rows = [
-        TakenIn([pair("one", "two words")], PAIRS, limits(dict(order)), tmp_path / str(number)).kept
-        for number, order in enumerate((WORDS.items(), [*WORDS.items()][::-1]))
+        Ingested(source([pair("one", "two words")], words=dict(order)), tmp_path / str(number)).kept
+        for number, order in enumerate((SHORT.items(), [*SHORT.items()][::-1]))
     ]
     assert rows[0] == rows[1]
 
 
 def test_a_rejected_duplicate_does_not_bar_its_other_text(tmp_path: Path) -> None:
     records = [pair("one", "first text"), pair("one", "second text"), pair("two", "second text")]
-    assert [row["query"] for row in TakenIn(records, PAIRS, limits(), tmp_path).kept] == ["one", "two"]
+    assert [row["query"] for row in Ingested(source(records), tmp_path).kept] == ["one", "two"]
 
 
 def test_a_query_may_be_the_document_of_another_row(tmp_path: Path) -> None:
     records = [pair("one two", "first text"), pair("first text", "one two")]
-    assert len(TakenIn(records, PAIRS, limits(), tmp_path).kept) == 2
+    assert len(Ingested(source(records), tmp_path).kept) == 2
 
 
 def test_scored_pairs_may_share_texts_but_not_repeat_either_way_round(tmp_path: Path) -> None:
-    words = {"text_a": (1, 2), "text_b": (1, 2)}
     records = [
         {"entity": "e", "text_a": a, "text_b": b, "score": score}
         for a, b, score in [
@@ -110,27 +83,27 @@ def test_scored_pairs_may_share_texts_but_not_repeat_either_way_round(tmp_path: 
             ("hen", "cow", float("nan")),
         ]
     ]
-    taken = TakenIn(records, SCORED, limits(words), tmp_path)
-    assert [(row["text_a"], row["text_b"]) for row in taken.kept] == [("cat", "dog"), ("cat", "cow"), ("hen", "pig")]
-    assert [row["reason"] for row in taken.rejected] == ["score: outside [0, 1]"] * 3
-    assert taken.late == ["text_a: duplicate"]
+    ingested = Ingested(source(records, "scored"), tmp_path)
+    assert [(row["text_a"], row["text_b"]) for row in ingested.kept] == [("cat", "dog"), ("cat", "cow"), ("hen", "pig")]
+    assert reasons(ingested.rejected_by_cleaning) == ["score: outside [0, 1]"] * 3
+    assert ingested.rejected_later == ["text_a: duplicate"]
 
 
 def test_labelled_texts_are_kept_once_and_labels_of_one_row_are_not_kept(tmp_path: Path) -> None:
     texts = [("a b", "x"), ("A b", "y"), ("c", "x"), ("d", "y"), ("e", " ")]
     records = [{"entity": "e", "text": text, "label": label} for text, label in texts]
-    taken = TakenIn(records, PAIRS | {"kind": "labelled"}, limits({"text": (1, 2)}), tmp_path)
-    assert [row["text"] for row in taken.kept] == ["a b", "c"]
-    assert taken.late == ["text: duplicate", "label: of one row only"]
-    assert [row["reason"] for row in taken.rejected] == ["label: empty"]
-    assert {"label", "id", "license"} <= set(taken.kept[0])
+    ingested = Ingested(source(records, "labelled"), tmp_path)
+    assert [row["text"] for row in ingested.kept] == ["a b", "c"]
+    assert ingested.rejected_later == ["text: duplicate", "label: of one row only"]
+    assert reasons(ingested.rejected_by_cleaning) == ["label: empty"]
+    assert {"label", "id", "license"} <= set(ingested.kept[0])
 
 
 def test_what_repeats_is_found_over_many_batches(tmp_path: Path) -> None:
     records = [{"entity": str(n), "text": f"text {n % 3000}"} for n in range(9000)]
-    taken = TakenIn(records, PAIRS | {"kind": "documents"}, limits({"text": (1, 2)}), tmp_path)
-    assert [row["entity"] for row in taken.kept] == [str(n) for n in range(3000)]
-    assert len(taken.late) == 6000
+    ingested = Ingested(source(records, "documents"), tmp_path)
+    assert [row["entity"] for row in ingested.kept] == [str(n) for n in range(3000)]
+    assert len(ingested.rejected_later) == 6000
 
 
 @pytest.mark.parametrize(
@@ -145,9 +118,8 @@ def test_what_repeats_is_found_over_many_batches(tmp_path: Path) -> None:
     ],
 )
 def test_texts_surely_in_another_language_are_rejected(language: str, text: str, reason: str | None) -> None:
-    origin = PAIRS | {"kind": "documents", "language": language}
-    records = [{"entity": "e", "text": text}]
-    ((_, found),) = judge(records, origin, limits({"text": (1, 40)}), LanguageCheck(8, 0.8))
+    read = source([{"entity": "e", "text": text}], "documents", language=language)
+    (((_, found),),) = clean(read, LanguageCheck(SURE))
     assert found == reason
 
 
@@ -177,27 +149,25 @@ def test_normalise(text: str, expected: str) -> None:
 
 
 def test_an_entity_is_in_the_same_split_in_every_source(tmp_path: Path) -> None:
-    how = limits({"text": (1, 9)}, dev=0.2, test=0.3)
     entities = {}
-    for source in ("one", "two"):
-        texts = [(f"e{number}", f"{source} {number} {copy}") for number in range(200) for copy in range(3)]
+    for name in ("one", "two"):
+        texts = [(f"e{number}", f"{name} {number} {copy}") for number in range(200) for copy in range(3)]
         records = [{"entity": entity, "text": text} for entity, text in texts]
-        taken = TakenIn(records, PAIRS | {"source": source, "kind": "documents"}, how, tmp_path / source)
-        splits = [SPLITS[number] for number in taken.intake.splits]
-        entities[source] = {(row["entity"], split) for row, split in zip(taken.read, splits, strict=True)}
+        read = source(records, "documents", name=name, splits={"dev": 0.2, "test": 0.3})
+        ingested = Ingested(read, tmp_path / name)
+        splits = [SPLITS[number] for number in ingested.ingest.splits]
+        entities[name] = {(row["entity"], split) for row, split in zip(ingested.clean, splits, strict=True)}
     assert entities["one"] == entities["two"]
     assert len(entities["one"]) == 200, "no entity stands in two splits"
     sizes = {split: sum(1 for _, other in entities["one"] if other == split) for split in SPLITS}
     assert sizes["test"] == pytest.approx(60, abs=20)
     assert sizes["dev"] == pytest.approx(40, abs=18)
-    assert split_of("e1", how) in SPLITS
 
 
 def test_a_sample_keeps_the_order_and_most_of_its_choice_when_rows_are_added(tmp_path: Path) -> None:
     def chosen(number: int) -> list[str]:
         records = [{"entity": str(n), "text": f"text {n}"} for n in range(number)]
-        how = limits({"text": (1, 2)}, max_rows=50)
-        kept = TakenIn(records, PAIRS | {"kind": "documents"}, how, tmp_path / str(number)).kept
+        kept = Ingested(source(records, "documents", max_rows=50), tmp_path / str(number)).kept
         return [row["entity"] for row in kept]
 
     first, again = chosen(100), chosen(110)
@@ -207,10 +177,13 @@ def test_a_sample_keeps_the_order_and_most_of_its_choice_when_rows_are_added(tmp
 
 
 def test_all_or_nothing_splits_and_seeds() -> None:
-    assert {split_of(f"e{n}", limits(dev=0.0, test=1.0)) for n in range(50)} == {"test"}
-    assert {split_of(f"e{n}", limits(dev=1.0, test=0.0)) for n in range(50)} == {"dev"}
-    one, two = ([split_of(f"e{n}", limits(dev=0.3, test=0.3, seed=seed)) for n in range(50)] for seed in (1, 2))
-    assert one != two
+    def splits(dev: float, test: float, seed: int = 1) -> list[str]:
+        read = source([], splits={"dev": dev, "test": test}, seed=seed)
+        return [split_of(f"e{n}", read) for n in range(50)]
+
+    assert set(splits(0.0, 1.0)) == {"test"}
+    assert set(splits(1.0, 0.0)) == {"dev"}
+    assert splits(0.3, 0.3) != splits(0.3, 0.3, seed=2)
 
 
 def test_ids_are_addresses_of_content_within_a_source() -> None:

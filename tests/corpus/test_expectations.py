@@ -11,10 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from stages.corpus.cleaning import Limits
+from stages.corpus.cleaning import SourceToRead
 from stages.corpus.expectations import MAX_EXAMPLES, MAX_LABELS, Validator
 from stages.corpus.profiles import Profile, drift, earlier, remember
 from stages.corpus.tables import SCHEMAS
+from tests.corpus.builders import section, source
 
 Row = dict[str, Any]
 Check = Callable[[str, list[Row]], dict[str, Any]]
@@ -28,8 +29,8 @@ WORDS: dict[str, dict[str, tuple[int, int]]] = {
 }
 
 
-def limits(kind: str) -> Limits:
-    return Limits(WORDS[kind], dev=0.1, test=0.1, max_rows=None, seed=1)
+def of_kind(kind: str, name: str = "wiki") -> SourceToRead:
+    return source([], kind, name=name, words=WORDS[kind])
 
 
 @pytest.fixture(scope="module")
@@ -51,23 +52,24 @@ def good(kind: str, number: int = 40) -> list[Row]:
 
 @pytest.fixture
 def check(validator: Validator, tmp_path: Path) -> Check:
-    """Judges rows in tables of 25, as curate does."""
+    """Judges rows in tables of 25, or of more where there are thousands, as curate does."""
 
     def judge(kind: str, rows: list[Row]) -> dict[str, Any]:
         name = f"source-{next(NUMBERS)}"
-        profile = Profile(kind, "en", tuple(WORDS[kind]), tmp_path / name)
+        read = of_kind(kind, name)
+        profile = Profile(read.section, tmp_path / name)
         whole = all(None not in row.values() for row in rows)  # cleaning lets no other row through to the profile
 
         def tables() -> Iterator[pa.Table]:
-            for start in range(0, len(rows), 25):
-                part = rows[start : start + 25]
+            size = max(25, len(rows) // 4)
+            for start in range(0, len(rows), size):
+                part = rows[start : start + size]
                 table = pa.Table.from_pylist(part, schema=pa.schema([*SCHEMAS[kind], IDENTIFIED]))
                 if whole:
                     profile.add(table, np.array([row.get("split", 0) for row in part], dtype=np.uint8))
                 yield table.select(SCHEMAS[kind].names)
 
-        origin = {"source": name, "kind": kind, "language": "en"}
-        return validator.validate(tables(), origin, limits(kind), profile.facts)
+        return validator.validate(read, tables(), profile.facts)
 
     return judge
 
@@ -195,8 +197,7 @@ def test_no_rows_at_all_are_refused_as_such(check: Check, kind: str) -> None:
 def test_an_expectation_that_cannot_be_computed_says_so(validator: Validator) -> None:
     """A fault of the check is not told as bad data."""
     table = pa.Table.from_pylist([row | {"score": "high"} for row in good("scored")])
-    origin = {"source": "words", "kind": "scored", "language": "en"}
-    result = validator.validate([table], origin, limits("scored"), lambda: {"rows": 40, "score_range": 1.0})
+    result = validator.validate(of_kind("scored", "words"), [table], lambda: {"rows": 40, "score_range": 1.0})
     assert result["success"] is False
     outcomes = {one["column"]: one for one in result["expectations"] if one["expectation"] == BETWEEN}
     for column in ("score", "score_stdev"):  # a word where a number should be; a fact that nobody found
@@ -218,8 +219,7 @@ def test_sources_do_not_disturb_each_other(check: Check) -> None:
 def test_no_table_outlives_its_judgement(validator: Validator) -> None:
     """A data source of Great Expectations keeps every table that it was given, and memory would grow with the rows."""
     tables = (pa.Table.from_pylist(good("documents", 1009)) for _ in range(3))
-    origin = {"source": "held", "kind": "documents", "language": "en"}
-    found = validator.validate(tables, origin, limits("documents"), lambda: {"rows": 3027.0})
+    found = validator.validate(of_kind("documents", "held"), tables, lambda: {"rows": 3027.0})
     gc.collect()
     assert found["rows"] == 3027
     assert not [one for one in gc.get_objects() if isinstance(one, pd.DataFrame) and len(one) == 1009]
@@ -229,7 +229,7 @@ def test_no_table_outlives_its_judgement(validator: Validator) -> None:
 
 
 def summary(rows: list[Row], folder: Path) -> dict[str, Any]:
-    profile = Profile("documents", "en", ("text",), folder)
+    profile = Profile(section("documents"), folder)
     profile.add(pa.Table.from_pylist(rows), np.zeros(len(rows), dtype=np.uint8))
     return profile.summary()
 

@@ -5,6 +5,8 @@ import csv
 import gzip
 import io
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +16,32 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.corpus.cleaning import Limits
-from stages.corpus.quarantine import Quarantine
 from stages.corpus.readers import files
-from stages.corpus.source_ingest import OVER_MAX_ROWS, Intake, Reasons, SourceToRead, take_in
 from stages.corpus.sources import read_records, source_files
-from stages.corpus.tables import read_table
+from stages.recipe.fields import TEXT_FIELDS
+from tests.corpus.builders import Ingested, reasons, source
 
 PAIRS = {"query": "q", "document": "d"}
 SCORED = {"text_a": "a", "text_b": "b", "score": "s", "scale": 5.0}
-FIELDS = {"pairs": ("query", "document"), "scored": ("text_a", "text_b"), "labelled": ("text",)}
 few = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 
 
-def taken_in(path: Path, kind: str, options: dict[str, Any], folder: Path) -> tuple[Intake, list[dict[str, Any]]]:
-    """A file through reading, cleaning and de-duplication; the rejected rows of reading and cleaning."""
-    folder.mkdir(parents=True, exist_ok=True)
-    limits = Limits(dict.fromkeys(FIELDS[kind], (1, 50)), 0.1, 0.1, None, 1)
-    origin = {"source": "mine", "kind": kind, "language": "und", "license": "MIT"}
-    source = SourceToRead(origin, limits, lambda: read_records(f"rows.{kind}", source_files((str(path),), {}), options))
-    quarantine = Quarantine(folder / "rejected.parquet")
-    try:
-        intake = take_in(source, None, folder, quarantine, Reasons())
-    finally:
-        quarantine.close()
-    return intake, read_table(folder / "rejected.parquet").to_pylist()
+def ingested(path: Path, kind: str, options: dict[str, Any], folder: Path) -> Ingested:
+    """A file through reading, cleaning and the search for repeats."""
+    read = source([], kind, language="und", words=dict.fromkeys(TEXT_FIELDS[kind], (1, 50)))  # type: ignore[index]
+    places = source_files((str(path),), {})
+    return Ingested(replace(read, records=lambda: read_records(f"rows.{kind}", places, options)), folder)
 
 
 def counted(path: Path, kind: str, options: dict[str, Any], folder: Path) -> dict[str, int]:
-    """Reasons of rejected rows; every row that was read is kept, or rejected with its texts."""
-    intake, rejected = taken_in(path, kind, options, folder)
-    assert len(intake.fates) + len(rejected) == intake.num_read, "nothing is lost"
+    """Reasons of rejected rows; every row that was read is clean, or rejected with its texts."""
+    found = ingested(path, kind, options, folder)
+    rejected = found.rejected_by_cleaning
+    assert len(found.clean) + len(rejected) == found.ingest.num_read, "nothing is lost"
     assert all(row["reason"] and row["texts"] is not None for row in rejected)
-    reasons: dict[str, int] = {}
-    for row in rejected:
-        reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
-    return reasons | {"kept": int((intake.fates <= OVER_MAX_ROWS).sum())}
+    return Counter(reasons(rejected)) | {"kept": len(found.kept)}
 
 
 # Rows
@@ -75,7 +65,7 @@ def test_any_json_lines_end_in_rows_and_rejections(tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("json")
     good = json.dumps({"q": "what is malt", "d": "sprouted grain"}).encode()
     (folder / "rows.jsonl").write_bytes(b"\n".join([good, *some]))
-    found = counted(folder / "rows.jsonl", "pairs", PAIRS, folder / "taken")
+    found = counted(folder / "rows.jsonl", "pairs", PAIRS, folder / "ingested")
     blank = sum(1 for line in some if not line.decode(errors="surrogateescape").strip())
     assert found["kept"] >= 1
     assert sum(found.values()) <= 1 + len(some) - blank, "the others repeat an earlier row"
@@ -90,7 +80,7 @@ def test_any_csv_ends_in_rows_and_rejections(
     out = io.StringIO()
     csv.writer(out).writerows([["q", "d"], ["what is malt", "sprouted grain"], *rows])
     (folder / "rows.csv").write_bytes(out.getvalue().encode(errors="surrogatepass") + noise)
-    assert counted(folder / "rows.csv", "pairs", PAIRS, folder / "taken")["kept"] >= 1
+    assert counted(folder / "rows.csv", "pairs", PAIRS, folder / "ingested")["kept"] >= 1
 
 
 @few
@@ -103,7 +93,7 @@ def test_any_bytes_are_rows_or_an_error_that_names_the_file(
         (folder / name).write_bytes(data)
         said = ""
         try:
-            counted(folder / name, "pairs", PAIRS, folder / "taken")
+            counted(folder / name, "pairs", PAIRS, folder / "ingested")
         except ValueError as error:
             said = str(error)
         assert not said or name in said or "no column 'q'" in said
@@ -131,7 +121,8 @@ def test_each_malformed_line_is_kept_with_its_reason(tmp_path: Path) -> None:
             ]
         )
     )
-    assert counted(path, "pairs", PAIRS, tmp_path / "taken") == {
+    found = ingested(path, "pairs", PAIRS, tmp_path / "ingested")
+    assert Counter(reasons(found.rejected_by_cleaning)) == {
         "not JSON: unterminated string starting at": 1,
         "not a JSON object": 1,
         "query: not UTF-8": 2,
@@ -140,18 +131,18 @@ def test_each_malformed_line_is_kept_with_its_reason(tmp_path: Path) -> None:
         "no column d": 1,
         "not JSON: nested too deep": 1,
         "document: over 50 words": 1,
-        "kept": 2,  # and the last one repeats the first
     }
-    rejected = read_table(tmp_path / "taken" / "rejected.parquet").to_pylist()
-    assert rejected[0]["texts"] == ['{"q": "cut off']
-    assert max(len(row["texts"][-1]) for row in rejected) == 10_000_000, "the whole text"
+    assert [row["query"] for row in found.kept] == ["a question", "null byte"]
+    assert found.rejected_later == ["query: duplicate"], "the last row repeats the first"
+    assert found.rejected_by_cleaning[0]["texts"] == ['{"q": "cut off']
+    assert max(len(row["texts"][-1]) for row in found.rejected_by_cleaning) == 10_000_000, "the whole text"
 
 
 def test_scores_of_wrong_type_or_range_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     scores = [5, "4.5", "high", None, -1, 7, [1], {"x": 1}, "inf", 10**400, True]
     path.write_text("".join(json.dumps({"a": f"a {n}", "b": "b", "s": s}) + "\n" for n, s in enumerate(scores)))
-    assert counted(path, "scored", SCORED, tmp_path / "taken") == {
+    assert counted(path, "scored", SCORED, tmp_path / "ingested") == {
         "s: expected a number, got str": 1,
         "s: expected a number, got list": 1,
         "s: expected a number, got dict": 1,
@@ -164,16 +155,17 @@ def test_scores_of_wrong_type_or_range_are_rejected(tmp_path: Path) -> None:
 def test_duplicate_rows_and_labels_of_one_row_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("t,l,id\none,a,1\ntwo,a,1\nOne,a,2\nthree,b,3\nfour,,4\n")
-    intake, rejected = taken_in(path, "labelled", {"text": "t", "label": "l", "entity": "id"}, tmp_path / "taken")
-    assert [row["reason"] for row in rejected] == ["label: empty"]
-    assert (intake.fates > OVER_MAX_ROWS).tolist() == [False, False, True, True]
+    found = ingested(path, "labelled", {"text": "t", "label": "l", "entity": "id"}, tmp_path / "ingested")
+    assert reasons(found.rejected_by_cleaning) == ["label: empty"]
+    assert [row["text"] for row in found.kept] == ["one", "two"]
+    assert found.rejected_later == ["text: duplicate", "label: of one row only"]
 
 
 def test_csv_rows_of_other_width_are_kept_as_they_stand(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(b'\xef\xbb\xbfq,d\n"a, b","line\nbreak"\none\none,two,three\nfine,row\x00\n')
-    _, rejected = taken_in(path, "pairs", PAIRS, tmp_path / "taken")
-    assert [(row["reason"], row["texts"]) for row in rejected] == [
+    found = ingested(path, "pairs", PAIRS, tmp_path / "ingested")
+    assert [(row["reason"], row["texts"]) for row in found.rejected_by_cleaning] == [
         ("not 2 cells, as the header has", ["one"]),
         ("not 2 cells, as the header has", ["one,two,three"]),
     ]
@@ -182,13 +174,16 @@ def test_csv_rows_of_other_width_are_kept_as_they_stand(tmp_path: Path) -> None:
 def test_utf_16_is_read_behind_its_mark(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes("q,d\nwas ist Öl,ein Stoff\n".encode("utf-16"))
-    assert counted(path, "pairs", PAIRS, tmp_path / "taken") == {"kept": 1}
+    assert counted(path, "pairs", PAIRS, tmp_path / "ingested") == {"kept": 1}
 
 
 def test_text_in_parquet_that_is_not_utf_8_costs_its_row_alone(tmp_path: Path) -> None:
     column = pa.array([b"good", b"bad \xff"]).view(pa.string())
     pq.write_table(pa.table({"q": column, "d": ["one", "two"]}), tmp_path / "rows.parquet")
-    assert counted(tmp_path / "rows.parquet", "pairs", PAIRS, tmp_path / "taken") == {"query: not UTF-8": 1, "kept": 1}
+    assert counted(tmp_path / "rows.parquet", "pairs", PAIRS, tmp_path / "ingested") == {
+        "query: not UTF-8": 1,
+        "kept": 1,
+    }
 
 
 # Files
@@ -204,7 +199,7 @@ def write_parquet(path: Path) -> None:
 def test_an_empty_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(ValueError, match=rf"{name}: the file is empty; write it again"):
-        counted(tmp_path / name, "pairs", PAIRS, tmp_path / "taken")
+        counted(tmp_path / name, "pairs", PAIRS, tmp_path / "ingested")
 
 
 @pytest.mark.parametrize("left", [3, 50, 0.5, -1])
@@ -214,7 +209,7 @@ def test_a_truncated_parquet_is_named(tmp_path: Path, left: float) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(left * len(whole)) if left == 0.5 else int(left)])
     with pytest.raises(ValueError, match=r"rows\.parquet: cannot be read beyond row 0 .*copy it again"):
-        counted(path, "pairs", PAIRS, tmp_path / "taken")
+        counted(path, "pairs", PAIRS, tmp_path / "ingested")
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
@@ -223,22 +218,22 @@ def test_packed_lines_that_are_cut_off_are_named(tmp_path: Path, pack: Any) -> N
     path = tmp_path / f"rows.jsonl.{'gz' if pack is gzip.compress else 'bz2'}"
     path.write_bytes(pack(lines.encode())[:-2000])
     with pytest.raises(ValueError, match=r"rows\.jsonl\.\w+: cannot be read beyond row \d+ .*cut off or damaged"):
-        counted(path, "pairs", PAIRS, tmp_path / "taken")
+        counted(path, "pairs", PAIRS, tmp_path / "ingested")
 
 
 def test_a_compression_bomb_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "FREE_EXPANSION", 2**20)
     line = json.dumps({"q": "a question", "d": "x" * 1000}) + "\n"
     (tmp_path / "lines.jsonl.gz").write_bytes(gzip.compress(line.encode() * 20_000))
-    with pytest.raises(ValueError, match=r"lines\.jsonl\.gz: unfolds to more than 200 times its size"):
-        counted(tmp_path / "lines.jsonl.gz", "pairs", PAIRS, tmp_path / "taken")
+    with pytest.raises(ValueError, match=r"lines\.jsonl\.gz: unpacks to more than 200 times its size"):
+        counted(tmp_path / "lines.jsonl.gz", "pairs", PAIRS, tmp_path / "ingested")
 
 
 def test_a_line_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_ROW", 2**20)
     (tmp_path / "zeros.csv.gz").write_bytes(gzip.compress(b"q,d\n" + b"0" * 2**22))
     with pytest.raises(ValueError, match=r"zeros\.csv\.gz: a line of over 1 Mi characters"):
-        counted(tmp_path / "zeros.csv.gz", "pairs", PAIRS, tmp_path / "taken")
+        counted(tmp_path / "zeros.csv.gz", "pairs", PAIRS, tmp_path / "ingested")
 
 
 @pytest.mark.parametrize(
@@ -254,9 +249,9 @@ def test_a_line_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.Monke
 def test_wrong_tables_are_named(tmp_path: Path, name: str, text: str, says: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=says):
-        counted(tmp_path / name, "pairs", PAIRS, tmp_path / "taken")
+        counted(tmp_path / name, "pairs", PAIRS, tmp_path / "ingested")
 
 
 def test_an_array_of_objects_is_read_as_rows(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"q": "one", "d": "two"}, "neither", {"q": "three", "d": "four"}]))
-    assert counted(tmp_path / "rows.json", "pairs", PAIRS, tmp_path / "taken") == {"not a JSON object": 1, "kept": 2}
+    assert counted(tmp_path / "rows.json", "pairs", PAIRS, tmp_path / "ingested") == {"not a JSON object": 1, "kept": 2}

@@ -9,24 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stages.corpus.cleaning import Limits, judge, normalise
+from stages.corpus.cleaning import SourceToRead, clean, normalise
 from stages.corpus.languages import LanguageCheck
 from stages.corpus.locations import matching_files, resolve
 from stages.corpus.minhash import signatures, similarity
-from stages.corpus.overlaps import Overlaps, Similarity
-from stages.corpus.previews import preview_source
+from stages.corpus.preview import END_ISOLATE, ISOLATE, preview_source
 from stages.corpus.profiles import Profile
-from stages.corpus.quarantine import Quarantine
-from stages.corpus.readers.unreadable import Unreadable
-from stages.corpus.source_ingest import KEPT, Intake, Reasons, SourceToRead, take_in
+from stages.corpus.records import Row, Unreadable
 from stages.corpus.sources import read_records
 from stages.corpus.tables import SCHEMAS
 from stages.corpus.text_length import count_words, tokens_of, word_counts
+from stages.recipe.curate import LanguageId
+from tests.corpus.builders import Ingested, source
 
 LANGUAGES = {"ar": "ar", "he": "he", "zh_Hans": "zh", "ja": "ja", "fr": "fr", "es": "es"}
-MANY = {"source": "django", "kind": "pairs", "language": "mul", "license": "BSD-3-Clause"}
-LIMITS = Limits({"query": (3, 80), "document": (2, 120)}, dev=0.1, test=0.1, max_rows=None, seed=17)
-ISOLATE, END = "\u2068", "\u2069"
+SURE = LanguageId(min_words=8, min_confidence=0.8)
 
 
 def messages(folder: str) -> list[Any]:
@@ -43,19 +40,17 @@ def translated() -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def languages() -> LanguageCheck:
-    return LanguageCheck(8, 0.8)
+    return LanguageCheck(SURE)
 
 
-def taken_in(records: list[Any], folder: Path, origin: dict[str, str] = MANY) -> tuple[Intake, list[str]]:
-    """A source with what nearly repeats rejected, and the fate of each row."""
-    quarantine, reasons = Quarantine(folder / "rejected.parquet"), Reasons()
-    (folder / "source").mkdir()
-    intake = take_in(SourceToRead(origin, LIMITS, lambda: records), None, folder / "source", quarantine, reasons)
-    overlaps = Overlaps([intake], [], Similarity(0.9, 0.8), folder / "overlaps")
-    overlaps.reject_given_away(reasons)
-    overlaps.reject_duplicates(reasons)
-    quarantine.close()
-    return intake, [reasons[fate] for fate in intake.fates]
+def judged(read: SourceToRead, languages: LanguageCheck | None) -> list[tuple[Row, str | None]]:
+    return [row for batch in clean(read, languages) for row in batch]
+
+
+def multilingual(records: list[Any], **changes: Any) -> SourceToRead:
+    """Messages whose rows state their languages."""
+    words = {"query": (3, 80), "document": (2, 120)}
+    return source(records, **{"language": "mul", "words": words, "splits": {"dev": 0.1, "test": 0.1}} | changes)
 
 
 @pytest.mark.parametrize(
@@ -73,17 +68,15 @@ def test_catalogues_give_pairs_in_two_languages(translated: dict[str, list[Any]]
 
 def test_each_side_is_held_against_its_own_language(translated: dict[str, list[Any]], languages: LanguageCheck) -> None:
     for code, pairs in translated.items():
-        told = [(row, reason) for row, reason in judge(pairs, MANY, LIMITS, languages) if not reason]
-        found = Counter(row["identified"] for row, _ in told)
+        rows = judged(multilingual(pairs), languages)
+        found = Counter(row["identified"] for row, reason in rows if not reason)
         assert found[f"en-{code}"] > 5, f"messages long enough to tell: {found}"
         assert set(found) <= {f"en-{code}", f"und-{code}", "en-und", ""}
     turned = [one | {"language": "fr-en"} for one in translated["fr"]]
-    reasons = Counter(reason for _, reason in judge(turned, MANY, LIMITS, languages))
+    reasons = Counter(reason for _, reason in judged(multilingual(turned), languages))
     assert reasons["query: in en, not fr"] > 5 and reasons["document: in fr, not en"] > 5
-    as_declared = MANY | {"language": "en-es"}
-    assert {reason for _, reason in judge(translated["fr"], as_declared, LIMITS, languages)} == {
-        "language: en-fr, not en-es"
-    }
+    declared = multilingual(translated["fr"], language="en-es")
+    assert {reason for _, reason in judged(declared, languages)} == {"language: en-fr, not en-es"}
 
 
 def test_cleaning_leaves_marks_and_directions_of_other_scripts_alone() -> None:
@@ -122,9 +115,10 @@ def test_lengths_in_tokens_are_the_tokenizers(translated: dict[str, list[Any]]) 
     known.no_padding()
     assert counts[0] == len(known.encode(texts[0], add_special_tokens=False).tokens)
     assert counts[-2] == 900, "without the cut that the tokenizer's file asks for"
-    limits = Limits({"query": (1, 40), "document": (1, 30)}, 0.1, 0.1, None, 17, tokens)
     records = [{"entity": "e", "query": "q", "document": text, "language": "en-ja"} for text in texts]
-    reasons = [reason for _, reason in judge([*records, Unreadable("not JSON", "{")], MANY, limits, None)]
+    limits = {"query": (1, 40), "document": (1, 30)}
+    read = source([*records, Unreadable("not JSON", "{")], language="mul", tokens=limits, measure=tokens)
+    reasons = [reason for _, reason in judged(read, None)]
     assert reasons == [
         *("document: over 30 tokens" if count > 30 else None for count in counts[:-1]),
         "document: not UTF-8",
@@ -142,26 +136,25 @@ def test_near_duplicates_are_found_without_spaces_and_from_right_to_left(
         other = " ".join(one["document"] for one in translated[code][20:32])
         found, enough = signatures([long, f"{long} {other[:4]}", other], 0.8)
         assert enough.all()
-        near, far = similarity(found[:1], found[1:2])[0], similarity(found[:1], found[2:])[0]
+        near, far = similarity(found, np.array([0, 0]), found, np.array([1, 2]))
         assert near > 0.9 > 0.3 > far, code
 
 
 def test_a_message_stands_once_in_each_language(translated: dict[str, list[Any]], tmp_path: Path) -> None:
     again = translated["fr"] * 2 + translated["es"]
-    intake, fates = taken_in(again, tmp_path)
-    kept = [row for _, table in intake.batches() for row in table.to_pylist()]
-    kept = [row for row, fate in zip(kept, intake.fates, strict=True) if fate == KEPT]
+    ingested = Ingested(multilingual(again), tmp_path)
+    kept = ingested.kept
     by_language = Counter(row["language"] for row in kept)
     assert by_language["en-fr"] > 30 and by_language["en-es"] > 30
     both = Counter(row["query"] for row in kept)
     assert max(both.values()) == 2, "the same message in French and in Spanish"
-    assert fates.count("query: duplicate") >= by_language["en-fr"]
+    assert ingested.rejected_later.count("query: duplicate") >= by_language["en-fr"]
     assert len({row["id"] for row in kept}) == len(kept)
     entities: dict[str, set[int]] = {}
-    for row, split in zip(kept, intake.splits[intake.fates == KEPT].tolist(), strict=True):
+    for row, split in zip(kept, ingested.ingest.splits[ingested.ingest.kept_rows()].tolist(), strict=True):
         entities.setdefault(row["entity"], set()).add(split)
     assert all(len(splits) == 1 for splits in entities.values())
-    profile = Profile("pairs", "mul", ("query", "document"), tmp_path / "profile")
+    profile = Profile(multilingual([]).section, tmp_path / "profile")
     table = pa.Table.from_pylist(kept, schema=pa.schema([*SCHEMAS["pairs"], pa.field("identified", pa.string())]))
     profile.add(table, np.zeros(len(kept), dtype=np.uint8))
     assert profile.facts()["repeated_query"] == profile.facts()["repeated_id"] == 0
@@ -169,7 +162,7 @@ def test_a_message_stands_once_in_each_language(translated: dict[str, list[Any]]
 
 def test_previews_keep_their_line_and_their_width(translated: dict[str, list[Any]]) -> None:
     records = [translated["he"][0], translated["zh"][0] | {"document": "密码" * 40}]
-    shown = preview_source(SourceToRead(MANY, LIMITS, lambda: records), None).splitlines()
+    shown = preview_source(multilingual(records), None).splitlines()
     he, zh = (line.split(" | ") for line in shown if " | " in line)
-    assert he[0].strip().isascii() and he[1].startswith(ISOLATE) and he[1].endswith(END)
+    assert he[0].strip().isascii() and he[1].startswith(ISOLATE) and he[1].endswith(END_ISOLATE)
     assert zh[1] == "密码" * 14 + "密…", "60 columns of a terminal, two a letter"

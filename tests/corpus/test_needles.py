@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.corpus.packaged.planted_needles import FACTS, HELD_OUT_FACTS, Needle, depth, fact, passkey, plant
+from stages.corpus.needles import FACTS, HELD_OUT_FACTS, Needle, depth, fact, passkey, plant
 
 
 def test_a_key_gives_the_same_needle_again_and_another_key_another() -> None:
@@ -42,7 +42,7 @@ def test_a_needle_is_planted_between_sentences_at_its_depth(at: float, text: str
 
 
 def test_depths_fall_everywhere() -> None:
-    depths = [depth(str(number)) for number in range(400)]
-    counts = [sum(quarter <= 4 * one < quarter + 1 for one in depths) for quarter in range(4)]
+    quarters = [int(4 * depth(str(number))) for number in range(400)]
+    counts = [quarters.count(quarter) for quarter in range(4)]
     assert sum(counts) == 400
     assert min(counts) > 70

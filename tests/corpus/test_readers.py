@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polib
 import pytest
+import sklearn
 
-from stages.corpus.cleaning import Limits, split_of
+from stages.corpus.cleaning import split_of
 from stages.corpus.locations import check_versions, files_digest, matching_files, resolve
-from stages.corpus.packaged import botocore, docstrings, encyclopedia, human_scores, needles, speeches, weaknesses, wikipedia
-from stages.corpus.readers import 
-from stages.corpus.readers.unreadable import Unreadable
+from stages.corpus.packaged import botocore, docstrings, encyclopedia, human_scores, speeches, weaknesses, wikipedia
+from stages.corpus.records import Unreadable
 from stages.corpus.sources import READERS, read_records, source_files
+from tests.corpus.builders import source
 
 # Wikipedia
 
@@ -159,10 +161,10 @@ def test_word_pairs_that_share_a_word_share_a_split(tmp_path: Path) -> None:
     assert records[0] == {"entity": "word0x0", "text_a": "word0x0", "text_b": "Word0x1", "score": 0.05}
     assert len({record["entity"] for record in records}) == 30
 
-    limits = Limits({"text_a": (1, 2), "text_b": (1, 2)}, dev=0.2, test=0.3, max_rows=None, seed=1)
+    read = source(records, "scored", splits={"dev": 0.2, "test": 0.3})
     words: dict[str, set[str]] = {"train": set(), "dev": set(), "test": set()}
     for record in records:
-        words[split_of(record["entity"], limits)] |= {record[field].lower() for field in ("text_a", "text_b")}
+        words[split_of(record["entity"], read)] |= {record[field].lower() for field in ("text_a", "text_b")}
     assert min(map(len, words.values())) > 0
     assert not words["train"] & words["dev"]
     assert not words["train"] & words["test"]
@@ -210,17 +212,14 @@ def test_speeches_in_stretches(speeches_folder: list[Path]) -> None:
     assert third["query"].startswith("President McKinley's message to Congress, 1897: ")
     assert {third["entity"], fourth["entity"]} == {"1897-McKinley-2"}
     texts = [record["text"] for record in speeches.documents(speeches_folder[:1], stretch_words=12)]
-    assert " ".join(
-        texts
-    ) == "Fellow-Citizens of the Senate: I greet you. The harvest was good. It filled the barns. " + (
-        "Of the roads I say little. They are dry."
-    )
+    whole = "Fellow-Citizens of the Senate: I greet you. The harvest was good. It filled the barns. Of the roads "
+    assert " ".join(texts) == whole + "I say little. They are dry."
 
 
 def test_needles_are_planted_in_turns_and_repeatably(speeches_folder: list[Path]) -> None:
-    records = list(needles.pairs(speeches_folder, stretch_words=5, seed=1))
-    assert records == list(needles.pairs(speeches_folder, stretch_words=5, seed=1))
-    other = list(needles.pairs(speeches_folder, stretch_words=5, seed=2))
+    records = list(speeches.needles(speeches_folder, stretch_words=5, seed=1))
+    assert records == list(speeches.needles(speeches_folder, stretch_words=5, seed=1))
+    other = list(speeches.needles(speeches_folder, stretch_words=5, seed=2))
     assert not {record["query"] for record in records} & {record["query"] for record in other}
     of_first = [record for record in records if record["entity"] == "1838-VanBuren-1"]
     assert ["pass key" in record["query"] for record in of_first] == [False, True, False, True]
@@ -319,8 +318,6 @@ def test_files_are_found_sorted_or_the_pattern_is_named(tmp_path: Path, monkeypa
 
 
 def test_package_locations(tmp_path: Path) -> None:
-    import sklearn
-
     assert resolve("package:sklearn/utils") == str(Path(sklearn.__file__).parent / "utils")
     assert resolve("some/folder") == "some/folder"
     assert len(matching_files("package:sklearn/utils/_m*.py")) > 1
@@ -329,8 +326,6 @@ def test_package_locations(tmp_path: Path) -> None:
 
 
 def test_a_package_in_another_version_is_refused() -> None:
-    import sklearn
-
     check_versions({"scikit-learn": sklearn.__version__})
     with pytest.raises(ValueError, match=r"scikit-learn: got version .*, the recipe declares 0\.0\.1; install it"):
         source_files(("package:sklearn/__init__.py",), {"scikit-learn": "0.0.1"})
@@ -368,8 +363,6 @@ msgstr ""
 
 
 def test_catalogues_of_messages(tmp_path: Path) -> None:
-    import polib
-
     file = tmp_path / "messages.po"
     file.write_text(MESSAGES, encoding="utf-8")
     polib.pofile(str(file)).save_as_mofile(str(tmp_path / "messages.mo"))
@@ -394,7 +387,7 @@ def test_catalogues_without_a_language_or_without_messages(tmp_path: Path) -> No
     (found,) = read_records("gettext.pairs", [folder / "app.po"], {})
     assert found["language"] == "en-sr"
     (tmp_path / "app.po").write_text(message)
-    with pytest.raises(ValueError, match=r"app\.po: says no language; put it into LANGUAGE/LC_MESSAGES"):
+    with pytest.raises(ValueError, match=r"app\.po: names no language; put it into LANGUAGE/LC_MESSAGES"):
         list(read_records("gettext.pairs", [tmp_path / "app.po"], {}))
     for name, content in (("bad.po", "no catalogue"), ("bad.mo", "no catalogue")):
         (tmp_path / name).write_text(content)

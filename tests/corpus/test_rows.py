@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 
-from stages.corpus.cleaning import Limits, judge
-from stages.corpus.entities import components, text_entity
+from stages.corpus.cleaning import clean
+from stages.corpus.entities import smallest_connected, text_entity
 from stages.corpus.locations import HubDataset, matching_places
 from stages.corpus.sources import ROW_READERS, read_records, source_files
+from tests.corpus.builders import source
 
 QUESTIONS = [
     {"question": "what is a hat", "answer": "A head covering.", "title": "Hat"},
@@ -213,8 +215,8 @@ def test_a_beir_folder_gives_each_query_its_best_judged_document(tmp_path: Path)
 
 
 def test_components_join_what_is_linked_through_others() -> None:
-    found = components([("d", "c"), ("b", "a"), ("c", "b"), ("y", "x")])
-    assert found == {"a": "a", "b": "a", "c": "a", "d": "a", "x": "x", "y": "x"}
+    found = smallest_connected(np.array([("d", "c"), ("b", "a"), ("c", "b"), ("y", "x")]))
+    assert found.tolist() == ["a", "a", "a", "x"]
 
 
 # Languages
@@ -231,9 +233,7 @@ def test_rows_that_say_their_language(tmp_path: Path) -> None:
     columns = {"query": "q", "document": "d", "language": "tag"}
     records = read("rows.pairs", tmp_path / "rows.csv", **columns)
     assert [row["language"] for row in records] == ["en-fr", "pt-BR", ""]
-    origin = {"source": "s", "kind": "pairs", "language": "mul", "license": "MIT"}
-    limits = Limits({"query": (1, 9), "document": (1, 9)}, 0.0, 0.0, None, 1)
-    judged = list(judge(records, origin, limits, None))
+    (judged,) = clean(source(records, language="mul"), None)
     assert [reason for _, reason in judged] == [None, None, "language: no code such as en, pt-BR or en-de"]
     assert judged[0][0]["language"] == "en-fr"
     for reader, columns in (("rows.labelled", {"text": "q", "label": "d"}), ("rows.documents", {"text": "q"})):

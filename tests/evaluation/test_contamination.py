@@ -36,7 +36,8 @@ def curated(folder: Path, planted: dict[tuple[str, str], list[str]]) -> Path:
     for kind, split in itertools.product(TEXT_FIELDS, ("train", "dev", "test")):
         fields = TEXT_FIELDS[kind]
         texts = [text(next(seeds)) for _ in fields] + planted.get((kind, split), [])
-        rows = [dict(zip(fields, of_row, strict=True)) for of_row in zip(*[iter(texts)] * len(fields), strict=True)]
+        by_row = [texts[first : first + len(fields)] for first in range(0, len(texts), len(fields))]
+        rows = [dict(zip(fields, of_row, strict=True)) for of_row in by_row]
         extra = {"scored": {"score": 0.5}, "labelled": {"label": "malt"}}.get(kind, {})
         whole = [{"id": str(number), **ORIGIN, **extra, **row} for number, row in enumerate(rows)]
         write_table(folder / kind / f"{split}.parquet", whole, SCHEMAS[kind])
