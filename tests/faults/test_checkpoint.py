@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.test_loop import Toy, assert_same, run, state
+from tests.training.test_loop import Toy, assert_same, run, weights
 
 DAMAGES = {
     "bit": lambda content: content[:-7] + bytes([content[-7] ^ 1]) + content[-6:],
@@ -30,5 +30,5 @@ def test_a_damaged_checkpoint_is_found_and_costs_time_alone(
     again = Toy()
     assert run(again, checkpoint)[0] == curve
     assert len(again.seen) == 12, "from the first step on"
-    assert_same(state(again), state(whole))
+    assert_same(weights(again), weights(whole))
     assert f"checkpoint {checkpoint} is damaged: training begins anew" in capsys.readouterr().out

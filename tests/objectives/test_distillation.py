@@ -1,3 +1,5 @@
+"""The ablation with a projection on the teacher's side."""
+
 from typing import Any
 
 import numpy as np
@@ -6,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
-from stages.objectives.distillation import TeacherSideDistillation
-from stages.objectives.training_texts import Texts
+from stages.objectives.distillation import TeacherSideDistillationObjective
+from stages.objectives.training_texts import TrainingTexts
 
-NO_MODEL: Any = nn.Identity()  # an objective takes embeddings; the encoder is the engine's
+NO_MODEL: Any = nn.Identity()  # an objective takes embeddings; the encoder is the loop's
 DIMS = (2, 5)
 ROWS = np.array([3, 0])
 
@@ -19,15 +21,15 @@ def draw(seed: int, *shape: int) -> Tensor:
 
 
 @pytest.fixture
-def objective() -> TeacherSideDistillation:
+def objective() -> TeacherSideDistillationObjective:
     """A teacher of 7 dimensions projected down to the student's 5."""
     torch.manual_seed(0)
-    return TeacherSideDistillation(
-        NO_MODEL, nn.Linear(7, 5), DIMS, Texts([[row] for row in range(4)], draw(1, 4, 7).half())
+    return TeacherSideDistillationObjective(
+        NO_MODEL, nn.Linear(7, 5), DIMS, TrainingTexts([[row] for row in range(4)], draw(1, 4, 7).half())
     )
 
 
-def test_teacher_side_compares_prefixes_in_the_students_space(objective: TeacherSideDistillation) -> None:
+def test_teacher_side_compares_prefixes_in_the_students_space(objective: TeacherSideDistillationObjective) -> None:
     embeddings = draw(2, 2, 5).requires_grad_()
     terms = objective(ROWS, embeddings, None)
     assert objective.data.teacher is not None
@@ -40,7 +42,7 @@ def test_teacher_side_compares_prefixes_in_the_students_space(objective: Teacher
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
-def test_teacher_side_can_be_frozen(objective: TeacherSideDistillation) -> None:
+def test_teacher_side_can_be_frozen(objective: TeacherSideDistillationObjective) -> None:
     objective.projection.requires_grad_(False)
     embeddings = draw(2, 2, 5).requires_grad_()
     objective(ROWS, embeddings, None)["distillation"].backward()
@@ -48,7 +50,7 @@ def test_teacher_side_can_be_frozen(objective: TeacherSideDistillation) -> None:
     assert objective.projection.weight.grad is None
 
 
-def test_a_trained_teacher_side_has_a_trivial_solution(objective: TeacherSideDistillation) -> None:
+def test_a_trained_teacher_side_has_a_trivial_solution(objective: TeacherSideDistillationObjective) -> None:
     """A projection that gives every text the same target, and a student that says that: loss 0, nothing learned."""
     with torch.no_grad():
         objective.projection.weight.zero_()
@@ -56,7 +58,7 @@ def test_a_trained_teacher_side_has_a_trivial_solution(objective: TeacherSideDis
     assert objective(ROWS, same, None)["distillation"].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_the_engine_may_take_it_piece_by_piece(objective: TeacherSideDistillation) -> None:
+def test_the_loop_may_take_it_micro_batch_by_micro_batch(objective: TeacherSideDistillationObjective) -> None:
     embeddings = draw(2, 2, 5)
     parts = [objective(ROWS[[at]], embeddings[[at]], None)["distillation"] for at in (0, 1)]
     assert objective.separable

@@ -16,20 +16,21 @@ from stages.losses.ranking import cosent
 from stages.losses.regularization import spread_out
 from stages.modeling.adapters import add_adapter, without_adapter
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
-from stages.objectives.classification import Classification
-from stages.objectives.distillation import Distillation
+from stages.objectives.classification import ClassificationObjective
+from stages.objectives.distillation import DistillationObjective
 from stages.objectives.objective import Objective
-from stages.objectives.retrieval import TEMPERATURE_BOUNDS, Retrieval, Temperature
-from stages.objectives.text_matching import TextMatching
-from stages.objectives.training_texts import Texts, texts_of
+from stages.objectives.retrieval import TEMPERATURE_BOUNDS, RetrievalObjective, Temperature
+from stages.objectives.text_matching import TextMatchingObjective
+from stages.objectives.training_texts import TrainingTexts
 from stages.training.batches import mixed_batches, shuffled_batches
+from tests import sections
 
 DIMS = (8, 32)
 TEACHER = 12
 PROMPTS = {"query": "query : ", "document": ""}
 ROWS = np.array([3, 0, 2, 1])
 
-Side = Callable[[str], Texts]
+Side = Callable[[str], TrainingTexts]
 
 
 @pytest.fixture
@@ -49,9 +50,9 @@ def adapted(student: Encoder) -> Encoder:
     return student
 
 
-def side(encoder: Encoder, texts: Sequence[str], name: str, seed: int = 0) -> Texts:
+def side(encoder: Encoder, texts: Sequence[str], name: str, seed: int = 0) -> TrainingTexts:
     teacher = np.random.default_rng(seed).normal(size=(len(texts), TEACHER)).astype(np.float16)
-    return texts_of(encoder, texts, name, 24, teacher)
+    return TrainingTexts.of(encoder, texts, name, 24, teacher)
 
 
 def projection() -> nn.Linear:
@@ -72,13 +73,13 @@ def adapter_parts(objective: nn.Module) -> set[str]:
     return {name for name, _ in objective.named_parameters() if "lora_" in name}
 
 
-def embed(encoder: Encoder, texts: Texts, rows: np.ndarray) -> Tensor:
+def embed(encoder: Encoder, texts: TrainingTexts, rows: np.ndarray) -> Tensor:
     embeddings: Tensor = encoder(**encoder.pad(texts[rows]))
     return embeddings
 
 
 def loss(objective: Objective, rows: np.ndarray) -> dict[str, Tensor]:
-    """The terms of some rows, as the engine gets them when a batch is one piece."""
+    """The terms of some rows, as the loop gets them when a batch is a single micro-batch."""
     batch = objective.encoder.pad(objective.texts(rows))
     base = None
     if objective.needs_base:
@@ -109,7 +110,7 @@ def test_texts_carry_the_sides_prompt_and_their_own_targets(student: Encoder, se
     assert torch.equal(data.targets(ROWS, torch.device("cpu")), data.teacher[ROWS.tolist()].float())
     assert data.lengths.tolist() == [len(ids) for ids in data.tokens]
     with pytest.raises(AssertionError, match="carry no teacher vectors"):
-        texts_of(student, sentences[:2], "query", 24).targets([0], torch.device("cpu"))
+        TrainingTexts.of(student, sentences[:2], "query", 24).targets([0], torch.device("cpu"))
 
 
 # Stage 1
@@ -117,7 +118,7 @@ def test_texts_carry_the_sides_prompt_and_their_own_targets(student: Encoder, se
 
 def test_distillation_teaches_the_student_and_its_projection(student: Encoder, sentences: list[str]) -> None:
     data, psi = side(student, sentences[:10], "query"), projection()
-    objective = Distillation(student, psi, DIMS, data)
+    objective = DistillationObjective(student, psi, DIMS, data)
     terms = loss(objective, ROWS)
     assert data.teacher is not None
     expected = projected(embed(student, data, ROWS), data.teacher[ROWS], psi)
@@ -132,7 +133,9 @@ def test_distillation_leaves_frozen_token_embeddings_and_projection_alone(
     student: Encoder, sentences: list[str]
 ) -> None:
     student.backbone.get_input_embeddings().requires_grad_(False)
-    objective = Distillation(student, projection().requires_grad_(False), DIMS, side(student, sentences[:10], "query"))
+    objective = DistillationObjective(
+        student, projection().requires_grad_(False), DIMS, side(student, sentences[:10], "query")
+    )
     reached = learning(objective, loss(objective, ROWS))
     assert "encoder.backbone.embed_tokens.weight" not in reached
     assert not [name for name in reached if name.startswith("projection")]
@@ -143,25 +146,13 @@ def test_distillation_leaves_frozen_token_embeddings_and_projection_alone(
 
 
 @pytest.fixture
-def retrieval(adapted: Encoder, sentences: list[str]) -> Retrieval:
+def retrieval(adapted: Encoder, sentences: list[str]) -> RetrievalObjective:
     queries, documents = side(adapted, sentences[:12], "query", 1), side(adapted, sentences[20:32], "document", 2)
     negatives = np.stack([(np.arange(12) + 5) % 12, (np.arange(12) + 7) % 12], axis=1)
-    return Retrieval(
-        adapted,
-        projection(),
-        DIMS,
-        queries,
-        documents,
-        negatives,
-        temperature=0.05,
-        false_negative_margin=None,
-        info_nce=1.0,
-        distillation=2.0,
-        spread_out=3.0,
-    )
+    return RetrievalObjective(adapted, projection(), DIMS, sections.retrieval(), (queries, documents), negatives)
 
 
-def test_retrieval_leaves_out_what_the_teacher_finds_as_near_as_the_positive(retrieval: Retrieval) -> None:
+def test_retrieval_leaves_out_what_the_teacher_finds_as_near_as_the_positive(retrieval: RetrievalObjective) -> None:
     embeddings = F.normalize(torch.randn(4 * 4, 32, generator=torch.Generator().manual_seed(1)), dim=-1)
     plain = retrieval(ROWS, embeddings)
     retrieval.false_negative_margin = 0.1
@@ -183,7 +174,7 @@ def test_retrieval_leaves_out_what_the_teacher_finds_as_near_as_the_positive(ret
     assert masked["distillation"] == plain["distillation"]
 
 
-def test_retrieval_leaves_out_a_query_s_own_document_as_another_s_hard_negative(retrieval: Retrieval) -> None:
+def test_retrieval_leaves_out_a_query_s_own_document_as_another_s_hard_negative(retrieval: RetrievalObjective) -> None:
     """Rows 0 and 5: document 5 is a hard negative of query 0, and what query 5 seeks."""
     rows = np.array([0, 5])
     assert retrieval.negatives[rows].tolist() == [[5, 7], [10, 0]]
@@ -199,7 +190,7 @@ def test_retrieval_leaves_out_a_query_s_own_document_as_another_s_hard_negative(
     assert found.item() == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
 
 
-def test_retrieval_terms_are_those_of_the_paper(retrieval: Retrieval) -> None:
+def test_retrieval_terms_are_those_of_the_paper(retrieval: RetrievalObjective) -> None:
     terms = loss(retrieval, ROWS)
     queries = embed(retrieval.encoder, retrieval.queries, ROWS)
     positives = embed(retrieval.encoder, retrieval.documents, ROWS)
@@ -217,7 +208,7 @@ def test_retrieval_terms_are_those_of_the_paper(retrieval: Retrieval) -> None:
     assert set(terms) == {"info_nce", "distillation", "spread_out"}
 
 
-def test_retrieval_teaches_the_adapter_and_the_temperature_alone(retrieval: Retrieval) -> None:
+def test_retrieval_teaches_the_adapter_and_the_temperature_alone(retrieval: RetrievalObjective) -> None:
     reached = learning(retrieval, loss(retrieval, ROWS))
     assert reached == adapter_parts(retrieval) | {"temperature.logarithm"}
     assert retrieval.queries.teacher is not None
@@ -241,24 +232,14 @@ def test_temperature_stays_within_its_bounds() -> None:
 
 
 @pytest.fixture
-def matching(adapted: Encoder, sentences: list[str]) -> TextMatching:
+def matching(adapted: Encoder, sentences: list[str]) -> TextMatchingObjective:
     """Six scored pairs, then six without scores."""
-    return TextMatching(
-        adapted,
-        projection(),
-        DIMS,
-        side(adapted, sentences[:12], "document", 1),
-        side(adapted, sentences[20:32], "document", 2),
-        np.array([0.9, 0.1, 0.5, 0.3, 0.7, 0.2]),
-        temperature=0.05,
-        cosent_temperature=0.1,
-        cosent=1.5,
-        info_nce=2.5,
-        distillation=3.5,
-    )
+    pairs = side(adapted, sentences[:12], "document", 1), side(adapted, sentences[20:32], "document", 2)
+    scores = np.array([0.9, 0.1, 0.5, 0.3, 0.7, 0.2])
+    return TextMatchingObjective(adapted, projection(), DIMS, sections.text_matching(), pairs, scores)
 
 
-def test_scored_batches_are_ranked(matching: TextMatching) -> None:
+def test_scored_batches_are_ranked(matching: TextMatchingObjective) -> None:
     rows = np.array([4, 1, 2])
     terms = loss(matching, rows)
     assert set(terms) == {"cosent"}
@@ -270,7 +251,7 @@ def test_scored_batches_are_ranked(matching: TextMatching) -> None:
     assert learning(matching, terms) == adapter_parts(matching)
 
 
-def test_unscored_batches_are_contrasted_and_distilled(matching: TextMatching) -> None:
+def test_unscored_batches_are_contrasted_and_distilled(matching: TextMatchingObjective) -> None:
     rows = np.array([6, 11, 8])
     terms = loss(matching, rows)
     assert set(terms) == {"info_nce", "distillation"}
@@ -286,7 +267,7 @@ def test_unscored_batches_are_contrasted_and_distilled(matching: TextMatching) -
     assert learning(matching, terms) == adapter_parts(matching)
 
 
-def test_batches_hold_pairs_of_one_kind(matching: TextMatching) -> None:
+def test_batches_hold_pairs_of_one_kind(matching: TextMatchingObjective) -> None:
     """As the stage mixes them: each batch lies wholly below or wholly above the number of scores."""
     scored = shuffled_batches(matching.left.lengths[:6], 2, 0, 0, "scored")
     unscored = [rows + 6 for rows in shuffled_batches(matching.left.lengths[6:], 2, 0, 0, "pairs")]
@@ -297,7 +278,7 @@ def test_batches_hold_pairs_of_one_kind(matching: TextMatching) -> None:
     assert kinds == {frozenset({"cosent"}), frozenset({"info_nce", "distillation"})}
 
 
-def test_a_batch_of_both_kinds_is_refused(matching: TextMatching) -> None:
+def test_a_batch_of_both_kinds_is_refused(matching: TextMatchingObjective) -> None:
     for rows in ([0, 6], [6, 0]):
         with pytest.raises(AssertionError, match="one kind"):
             loss(matching, np.array(rows))
@@ -306,10 +287,11 @@ def test_a_batch_of_both_kinds_is_refused(matching: TextMatching) -> None:
 # Classification
 
 
-def classifier(encoder: Encoder, sentences: list[str], labels: list[str], **others: Any) -> Classification:
-    settings = {"num_negatives": 2, "temperature": 0.05, "info_nce": 1.0, "relational": 2.0, "seed": 7} | others
-    texts = texts_of(encoder, sentences[: len(labels)], "document", 24)
-    return Classification(encoder, DIMS, texts, labels, **settings)
+def classifier(
+    encoder: Encoder, sentences: list[str], labels: list[str], seed: int = 7, **changes: Any
+) -> ClassificationObjective:
+    texts = TrainingTexts.of(encoder, sentences[: len(labels)], "document", 24)
+    return ClassificationObjective(encoder, DIMS, sections.classification(**changes), texts, labels, seed)
 
 
 LABELS = [*"aaabbbcccddd"]

@@ -1,3 +1,5 @@
+"""Ablations of stage 1 that compare the pairs of a batch."""
+
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,10 @@ from torch.nn.functional import normalize
 from stages.losses.contrastive import info_nce
 from stages.losses.distillation import score_distillation
 from stages.modeling.tokens import Tokens
-from stages.objectives.pairs import PairContrast, PairObjective, ScoreDistillation
-from stages.objectives.training_texts import Texts
+from stages.objectives.pairs import ContrastiveObjective, PairObjective, ScoreDistillationObjective
+from stages.objectives.training_texts import TrainingTexts
 
-NO_MODEL: Any = nn.Identity()  # an objective takes embeddings; the encoder is the engine's
+NO_MODEL: Any = nn.Identity()  # an objective takes embeddings; the encoder is the loop's
 DIMS = (3, 8)
 ROWS = np.array([4, 0, 5])
 
@@ -21,22 +23,22 @@ def draw(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-QUERIES = Texts(Tokens.of([[row] for row in range(6)]), draw(1, 6, 12).half())
-DOCUMENTS = Texts(Tokens.of([[10 + row, 20] for row in range(6)]), draw(2, 6, 12).half())
+QUERIES = TrainingTexts(Tokens.of([[row] for row in range(6)]), draw(1, 6, 12).half())
+DOCUMENTS = TrainingTexts(Tokens.of([[10 + row, 20] for row in range(6)]), draw(2, 6, 12).half())
 
 
 def objective(kind: type[PairObjective]) -> PairObjective:
-    return kind(NO_MODEL, DIMS, QUERIES, DOCUMENTS, temperature=0.1)
+    return kind(NO_MODEL, DIMS, (QUERIES, DOCUMENTS), temperature=0.1)
 
 
 def test_texts_are_the_queries_then_their_documents() -> None:
-    texts = objective(PairContrast).texts(ROWS)
+    texts = objective(ContrastiveObjective).texts(ROWS)
     assert [ids.tolist() for ids in texts] == [[4], [0], [5], [14, 20], [10, 20], [15, 20]]
 
 
 def test_contrast_is_the_mean_over_prefixes_of_in_batch_info_nce() -> None:
     embeddings = normalize(draw(3, 6, 8), dim=-1).requires_grad_()
-    terms = objective(PairContrast)(ROWS, embeddings, None)
+    terms = objective(ContrastiveObjective)(ROWS, embeddings, None)
     queries, documents = embeddings[:3], embeddings[3:]
     expected = sum(info_nce(queries[:, :dim], documents[:, :dim], None, 0.1) for dim in DIMS) / len(DIMS)
     assert set(terms) == {"info_nce"}
@@ -46,7 +48,7 @@ def test_contrast_is_the_mean_over_prefixes_of_in_batch_info_nce() -> None:
 
 def test_score_distillation_follows_the_teachers_scores_of_the_same_rows() -> None:
     embeddings = normalize(draw(3, 6, 8), dim=-1).requires_grad_()
-    terms = objective(ScoreDistillation)(ROWS, embeddings, None)
+    terms = objective(ScoreDistillationObjective)(ROWS, embeddings, None)
     assert QUERIES.teacher is not None
     assert DOCUMENTS.teacher is not None
     teachers = QUERIES.teacher[ROWS].float(), DOCUMENTS.teacher[ROWS].float()
@@ -57,8 +59,8 @@ def test_score_distillation_follows_the_teachers_scores_of_the_same_rows() -> No
 
 
 def test_a_student_with_the_teachers_scores_has_nothing_to_learn() -> None:
-    texts = Texts([[0]] * 6, normalize(draw(1, 6, 8), dim=-1).half())
-    perfect = ScoreDistillation(NO_MODEL, [8], texts, texts, temperature=0.1)
+    texts = TrainingTexts([[0]] * 6, normalize(draw(1, 6, 8), dim=-1).half())
+    perfect = ScoreDistillationObjective(NO_MODEL, [8], (texts, texts), temperature=0.1)
     assert texts.teacher is not None
     embeddings = texts.teacher[np.concatenate([ROWS, ROWS])].float()
     assert perfect(ROWS, embeddings, None)["score_distillation"].item() == pytest.approx(0, abs=1e-9)
@@ -67,6 +69,6 @@ def test_a_student_with_the_teachers_scores_has_nothing_to_learn() -> None:
 
 
 def test_pairs_of_a_batch_belong_together() -> None:
-    """One row alone means nothing, so the engine must not take the loss piece by piece."""
-    assert not PairContrast.separable
-    assert not ScoreDistillation.separable
+    """A row alone has no loss, so the loop must not take the loss micro-batch by micro-batch."""
+    assert not ContrastiveObjective.separable
+    assert not ScoreDistillationObjective.separable
