@@ -8,7 +8,7 @@ from prefect import get_run_logger
 
 from flows.process_group import output
 
-PLAN = (sys.executable, "-m", "stages.plan", "--json")
+PLAN = (sys.executable, "-m", "flows.cli", "plan", "--json")
 
 
 def planned_hours(folder: Path) -> dict[str, float]:

@@ -19,8 +19,12 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 
 def add_adapter(encoder: Encoder, task: str, rank: int, alpha: int) -> None:
     """Freeze the backbone and put a new LoRA adapter on all its linear maps, in place; its delta starts at zero."""
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
-    encoder.backbone = get_peft_model(encoder.backbone, config, adapter_name=task)
+    encoder.backbone = get_peft_model(encoder.backbone, lora_config(rank, alpha), adapter_name=task)
+
+
+def lora_config(rank: int, alpha: int) -> LoraConfig:
+    """Return PEFT's config of an adapter on all linear maps of a backbone."""
+    return LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """FLOPs of a backbone, counted by PyTorch's own counter on a copy of its modules without data.
 
-A multiply-add is two FLOPs, and matrix products alone are counted. Attention is counted whole, as the kernels compute it
-under a mask, though causal and local attention need a part of it. Layers that gradient checkpointing computes again are
-counted once, as is usual for the share of a machine's peak (MFU). Losses and optimizers are left out.
+A multiply-add is two FLOPs, and matrix products alone are counted. Attention is counted whole, as the kernels compute
+it under a mask, though causal and local attention need a part of it. Layers that gradient checkpointing computes again
+are counted once, as is usual for the share of a machine's peak (MFU). Losses and optimizers are left out.
 """
 
 import copy
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
@@ -40,9 +40,11 @@ class TextFlops:
         return float(self.constant * len(length) + self.linear * length.sum() + self.quadratic * squares)
 
 
-def skeleton(config: PreTrainedConfig, layers: Sequence[int] | None = None) -> PreTrainedModel:
-    """Build the backbone that `load_backbone` loads, on the meta device: every shape and no data."""
-    with torch.device("meta"):
+def untrained_backbone(
+    config: PreTrainedConfig, layers: Sequence[int] | None = None, device: str = "meta"
+) -> PreTrainedModel:
+    """Build the backbone that `load_backbone` loads, with random weights; on the meta device without any data."""
+    with torch.device(device):
         backbone = AutoModel.from_config(without_dropout(copy.deepcopy(config)), trust_remote_code=False)
     if hasattr(backbone, "pooler"):
         backbone.pooler = None
@@ -51,26 +53,29 @@ def skeleton(config: PreTrainedConfig, layers: Sequence[int] | None = None) -> P
     return backbone
 
 
+def with_adapter(backbone: PreTrainedModel, lora: LoraConfig) -> PeftModel:
+    """Put an adapter without data on a backbone without data; the adapter alone is trained."""
+    lora = copy.deepcopy(lora)
+    lora.inference_mode = False  # a saved adapter is loaded frozen
+    with torch.device("meta"):
+        return get_peft_model(backbone, lora)
+
+
 def count_flops(
     backbone: PreTrainedModel, pooling: Pooling, lora: LoraConfig | None = None, *, backward: bool
 ) -> TextFlops:
     """Count the FLOPs of embedding a text, or of a training pass.
 
     Args:
-        backbone: from `skeleton`; it is changed in place.
+        backbone: an untrained one on the meta device; it is changed in place.
         lora: adapter that runs along, and that alone is trained; None trains the backbone.
         backward: whether the gradients are computed too.
 
     Example:
-        >>> count_flops(skeleton(config), "mean", backward=False).of([96, 12])  # texts of 96 and of 12 tokens
+        >>> count_flops(untrained_backbone(config), "mean", backward=False).of([96, 12])  # texts of 96 and of 12 tokens
     """
     narrowed = narrow(backbone, pooling)
-    model: Any = backbone
-    if lora is not None:
-        lora = copy.deepcopy(lora)
-        lora.inference_mode = False  # a saved adapter is loaded frozen
-        with torch.device("meta"):
-            model = get_peft_model(backbone, lora)
+    model = backbone if lora is None else with_adapter(backbone, lora)
     one, two, three = (_count(model, tokens, narrowed, backward) for tokens in (STEP, 2 * STEP, 3 * STEP))
     quadratic = (three - 2 * two + one) / (2 * STEP**2)
     linear = (two - one) / STEP - 3 * STEP * quadratic

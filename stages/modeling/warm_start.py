@@ -14,6 +14,7 @@ from transformers import BertModel, EuroBertConfig, EuroBertModel, PreTrainedTok
 from stages.modeling.encoder import Encoder
 from stages.modeling.tokenization import end_of_sequence
 from stages.modeling.tokens import Tokens
+from stages.recipe.distill import Backbone
 
 # Queries start small, so that the first layer begins by attending to tokens by their weight alone.
 QUERY_SCALE = 0.1
@@ -106,40 +107,48 @@ def principal_axes(second: np.ndarray) -> np.ndarray:
     return axes[:, np.argsort(-eigenvalues)]
 
 
+def eurobert_config(
+    backbone: Backbone, rope_theta: float, vocab_size: int, hidden_size: int, **token_ids: Any
+) -> EuroBertConfig:
+    """Return the config of a EuroBERT of the recipe's shape; `token_ids` are `pad_token_id` and the like."""
+    shape: Any = backbone  # the recipe's checks leave no null in the shape of a eurobert
+    return EuroBertConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_attention_heads,
+        max_position_embeddings=shape.max_position_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+        **token_ids,
+    )
+
+
 def eurobert(
+    shape: Backbone,
+    rope_theta: float,
     table: np.ndarray,
     weights: np.ndarray,
     mixing: np.ndarray,
     tokenizer: PreTrainedTokenizerFast,
-    *,
-    num_layers: int,
-    num_attention_heads: int,
-    intermediate_size: int,
-    max_position_embeddings: int,
-    rope_theta: float,
 ) -> EuroBertModel:
-    """A EuroBERT backbone that starts near the static embedder `weighted_mean(table, weights, ids) @ mixing`.
+    """Build a EuroBERT backbone that starts near the static embedder `weighted_mean(table, weights, ids) @ mixing`.
 
     The first layer attends to each token by its weight [V], passes its row of the table [V, D] as the value, and its
     output map is `mixing` [D, D]. Further layers and every MLP start random and small, as the architecture has it.
     """
     end = end_of_sequence(tokenizer)
-    backbone = EuroBertModel(
-        EuroBertConfig(
-            vocab_size=table.shape[0],
-            hidden_size=table.shape[1],
-            intermediate_size=intermediate_size,
-            num_hidden_layers=num_layers,
-            num_attention_heads=num_attention_heads,
-            max_position_embeddings=max_position_embeddings,
-            rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.cls_token_id,
-            eos_token_id=end,
-            # Nothing here masks tokens, but the config wants an id.
-            mask_token_id=end if tokenizer.mask_token_id is None else tokenizer.mask_token_id,
-        )
+    config = eurobert_config(
+        shape,
+        rope_theta,
+        *table.shape,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=end,
+        # Nothing here masks tokens, but the config wants an id.
+        mask_token_id=end if tokenizer.mask_token_id is None else tokenizer.mask_token_id,
     )
+    backbone = EuroBertModel(config)
     attention: Any = backbone.layers[0].self_attn
     with torch.no_grad():
         backbone.embed_tokens.weight.copy_(torch.from_numpy(table))

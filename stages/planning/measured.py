@@ -1,34 +1,20 @@
-"""What the stages of a finished build took, as their MLflow runs say; data/lineage points at them."""
+"""Seconds of the stages of a finished build, as their MLflow runs say; data/lineage points at the runs."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Measured:
-    """A finished stage: seconds of its run, and the figures it recorded."""
-
-    seconds: float
-    metrics: dict[str, float]
+from mlflow import MlflowClient
 
 
-def measured_stages(lineage: Path, tracking_uri: str) -> dict[str, Measured]:
-    """Every stage that left a lineage file.
+def measured_seconds(lineage: Path, tracking_uri: str) -> dict[str, float]:
+    """Return the seconds of every stage that left a lineage file.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    from mlflow import MlflowClient
-
-    files = sorted(lineage.glob("*.json"))
-    if not files:
-        raise FileNotFoundError(f"{lineage} holds no finished stage to check the plan against; run dvc repro")
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(lineage.glob("*.json"))]
+    if not records:
+        raise FileNotFoundError(f"{lineage} holds no finished stage to compare the plan with; run dvc repro")
     client = MlflowClient(tracking_uri=tracking_uri)
-    stages = {}
-    for file in files:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        run = client.get_run(record["run_id"])
-        milliseconds = run.info.end_time - run.info.start_time
-        stages[str(record["stage"])] = Measured(milliseconds / 1000, dict(run.data.metrics))
-    return stages
+    runs = {record["stage"]: client.get_run(record["run_id"]).info for record in records}
+    return {stage: (run.end_time - run.start_time) / 1000 for stage, run in runs.items()}

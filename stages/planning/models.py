@@ -1,95 +1,113 @@
-"""The models of a recipe as their configs and tokenizers have them; no weights are read."""
+"""The models of a recipe by their configs: FLOPs, parameters and activations of the true modules, without weights."""
 
+import functools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, EuroBertConfig, PreTrainedConfig, PreTrainedTokenizerFast
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from stages.corpus.locations import resolve
-from stages.modeling.flops import Shape, shape_of_config
+from stages.modeling.adapters import lora_config
+from stages.modeling.encoder import Encoder, EncoderSettings
+from stages.modeling.flops import TextFlops, count_flops, untrained_backbone, with_adapter
 from stages.modeling.rotary import rotary_config
 from stages.modeling.tokenization import ensure_end_of_sequence
-from stages.planning.memory import Activations, activations
+from stages.modeling.warm_start import eurobert_config
+from stages.recipe.distill import Distill
+from stages.recipe.fields import Pooling
+
+# Lengths of the two passes from which the bytes of a token and of a pass are read.
+SHORT, LONG = 32, 64
 
 
-class Backbone(Protocol):
-    """A recipe's student: a folder or hub id, and what is made of it."""
+class PlannedModel:
+    """A backbone that a config describes, and some of its layers (None: all)."""
 
-    path: str
-    architecture: Any
-    layers: tuple[int, ...] | None
-    num_layers: Any  # these too are None where the architecture has no use for them
-    num_attention_heads: Any
-    intermediate_size: Any
-    max_position_embeddings: Any
+    def __init__(
+        self, location: str, config: PreTrainedConfig, layers: tuple[int, ...] | None, pooling: Pooling
+    ) -> None:
+        self.config, self.layers, self.pooling, self._location = config, layers, pooling, location
+        backbone: Any = untrained_backbone(config, layers)
+        self.num_layers: int = backbone.config.num_hidden_layers
+        self.parameters = sum(parameter.numel() for parameter in backbone.parameters())
+        self.token_embeddings: int = backbone.get_input_embeddings().weight.numel()
 
+    @functools.cache  # noqa: B019 - a plan holds its two models until it ends
+    def flops(self, rank: int | None = None, *, backward: bool = False) -> TextFlops:
+        """Count the FLOPs of a text, with an adapter of some rank that alone is trained (None: without)."""
+        lora = None if rank is None else lora_config(rank, rank)
+        return count_flops(untrained_backbone(self.config, self.layers), self.pooling, lora, backward=backward)
 
-class Models:
-    """Configs and tokenizers by the recipe's names, some of them read from other folders."""
+    def trained_parameters(self, rank: int | None, frozen_embeddings: bool) -> int:
+        """Count the parameters that a phase trains: an adapter's, or the backbone's."""
+        if rank is None:
+            return self.parameters - (self.token_embeddings if frozen_embeddings else 0)
+        adapted = with_adapter(untrained_backbone(self.config, self.layers), lora_config(rank, rank))
+        return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 
-    def __init__(self, folders: Mapping[str, str]) -> None:
-        self._folders = dict(folders)
+    @functools.cache  # noqa: B019
+    def activations(self, precision: str) -> tuple[float, float]:
+        """Measure the bytes that autograd saves of a token and of a pass, over tensors without data."""
+        short, long = (self._saved_bytes(tokens, getattr(torch, precision)) for tokens in (SHORT, LONG))
+        per_token = (long - short) / (LONG - SHORT)
+        return per_token, short - SHORT * per_token
 
-    def config(self, name: str) -> PreTrainedConfig:
-        """The config of a model.
+    def _saved_bytes(self, tokens: int, precision: torch.dtype) -> float:
+        saved: dict[int, Any] = {}  # a storage is kept, so that its address is not used again
 
-        Raises:
-            FileNotFoundError: it is out of reach; says how to give a folder instead.
-        """
-        try:
-            config: PreTrainedConfig = AutoConfig.from_pretrained(self._location(name), trust_remote_code=False)
-        except OSError as error:
-            raise FileNotFoundError(
-                f"model {name!r} is out of reach; give a folder with its config.json and tokenizer: "
-                f"--model {name}=FOLDER"
-            ) from error
-        return config
+        def save(tensor: Tensor) -> Tensor:
+            if tensor.is_floating_point():
+                saved[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+            return tensor
 
-    def tokenizer(self, name: str, pooling: str) -> PreTrainedTokenizerFast:
-        """The tokenizer of a model, as an encoder of some pooling uses it.
+        with FakeTensorMode():
+            backbone = untrained_backbone(self.config, self.layers, "cpu").train()
+            weights = {value.untyped_storage()._cdata for value in (*backbone.parameters(), *backbone.buffers())}
+            with (
+                torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32),
+                torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor),
+            ):
+                backbone(input_ids=torch.zeros(1, tokens, dtype=torch.long))
+        return float(sum(storage.nbytes() for address, storage in saved.items() if address not in weights))
 
-        Raises:
-            FileNotFoundError: it is out of reach; says what else would do.
-        """
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(self._location(name), trust_remote_code=False, use_fast=True)
-        except OSError as error:
-            raise FileNotFoundError(
-                f"the tokenizer of {name!r} is out of reach; give a folder that holds it, --model {name}=FOLDER, "
-                "or the size of every source, --rows SOURCE=N and --tokens-per-text N"
-            ) from error
-        if pooling == "last":
+    @functools.cache  # noqa: B019
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Load the tokenizer as an encoder of this pooling uses it."""
+        tokenizer: Any = AutoTokenizer.from_pretrained(resolve(self._location), trust_remote_code=False)
+        if self.pooling == "last":
             ensure_end_of_sequence(tokenizer)
         return tokenizer
 
-    def student(self, backbone: Backbone, rope_theta: float | None) -> tuple[PreTrainedConfig, int]:
-        """Config of a recipe's student, and its number of layers."""
-        donor: Any = self.config(backbone.path)
-        if backbone.architecture == "eurobert":
-            config = EuroBertConfig(
-                vocab_size=donor.vocab_size,
-                hidden_size=donor.hidden_size,
-                intermediate_size=backbone.intermediate_size,
-                num_hidden_layers=backbone.num_layers,
-                num_attention_heads=backbone.num_attention_heads,
-                max_position_embeddings=backbone.max_position_embeddings,
-                pad_token_id=donor.pad_token_id,
-                bos_token_id=None,
-                eos_token_id=None,
-                mask_token_id=donor.pad_token_id,  # which nothing uses, but the config wants one
-            )
-            return config, backbone.num_layers
-        num_layers = donor.num_hidden_layers if backbone.layers is None else len(backbone.layers)
+    def untrained_encoder(self, device: str) -> Encoder:
+        """Build the model with random weights, to time it."""
+        backbone = untrained_backbone(self.config, self.layers, device)
+        return Encoder(backbone, self.tokenizer(), EncoderSettings(self.pooling, {"document": ""}, LONG))
+
+
+def planned_teacher(path: str, pooling: Pooling, folders: Mapping[str, str]) -> PlannedModel:
+    """Describe the teacher; `folders` maps names of models that are out of reach to folders that stand for them."""
+    location = folders.get(path, path)
+    return PlannedModel(location, _config(location), None, pooling)
+
+
+def planned_student(distill: Distill, folders: Mapping[str, str]) -> PlannedModel:
+    """Describe the student that the distill stage builds; `folders` as in `planned_teacher`."""
+    backbone, theta = distill.backbone, distill.rope_theta
+    location = folders.get(backbone.path, backbone.path)
+    config = _config(location)
+    if backbone.architecture != "pretrained":
+        assert theta is not None, "checked with the recipe"
+        assert backbone.max_position_embeddings is not None, "checked with the recipe"
         if backbone.architecture == "rotary":
-            assert rope_theta is not None, "checked with the recipe"
-            return rotary_config(donor, rope_theta, backbone.max_position_embeddings), num_layers
-        return donor, num_layers
+            config = rotary_config(config, theta, backbone.max_position_embeddings)
+        else:
+            ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "mask_token_id"), 0)
+            config = eurobert_config(backbone, theta, config.vocab_size, config.hidden_size, **ids)
+    return PlannedModel(location, config, backbone.layers, distill.pooling)
 
-    def shape(self, config: PreTrainedConfig, num_layers: int, precision: str) -> tuple[Shape, Activations]:
-        """Shape of a backbone, and the bytes of its activations in a precision."""
-        return shape_of_config(config, num_layers), activations(config, num_layers, getattr(torch, precision))
 
-    def _location(self, name: str) -> str:
-        """Folder or hub id of a model: of a hub's model, config and tokenizer alone are fetched."""
-        return resolve(self._folders.get(name, name))
+def _config(location: str) -> Any:
+    return AutoConfig.from_pretrained(resolve(location), trust_remote_code=False)

@@ -1,83 +1,179 @@
-"""A plan's rows: the work, time and memory of each phase, and the bytes that a build leaves."""
+"""The texts that each stage gives to a model: the teacher's inputs, and the steps and evaluations of each training.
 
+Shapes: N rows at hand, which stand for all rows of some sources, M texts that a row brings into a batch.
+"""
+
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from stages.planning.hardware import Hardware
-from stages.planning.memory import FLOAT32, OPTIMIZER, Memory
-from stages.planning.steps import Totals
+import numpy as np
 
-# Of a stage that loads the libraries and a model: measured about 9 s of one core at work, bytecode compiled.
-START_SECONDS = 10.0
+from stages.objectives.classification import ClassificationObjective
+from stages.objectives.distillation import DistillationObjective
+from stages.objectives.objective import Objective
+from stages.objectives.pairs import ContrastiveObjective, ScoreDistillationObjective
+from stages.objectives.retrieval import RetrievalObjective
+from stages.objectives.text_matching import TextMatchingObjective
+from stages.planning.sources import TextLengths
+from stages.recipe.adapt import Adapt
+from stages.recipe.distill import Distill
+from stages.recipe.embed import Embed
+from stages.recipe.extend import Extend
+from stages.recipe.training import Draw, Schedule
+from stages.teachers.teacher import ReadingRule, reading_rule
+from stages.teachers.teacher_inputs import TeacherInput
+
+# The side that the student reads each column as.
+PAIR = {"query": "query", "document": "document"}
+DOCUMENTS = {"query": "document", "document": "document"}
+SCORED = {"text_a": "document", "text_b": "document"}
+LABELLED = {"text": "document"}
+DISTILL_OBJECTIVES: dict[str, type[Objective]] = {
+    "embedding_distillation": DistillationObjective,
+    "score_distillation": ScoreDistillationObjective,
+    "info_nce": ContrastiveObjective,
+}
+# Kinds of steps: weight, tokens [N, M] of the rows that batches are drawn from, rows of a batch on one process.
+Kinds = Sequence[tuple[float, np.ndarray, float]]
+
+
+@dataclass(frozen=True)
+class Read:
+    """Lengths in tokens, [N] or [N, M], of texts that a stage embeds so many `times`, or of windows of fewer texts."""
+
+    times: float
+    lengths: np.ndarray
+    num_texts: int | None = None
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stage that runs a model: the work of all processes, and its time."""
+    """The texts that a stage embeds, and what it does with the embeddings.
+
+    Args:
+        reads: texts that the stage's processes share.
+        batch_tokens: tokens of a large batch on one process.
+        evaluations: texts that each process embeds for the dev split.
+        objective: what the phase trains for; None if it only embeds.
+        rank: of the adapter that is trained; None trains the backbone.
+    """
 
     stage: str
-    work: Totals
-    seconds: float
-    processes: int
-    memory: Memory
-
-    @property
-    def device_hours(self) -> float:
-        """Of all processes together."""
-        return self.seconds * self.processes / 3600
+    reads: Sequence[Read]
+    batch_tokens: float
+    evaluations: Read
+    objective: type[Objective] | None
+    rank: int | None = None
 
 
-def phase(
-    stage: str,
-    shared: Totals,
-    repeated: Totals,
-    memory: Memory,
-    hardware: Hardware,
-    precision: str,
-    processes: int,
-) -> Phase:
-    """The time of some work on some devices.
-
-    Args:
-        shared: work that the processes divide.
-        repeated: work that each of them does: dev metrics.
-    """
-    speed = hardware.peak[precision] * hardware.utilisation
-    seconds = START_SECONDS + (shared.computed / processes + repeated.computed) / speed
-    return Phase(stage, shared + repeated, seconds, processes, memory)
+def embed_phase(inputs: Sequence[TeacherInput], embed: Embed, lengths: TextLengths) -> Phase:
+    """Describe the embed stage: the teacher embeds each text once for each rule by which it is read."""
+    known: defaultdict[ReadingRule, set[str]] = defaultdict(set)
+    reads = []
+    for _, column, side, sources in inputs:
+        for name in sources:
+            source, rule = lengths.sources[name], reading_rule(embed, side, name)
+            texts, seen = source.texts[column], known[rule]
+            new = {text: row for row, text in enumerate(texts) if text not in seen}
+            seen.update(new)
+            tokens = lengths.whole(name, column, side)[list(new.values())]
+            around = lengths.around(side) if rule.window_tokens < rule.max_tokens and source.tokens is None else 0
+            times = sum(source.rows.values()) / max(1, len(texts))
+            reads.append(Read(times, in_windows(tokens, rule, around), len(tokens)))
+    return Phase("embed", reads, embed.batch_tokens, Read(0, np.empty(0)), None)
 
 
-# Whole models that a build writes: distilled, continued, extended, the release's base and four merged ones; and their
-# graphs of one byte a weight.
-FLOAT_MODELS, INT8_MODELS = 8, 4
-# A teacher vector's coordinate in float16, and its key.
-VECTOR_BYTES, KEY_BYTES = 2, 16
-
-
-@dataclass(frozen=True)
-class Disk:
-    """Bytes that a build leaves, DVC's copies among them."""
-
-    teacher_store: float
-    models: float
-    checkpoints: float
-
-    @property
-    def total(self) -> float:
-        """The vectors are kept three times (working store, output, DVC's cache), models twice."""
-        return 3 * self.teacher_store + 2 * self.models + self.checkpoints
-
-
-def disk(teacher_texts: float, teacher_dimensions: int, parameters: int, trained: Sequence[int]) -> Disk:
-    """Bytes of a build.
+def in_windows(lengths: np.ndarray, rule: ReadingRule, around: int) -> np.ndarray:
+    """Return the tokens of the windows that texts are read in: full windows, and what remains of each text.
 
     Args:
-        teacher_texts: texts with a vector of the teacher.
-        parameters: of the student.
-        trained: parameters that each training phase trains.
+        lengths: tokens of each whole text.
+        around: tokens of `lengths` that every window has.
     """
-    return Disk(
-        teacher_texts * (VECTOR_BYTES * teacher_dimensions + KEY_BYTES),
-        parameters * (FLOAT_MODELS * FLOAT32 + INT8_MODELS),
-        sum(trained) * (FLOAT32 + OPTIMIZER),
-    )
+    if rule.window_tokens >= rule.max_tokens:
+        return np.minimum(lengths, rule.max_tokens)
+    full, rest = np.divmod(np.minimum(lengths - around, rule.max_tokens), rule.window_tokens - around)
+    return np.concatenate([np.full(int(full.sum()), rule.window_tokens), rest[rest > 0] + around])
+
+
+class TrainingPhases:
+    """The phases that train the student, whose batches `processes` share."""
+
+    def __init__(self, lengths: TextLengths, processes: int) -> None:
+        self.lengths, self.processes = lengths, processes
+
+    def distill(self, distill: Distill) -> Phase:
+        """Describe stage 1, and the student that is trained on for a baseline."""
+        schedule, objective = distill.training, DISTILL_OBJECTIVES[distill.objective]
+        rows = self.lengths.train(distill.sources, PAIR, distill.max_tokens)
+        rows = rows.reshape(-1, 1) if objective.separable else rows  # single texts, or pairs
+        size = schedule.batch_size or (schedule.batch_tokens or 0) / float(rows.mean())
+        steps = schedule.steps, distill.continued_steps
+        times = sum(_evaluations(schedule, number) for number in steps)
+        dev = Read(times, self.lengths.dev(distill.sources, PAIR, distill.max_tokens))
+        return Phase("distill", *self._batches(sum(steps), [(1.0, rows, size)]), dev, objective)
+
+    def extend(self, extend: Extend) -> Phase:
+        """Describe stage 1 on long texts."""
+        steps = extend.training.steps
+        kinds, dev = self._mixture(extend.mixture)
+        evaluations = Read(_evaluations(extend.training, steps), dev)
+        return Phase("extend", *self._batches(steps, kinds), evaluations, DistillationObjective)
+
+    def adapters(self, adapt: Adapt) -> list[Phase]:
+        """Describe the training of each task's adapter."""
+        matching, clustering, classification = adapt.text_matching, adapt.clustering, adapt.classification
+        size, share, lengths = matching.training.batch_size, matching.scored_share, self.lengths
+        scored = lengths.train(matching.scored_sources, SCORED, matching.max_tokens)
+        pairs = lengths.train(matching.pair_sources, DOCUMENTS, matching.max_tokens)
+        scored_dev = lengths.dev(matching.scored_sources, SCORED, matching.max_tokens)
+        single = lengths.train(clustering.sources, DOCUMENTS, clustering.max_tokens).reshape(-1, 1)
+        labelled = lengths.train(classification.sources, LABELLED, classification.max_tokens)
+        with_others = _with_random_texts(labelled, 1 + classification.num_negatives)
+        labelled_dev = lengths.dev(classification.sources, LABELLED, classification.max_tokens)
+
+        def phase(objective: type[Objective], task: str, section: Any, kinds: Kinds, dev: np.ndarray) -> Phase:
+            steps = section.training.steps
+            times = _evaluations(section.training, steps) + (task == "retrieval")  # also of the mean of two states
+            evaluations = Read(times, dev)
+            return Phase(f"adapt@{task}", *self._batches(steps, kinds), evaluations, objective, section.lora.rank)
+
+        mixture, mixture_dev = self._mixture(adapt.retrieval.mixture, adapt.retrieval.num_negatives)
+        kinds = [(share, scored, size), (1 - share, pairs, size)]
+        texts = [(1.0, single, clustering.training.batch_size)]
+        anchors = [(1.0, with_others, classification.training.batch_size)]
+        return [
+            phase(RetrievalObjective, "retrieval", adapt.retrieval, mixture, mixture_dev),
+            phase(TextMatchingObjective, "text-matching", matching, kinds, scored_dev),
+            phase(DistillationObjective, "clustering", clustering, texts, labelled_dev),
+            phase(ClassificationObjective, "classification", classification, anchors, labelled_dev),
+        ]
+
+    def _batches(self, steps: int, kinds: Kinds) -> tuple[list[Read], float]:
+        """Return the reads of a phase's steps, and the tokens of its largest batch on one process."""
+        total = sum(weight for weight, *_ in kinds)
+        reads = [Read(steps * weight / total * size * self.processes / len(rows), rows) for weight, rows, size in kinds]
+        return reads, max(size * float(rows.sum(axis=1).mean()) for _, rows, size in kinds)
+
+    def _mixture(self, mixture: Sequence[Draw], num_negatives: int = 0) -> tuple[Kinds, np.ndarray]:
+        """Return the kinds of steps of a mixture, and the tokens of the texts of an evaluation."""
+        pairs = [self.lengths.train([draw.source], PAIR, draw.max_tokens) for draw in mixture]
+        kinds = [
+            (draw.weight, _with_random_texts(rows, num_negatives), draw.batch_size)
+            for draw, rows in zip(mixture, pairs, strict=True)
+        ]
+        # The encoder cuts dev texts at the longest source's length, whichever source they come from.
+        longest = max(draw.max_tokens for draw in mixture)
+        return kinds, self.lengths.dev([draw.source for draw in mixture], PAIR, longest)
+
+
+def _with_random_texts(rows: np.ndarray, number: int) -> np.ndarray:
+    """Add random texts of the last column to each row: [N, M] to [N, M + number]."""
+    return np.hstack([rows, np.random.default_rng(0).choice(rows[:, -1], (len(rows), number))])
+
+
+def _evaluations(schedule: Schedule, steps: int) -> int:
+    """Return how often a phase is evaluated: every so many steps, and at its end."""
+    return -(-steps // schedule.evaluate_every)
