@@ -31,13 +31,13 @@ from stages.recipe.recipe import Recipe
 from stages.release.calibration import calibration, embedding_limits
 from stages.release.checksums import SUMS, write_checksums, write_json
 from stages.release.format_comparison import FormatOutput
-from stages.release.lineage import lineage, run_ids
 from stages.release.parity import Limits, ParityReport, add_sizes, check_parity, remove_failed_formats
 from stages.release.parity_samples import Samples, save_samples
 from stages.release.parity_texts import Case, fixed_cases
-from stages.release.reference import embedded_cases, reference_output, task_prompts
-from stages.release.writers import Writer
-from stages.reporting.card import render_card
+from stages.release.release_lineage import lineage, run_ids
+from stages.release.torch_output import task_prompts, tokenized, torch_output
+from stages.release.writers import Writer, copy_adapter
+from stages.reporting.card import write_cards
 from stages.tracking.digests import digest
 from stages.tracking.lineage import write_lineage
 from stages.tracking.runs import stage_run
@@ -58,7 +58,7 @@ def main(recipe: Recipe) -> None:
     # Run ids differ between builds, so they stand in data/lineage; the digest of SHA256SUMS binds them to the release.
     record = json.loads((LINEAGE / "quantize.json").read_text(encoding="utf-8"))
     record |= {"release": recipe.name, "sha256sums": digest(QUANTIZED / recipe.name / SUMS)}
-    write_lineage("quantize", record | {"run_ids": run_ids(LINEAGE, (*UPSTREAM, "quantize"))})
+    write_lineage("quantize", record | {"run_ids": run_ids((*UPSTREAM, "quantize"))})
     for name, result in report.items():
         reasons = "; ".join(result["reasons"])
         print(f"{name:14} {'released' if result['released'] else f'NOT released: {reasons}'}")
@@ -84,11 +84,11 @@ def quantize(recipe: Recipe, output: Path) -> ParityReport:
     # Only the fixed texts are released: texts of the corpus have licences of their own.
     save_samples(release, samples.first_cases(len(fixed)))
     write_json(release / "parity.json", {"limits": limits, "formats": report})
-    write_json(release / "lineage.json", release_lineage(recipe))
+    write_json(release / "lineage.json", lineage_content(recipe))
     metrics = {name: {"released": int(result["released"]), **result["tasks"]} for name, result in report.items()}
     write_json(output / "metrics.json", metrics)
     write_json(output / "weights.json", int8_weights_figures(report))
-    write_cards(recipe, release, report)
+    write_cards(release, card_facts(recipe, release, report))
     write_checksums(release)
     return report
 
@@ -113,29 +113,21 @@ def write_models(recipe: Recipe, release: Path, fixed: Sequence[Case], texts: Se
     cases = [*fixed, *(Case("document", text) for text in texts[: recipe.quantize.parity.num_texts])]
     base = saved_encoder(EXTENDED / "student", *at_inference)
     base.save(release / "base")
-    embedded = embedded_cases(base, cases, recipe.quantize.parity.max_tokens)
+    longest = recipe.quantize.parity.max_tokens
+    embedded = [row for row, ids in enumerate(tokenized(base, cases, "retrieval")) if len(ids) <= longest]
     writer = Writer(release, recipe.quantize.formats)
     references: dict[str, FormatOutput] = {}
     limits: dict[str, dict[str, float]] = {}
     for task in tqdm(TASKS, desc="quantize", unit="adapter"):
         copy_adapter(ADAPTED / task, release / "adapters" / task, recipe.name)
         encoder = saved_encoder(EXTENDED / "student", *at_inference)
-        prompts = task_prompts(encoder, task)
         load_adapter(encoder, task, ADAPTED / task)
-        references[task] = reference_output(encoder, cases, embedded, prompts)
+        references[task] = torch_output(encoder, cases, embedded, task)
         merge_adapter(encoder)
-        writer.write(encoder, prompts, task)
+        writer.write(encoder, task_prompts(encoder, task), task)
         limits[task] = embedding_limits(encoder.encode(texts, "document"), recipe.evaluate.truncate_dims)
     write_json(release / "calibration.json", calibration(limits))
     return Samples(cases, embedded, references)
-
-
-def copy_adapter(source: Path, target: Path, base: str) -> None:
-    """Copy an adapter without its training curve; the release replaces a folder of this machine as its base."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("curve.csv"))
-    config = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
-    text = json.dumps(config | {"base_model_name_or_path": base}, indent=2) + "\n"
-    (target / "adapter_config.json").write_text(text, encoding="utf-8")
 
 
 def int8_weights_figures(report: ParityReport) -> dict[str, dict[str, float]]:
@@ -153,7 +145,7 @@ def int8_weights_figures(report: ParityReport) -> dict[str, dict[str, float]]:
     raise ValueError(f"no format with int8 weights could be read: {reasons}")
 
 
-def release_lineage(recipe: Recipe) -> dict[str, Any]:
+def lineage_content(recipe: Recipe) -> dict[str, Any]:
     """Content of lineage.json: sources with licences and rows, teacher, recipe, code and data."""
     rows = json.loads((CURATED / "counts.json").read_text(encoding="utf-8"))
     sources = [
@@ -168,9 +160,9 @@ def release_lineage(recipe: Recipe) -> dict[str, Any]:
     return lineage(facts, values, LOCK, UPSTREAM)
 
 
-def write_cards(recipe: Recipe, release: Path, report: ParityReport) -> None:
-    """Write the model card of the release and of each merged model."""
-    about = {
+def card_facts(recipe: Recipe, release: Path, report: ParityReport) -> dict[str, Any]:
+    """Facts that the model cards state."""
+    return {
         "name": recipe.name,
         "license": recipe.quantize.license,
         "teacher": recipe.embed.teacher.name,
@@ -180,6 +172,3 @@ def write_cards(recipe: Recipe, release: Path, report: ParityReport) -> None:
         "pooling": json.loads((release / "base/encoder.json").read_text(encoding="utf-8"))["pooling"],
         "formats": report,
     }
-    (release / "README.md").write_text(render_card(about, task=None), encoding="utf-8")
-    for task in TASKS:
-        (release / "merged" / task / "README.md").write_text(render_card(about, task=task), encoding="utf-8")

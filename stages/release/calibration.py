@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# Formulas for the consumer, in numpy's words; Sentence Transformers' `quantize_embeddings` computes the same.
+# Formulas for the consumer in terms of numpy; Sentence Transformers' `quantize_embeddings` computes the same.
 HOW = {
     "uint8": "clip(floor((x + limit) / (2 * limit / 255)), 0, 255)",
     "int8": "clip(floor((x + limit) / (2 * limit / 255)), 0, 255) - 128",

@@ -20,40 +20,47 @@ import numpy as np
 Cases = Sequence[tuple[str, str]]  # side and text of each
 
 
-class GraphReader:
+class Reader:
+    """A format's model of one task. The first four attributes are compared with those of the trained model."""
+
+    pooling: str
+    prompts: dict[str, str]  # by side
+    max_tokens: int | None
+    padding_side: str
+    batch_sides: tuple[str, ...]  # sides on which a batch may be padded
+
+    def prompted(self, cases: Cases) -> list[str]:
+        """Texts behind the prompts of their sides."""
+        return [self.prompts[side] + text for side, text in cases]
+
+
+class GraphReader(Reader):
     """Loads ONNX and OpenVINO graphs: tokens in, unit vectors out."""
+
+    batch_sides = ("right", "left")
 
     def __init__(self, release: Path, form: str, task: str, threads: int) -> None:
         from tokenizers import Tokenizer
 
         folder = release / form / task
-        embedder = json.loads((folder / "embedder.json").read_text(encoding="utf-8"))
-        self.prompts = embedder["prompts"]
+        settings = json.loads((folder / "embedder.json").read_text(encoding="utf-8"))
+        self.pooling, self.prompts, self.max_tokens = (settings[name] for name in ("pooling", "prompts", "max_tokens"))
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.padding = dict(self.tokenizer.padding or {})
-        self.settings = {name: embedder[name] for name in ("pooling", "prompts", "max_tokens")}
-        self.settings["padding_side"] = self.padding["direction"]
-        self.padding_sides = ("right", "left")
+        self.padding_side = self.padding["direction"]
         self.run = openvino_runner(folder, threads) if form.startswith("openvino") else onnx_runner(folder, threads)
 
     def tokens(self, cases: Cases) -> list[list[int]]:
         """Token ids of each text, without padding."""
         self.tokenizer.no_padding()
-        return [list(encoding.ids) for encoding in self.tokenizer.encode_batch(self._prompted(cases))]
+        return [list(encoding.ids) for encoding in self.tokenizer.encode_batch(self.prompted(cases))]
 
-    def embed(self, cases: Cases, padding_side: str | None) -> np.ndarray:
-        """Embed one batch, [B, D]; None pads on the tokenizer's own side."""
-        self.tokenizer.enable_padding(**self.padding | ({"direction": padding_side} if padding_side else {}))
-        encodings = self.tokenizer.encode_batch(self._prompted(cases))
-        return self.run(
-            {
-                "input_ids": np.array([encoding.ids for encoding in encodings], dtype=np.int64),
-                "attention_mask": np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64),
-            }
-        )
-
-    def _prompted(self, cases: Cases) -> list[str]:
-        return [self.prompts[side] + text for side, text in cases]
+    def embed(self, cases: Cases, padding_side: str) -> np.ndarray:
+        """Embed one batch, [B, D]."""
+        self.tokenizer.enable_padding(**self.padding | {"direction": padding_side})
+        encodings = self.tokenizer.encode_batch(self.prompted(cases))
+        ids, mask = [encoding.ids for encoding in encodings], [encoding.attention_mask for encoding in encodings]
+        return self.run({"input_ids": np.array(ids, np.int64), "attention_mask": np.array(mask, np.int64)})
 
 
 def onnx_runner(folder: Path, threads: int) -> Any:
@@ -76,7 +83,7 @@ def openvino_runner(folder: Path, threads: int) -> Any:
     return lambda batch: np.array(model(batch)["embeddings"])
 
 
-class MergedReader:
+class MergedReader(Reader):
     """Loads Sentence Transformers folders."""
 
     def __init__(self, release: Path, form: str, task: str, threads: int) -> None:
@@ -85,27 +92,22 @@ class MergedReader:
 
         torch.set_num_threads(threads)
         self.model = SentenceTransformer(str(release / form / task), device="cpu", local_files_only=True)
-        self.settings = {
-            "pooling": {"lasttoken": "last", "mean": "mean", "cls": "cls"}[str(self.model[1].pooling_mode)],
-            "prompts": {side: self.model.prompts[side] for side in ("document", "query")},
-            "max_tokens": self.model.max_seq_length,
-            "padding_side": self.model.tokenizer.padding_side,
-        }
-        self.padding_sides = (self.model.tokenizer.padding_side,)
+        self.pooling = {"lasttoken": "last", "mean": "mean", "cls": "cls"}[str(self.model[1].pooling_mode)]
+        self.prompts = {side: str(self.model.prompts[side]) for side in ("document", "query")}
+        self.max_tokens = self.model.max_seq_length
+        self.padding_side = self.model.tokenizer.padding_side
+        self.batch_sides = (self.padding_side,)
 
     def tokens(self, cases: Cases) -> list[list[int]]:
         """Token ids of each text, without padding."""
-        return [self.model.tokenize([text])["input_ids"][0].tolist() for text in self._prompted(cases)]
+        return [self.model.tokenize([text])["input_ids"][0].tolist() for text in self.prompted(cases)]
 
-    def embed(self, cases: Cases, padding_side: str | None) -> np.ndarray:
+    def embed(self, cases: Cases, padding_side: str) -> np.ndarray:
         """Embed one batch, [B, D]."""
-        return np.asarray(self.model.encode(self._prompted(cases), prompt="", batch_size=len(cases)))
-
-    def _prompted(self, cases: Cases) -> list[str]:
-        return [str(self.model.prompts[side]) + text for side, text in cases]
+        return np.asarray(self.model.encode(self.prompted(cases), prompt="", batch_size=len(cases)))
 
 
-class AdapterReader:
+class AdapterReader(Reader):
     """Loads the base with an adapter by its name (PEFT); the caller pools and normalises."""
 
     def __init__(self, release: Path, form: str, task: str, threads: int) -> None:
@@ -115,34 +117,33 @@ class AdapterReader:
 
         torch.set_num_threads(threads)
         base = release / "base"
-        encoder = json.loads((base / "encoder.json").read_text(encoding="utf-8"))
+        settings = json.loads((base / "encoder.json").read_text(encoding="utf-8"))
+        self.pooling, self.prompts, self.max_tokens = (settings[name] for name in ("pooling", "prompts", "max_tokens"))
         if task != "retrieval":  # every other task reads both sides as documents
-            encoder["prompts"]["query"] = encoder["prompts"]["document"]
+            self.prompts["query"] = self.prompts["document"]
         self.tokenizer = AutoTokenizer.from_pretrained(base)
+        self.padding_side = self.tokenizer.padding_side
+        self.batch_sides = (self.padding_side,)
         self.model = PeftModel.from_pretrained(AutoModel.from_pretrained(base), release / form / task, task).eval()
         assert self.model.active_adapter == task, f"adapter {task} came back as {self.model.active_adapter}"
-        self.settings = {name: encoder[name] for name in ("pooling", "prompts", "max_tokens")}
-        self.settings["padding_side"] = self.tokenizer.padding_side
-        self.padding_sides = (self.tokenizer.padding_side,)
 
     def tokens(self, cases: Cases) -> list[list[int]]:
         """Token ids of each text, without padding."""
         return self._tokenize(cases, padding=False)["input_ids"]
 
-    def embed(self, cases: Cases, padding_side: str | None) -> np.ndarray:
+    def embed(self, cases: Cases, padding_side: str) -> np.ndarray:
         """Embed one batch, [B, D]."""
         import torch
 
         batch = self._tokenize(cases, padding=True, return_tensors="pt")
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        ids, mask = batch["input_ids"], batch["attention_mask"]
         with torch.inference_mode():
-            states = self.model(**inputs).last_hidden_state
-        vectors = _pool(states.numpy(), batch["attention_mask"].numpy(), self.settings["pooling"])
+            states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        vectors = _pool(states.numpy(), mask.numpy(), self.pooling)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def _tokenize(self, cases: Cases, **options: Any) -> Any:
-        texts = [self.settings["prompts"][side] + text for side, text in cases]
-        return self.tokenizer(texts, truncation=True, max_length=self.settings["max_tokens"], **options)
+        return self.tokenizer(self.prompted(cases), truncation=True, max_length=self.max_tokens, **options)
 
 
 def _pool(states: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:
@@ -166,10 +167,11 @@ def main() -> None:
     reader_class: Any = READERS.get(request["format"], GraphReader)
     for task in request["tasks"]:
         reader = reader_class(Path(request["release"]), request["format"], task, request["threads"])
-        vectors = {"alone": np.concatenate([reader.embed([cases[row]], None) for row in request["embedded"]])}
+        alone = [reader.embed([cases[row]], reader.padding_side) for row in request["embedded"]]
         batch = [cases[row] for row in request["batch"]]
-        vectors |= {side: reader.embed(batch, side) for side in reader.padding_sides}
-        answer = {"token_ids": reader.tokens(cases), "settings": reader.settings}
+        vectors = {side: reader.embed(batch, side) for side in reader.batch_sides} | {"alone": np.concatenate(alone)}
+        settings = {name: getattr(reader, name) for name in ("pooling", "prompts", "max_tokens", "padding_side")}
+        answer = {"token_ids": reader.tokens(cases), "settings": settings}
         (answers / f"{task}.json").write_text(json.dumps(answer), encoding="utf-8")
         np.savez(answers / f"{task}.npz", allow_pickle=False, **vectors)
 

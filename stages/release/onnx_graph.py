@@ -51,24 +51,19 @@ def export_onnx(encoder: Encoder) -> onnx.ModelProto:
     # Two texts of two lengths: a trace of equal lengths drops the attention mask.
     example = encoder.pad(encoder.tokenize(["a", "a longer text of several words"], side))
     free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)
-    try:
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                EmbeddingGraph(encoder),
-                kwargs=example,
-                input_names=["input_ids", "attention_mask"],
-                output_names=["embeddings"],
-                dynamic_shapes={"input_ids": free, "attention_mask": free},
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        exporter.setLevel(level)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            EmbeddingGraph(encoder),
+            kwargs=example,
+            input_names=["input_ids", "attention_mask"],
+            output_names=["embeddings"],
+            dynamic_shapes={"input_ids": free, "attention_mask": free},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     return _without_notes(program.model_proto)
 

@@ -34,20 +34,17 @@ class Samples:
         lengths = np.max([[len(ids) for ids in output.token_ids] for output in self.references.values()], axis=0)
         return [row for row, case in enumerate(self.embedded) if lengths[case] <= SHORT_TOKENS]
 
-    def with_embeddings(self, rows: Sequence[int]) -> "Samples":
-        """The same cases with only these rows of embeddings."""
+    def part(self, rows: Sequence[int], num_cases: int | None = None) -> "Samples":
+        """The first `num_cases` cases (None: all of them) with only these rows of embeddings."""
         references = {
-            task: replace(output, embeddings=output.embeddings[list(rows)]) for task, output in self.references.items()
+            task: replace(output, token_ids=output.token_ids[:num_cases], embeddings=output.embeddings[list(rows)])
+            for task, output in self.references.items()
         }
-        return Samples(self.cases, [self.embedded[row] for row in rows], references)
+        return Samples(self.cases[:num_cases], [self.embedded[row] for row in rows], references)
 
     def first_cases(self, count: int) -> "Samples":
         """The first `count` cases with their embeddings."""
-        part = self.with_embeddings([row for row, case in enumerate(self.embedded) if case < count])
-        references = {
-            task: replace(output, token_ids=output.token_ids[:count]) for task, output in part.references.items()
-        }
-        return Samples(part.cases[:count], part.embedded, references)
+        return self.part([row for row, case in enumerate(self.embedded) if case < count], count)
 
 
 def save_samples(release: Path, samples: Samples) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from stages.release.checksums import checksum_faults
 from stages.release.formats import FORMATS, NEEDED
-from stages.release.lineage import lineage_faults
 from stages.release.parity import check_parity
 from stages.release.parity_samples import load_samples
+from stages.release.release_lineage import lineage_faults
 
 # Files that a release may hold: weights are safetensors and graphs; .bin and .data belong to a graph beside them.
 SUFFIXES = {".json", ".jinja", ".md", ".onnx", ".safetensors", ".txt", ".xml", ""}
@@ -70,7 +70,7 @@ def parity_faults(release: Path, threads: int) -> list[str]:
     Each format is loaded with the packages of its consumer alone, which must be installed.
     """
     report, samples = _read_json(release / "parity.json"), load_samples(release)
-    short = samples.with_embeddings(samples.short)
+    short = samples.part(samples.short)
     found = check_parity(release, _passed(report), short, report["limits"], threads)
     return [f"{name}: {reason}" for name, result in found.items() for reason in result["reasons"]]
 

@@ -1,5 +1,7 @@
 """Writing every format of a release, task by task."""
 
+import json
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -61,3 +63,11 @@ def save_tokenizer_and_settings(encoder: Encoder, prompts: Mapping[str, str], fo
     settings = asdict(encoder.settings) | {"prompts": dict(prompts), "dimensions": encoder.dimensions}
     settings |= {"padding_side": encoder.tokenizer.padding_side, "normalized": True}
     write_json(folder / "embedder.json", settings)
+
+
+def copy_adapter(source: Path, target: Path, base: str) -> None:
+    """Copy an adapter without its training curve; the release replaces a folder of this machine as its base."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("curve.csv"))
+    config = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
+    text = json.dumps(config | {"base_model_name_or_path": base}, indent=2) + "\n"
+    (target / "adapter_config.json").write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A release of a tiny student as the stage makes it, in the folder of a pipeline that ended before it."""
+"""Fixtures: a release of a tiny student as the stage writes it, in the folder of a pipeline that ended before it."""
 
 import json
 from collections.abc import Iterator
@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from stages import quantize
+from stages.corpus.tables import SCHEMAS, write_table
+from stages.modeling.adapters import add_adapter, save_adapter
+from stages.modeling.encoder import EncoderSettings, load_encoder, saved_encoder
 from stages.recipe.recipe import Recipe
 from tests.conftest import TASKS
 
@@ -21,19 +25,13 @@ MAX_TOKENS, THETA = 40, 20_000.0
 def workspace(
     backbones: dict[str, Path], sentences: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """A folder with curated text, an extended student and four adapters, in which a stage can run."""
-    import torch
-
-    from stages.corpus.tables import SCHEMAS, write_table
-    from stages.modeling.adapters import add_adapter, save_adapter
-    from stages.modeling.encoder import EncoderSettings, load_encoder, saved_encoder
-
+    """A folder with curated text, an extended student and four adapters, in which the stage can run."""
     folder = tmp_path_factory.mktemp("workspace")
     origin = {"entity": "e", "source": "wikipedia", "language": "en", "license": "CC-BY-SA-4.0"}
     rows = [{"id": str(row), "query": "a", "document": text, **origin} for row, text in enumerate(sentences[:60])]
     write_table(folder / "data/curated/pairs/train.parquet", rows, SCHEMAS["pairs"])
-    splits = {one["name"]: one["splits"] for one in tiny_values()["curate"]["sources"]}
-    counts = {name: {"train": 60 if one["dev"] + one["test"] < 1 else 0} for name, one in splits.items()}
+    splits = {source["name"]: source["splits"] for source in tiny_values()["curate"]["sources"]}
+    counts = {name: {"train": 60 if share["dev"] + share["test"] < 1 else 0} for name, share in splits.items()}
     (folder / "data/curated/counts.json").write_text(json.dumps(counts))
     settings = EncoderSettings("last", PROMPTS, 24, 10_000.0)
     student = folder / "data/extended/student"
@@ -64,7 +62,7 @@ def recipe_of_release() -> Recipe:
 
 @pytest.fixture(scope="session")
 def built(workspace: Path, recipe_of_release: Recipe) -> Path:
-    """The release as the stage left it; copy it before changing it."""
+    """The release as the stage wrote it; copy it before changing it."""
     quantize.quantize(recipe_of_release, workspace / "data/quantized")
     return workspace / "data/quantized" / recipe_of_release.name
 

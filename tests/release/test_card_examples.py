@@ -1,10 +1,11 @@
-"""The card's own examples, run as a reader runs them: in the release, with the packages that the card names."""
+"""The examples of the model card run in the release folder with only the packages that the card names."""
 
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sentence_transformers.util import quantize_embeddings
 
 from stages.release.environment import consumer_site, run_isolated
 from stages.release.formats import FORMATS, Format
@@ -56,8 +57,6 @@ def run(form: Format, code: str, release: Path, folder: Path) -> None:
 
 
 def test_smaller_vectors_are_those_of_sentence_transformers(built: Path, tmp_path: Path) -> None:
-    from sentence_transformers.util import quantize_embeddings
-
     code = next(block for block in blocks((built / "README.md").read_text()) if "packbits" in block)
     answer = tmp_path / "answer.npz"
     code += f"np.savez({str(answer)!r}, cut=cut, limit=limit, int8=int8, uint8=uint8, binary=binary, ubinary=ubinary)\n"

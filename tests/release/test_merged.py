@@ -1,4 +1,4 @@
-"""What a release carries of its encoder, for other people's tools too: RoPE theta and longest text of inference."""
+"""A release carries the RoPE theta and the longest text of inference, for other people's tools too."""
 
 import json
 from pathlib import Path

@@ -1,9 +1,11 @@
-"""What exporting does beside the files, which tests of the release look at."""
+"""Side effects of exporting to OpenVINO, and settings of the exported model."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import openvino
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,8 +22,6 @@ def test_exporting_reports_nothing_to_anyone() -> None:
     assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "True", "None"]
 
 
-def test_whoever_loads_it_gets_float_activations(built: Path) -> None:
-    import openvino
-
+def test_the_model_keeps_float_activations_where_it_is_loaded(built: Path) -> None:
     model = openvino.Core().compile_model(built / "openvino-int8/retrieval/model.xml", "CPU")
     assert model.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 0

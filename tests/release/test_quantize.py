@@ -1,4 +1,4 @@
-"""The release as a whole: what is in it, that it is the same bytes again, and what the parity gate keeps out of it."""
+"""The release as a whole: its content, the same bytes in a second build, the formats that the parity gate removes."""
 
 import json
 from pathlib import Path
@@ -34,17 +34,17 @@ def test_every_format_of_every_task_is_there(built: Path) -> None:
 
 
 def test_each_is_as_near_to_torch_as_the_recipe_asks(built: Path) -> None:
-    for name, one in report(built).items():
-        assert one["released"] and one["reasons"] == [], name
-        for task, figures in one["tasks"].items():
-            # One text of the random student's is moved far by int8 weights; 0.9 is what its recipe asks of every one.
+    for name, result in report(built).items():
+        assert result["released"] and result["reasons"] == [], name
+        for task, figures in result["tasks"].items():
+            # Int8 weights move one text of the random student far; its recipe asks for 0.9 of every text.
             assert figures["cosine_min"] >= (0.99999 if name in EXACT else 0.9), (name, task, figures)
             assert figures["cosine_mean"] >= (0.99999 if name in EXACT else 0.99), (name, task, figures)
             assert figures["padding_cosine_min"] >= (0.99999 if name in EXACT else 0.99), (name, task, figures)
 
 
 def test_tasks_differ(built: Path) -> None:
-    """A graph that kept the first task's weights would have passed as the others' too."""
+    """A graph that kept the first task's weights would agree with the other tasks if they were alike."""
     vectors = load_file(built / "parity/reference.safetensors")
     for task in TASKS[1:]:
         assert np.abs(vectors[task] - vectors["retrieval"]).max() > 0.05
@@ -72,7 +72,7 @@ def test_lineage_says_where_it_comes_from(built: Path, recipe_of_release: Recipe
 
 @pytest.fixture(scope="module")
 def strict(built: Path, workspace: Path, recipe_of_release: Recipe) -> Path:
-    """A second build, in which the gate finds int8 too far away; what it finds of a real format is shown elsewhere."""
+    """A second build, in which the gate refuses the int8 formats."""
     found = report(built)
     for name in ("onnx-int8", "openvino-int8"):
         found[name] |= {"released": False, "reasons": ["clustering: cosine_mean is 0.9, at least 1 is asked for"]}
@@ -96,7 +96,7 @@ def test_a_format_that_fails_is_left_out_and_named(strict: Path) -> None:
 
 
 def test_the_rest_is_the_same_bytes_again(built: Path, strict: Path) -> None:
-    """The report differs, and the card with it; everything that was computed does not."""
+    """Only the parity report and the cards differ; weights, graphs and samples do not."""
     first, second = ((folder / "SHA256SUMS").read_text().splitlines() for folder in (built, strict))
     changed = {line.split("  ")[1] for line in second if line not in first}
     assert {name.rpartition("/")[2] for name in changed} == {"README.md", "parity.json"}

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from stages.recipe.paths import LINEAGE
 from stages.tracking.git import git_state
+from stages.tracking.lineage import read_lineages
 
 # The last three are null where git or DVC are not used.
 FIELDS = ("name", "license", "teacher", "sources", "recipe_sha256", "git_sha", "git_dirty", "dvc_lock_sha256")
@@ -49,10 +50,9 @@ def lock_digest(lock: Path, stages: Sequence[str]) -> str | None:
     return _sha256(content)
 
 
-def run_ids(folder: Path, stages: Sequence[str]) -> dict[str, str]:
+def run_ids(stages: Sequence[str]) -> dict[str, str]:
     """MLflow run of each of the stages, from data/lineage; records of other stages may be of an earlier build."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    return {one["stage"]: one["run_id"] for one in records if one["stage"].partition("@")[0] in stages}
+    return {one["stage"]: one["run_id"] for one in read_lineages() if one["stage"].partition("@")[0] in stages}
 
 
 def lineage_faults(lineage: Mapping[str, Any]) -> list[str]:

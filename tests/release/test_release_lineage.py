@@ -1,9 +1,11 @@
-"""What names the code, data and runs of a release."""
+"""Lineage of a release: code, data and runs."""
 
-import json
 from pathlib import Path
 
-from stages.release.lineage import lineage, lineage_faults, lock_digest, run_ids
+import pytest
+
+from stages.release.release_lineage import lineage, lineage_faults, lock_digest, run_ids
+from stages.tracking.lineage import write_lineage
 
 LOCK = """
 schema: '2.0'
@@ -36,11 +38,12 @@ def test_the_lock_counts_as_far_as_it_made_the_weights(tmp_path: Path) -> None:
     assert digest("today", "run1", "c", "e") != first
 
 
-def test_runs_of_later_stages_are_of_another_build(tmp_path: Path) -> None:
+def test_runs_of_later_stages_are_of_another_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for stage in ("distill", "adapt@clustering", "evaluate"):
-        (tmp_path / f"{stage}.json").write_text(json.dumps({"stage": stage, "run_id": f"of {stage}"}))
+        write_lineage(stage, {"stage": stage, "run_id": f"of {stage}"})
     expected = {"adapt@clustering": "of adapt@clustering", "distill": "of distill"}
-    assert run_ids(tmp_path, ("distill", "adapt", "quantize")) == expected
+    assert run_ids(("distill", "adapt", "quantize")) == expected
 
 
 def test_a_lineage_is_whole_and_follows_the_recipe(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 Shapes: N cases that are embedded, D embedding dimension.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,34 +21,22 @@ def task_prompts(encoder: Encoder, task: Task) -> dict[str, str]:
     return {"query": query if task == "retrieval" else document, "document": document}
 
 
-def embedded_cases(encoder: Encoder, cases: Sequence[Case], longest: int) -> list[int]:
-    """Numbers of the cases that have at most `longest` tokens."""
-    return [row for row, case in enumerate(cases) if len(_tokens(encoder, case, encoder.settings.prompts)) <= longest]
+def tokenized(encoder: Encoder, cases: Sequence[Case], task: Task) -> list[list[int]]:
+    """Token ids of each case behind the task's prompt of its side."""
+    sides = [case.side if task == "retrieval" else "document" for case in cases]
+    return [encoder.tokenize([case.text], side)[0].tolist() for case, side in zip(cases, sides, strict=True)]
 
 
 @torch.inference_mode()
-def reference_output(
-    encoder: Encoder, cases: Sequence[Case], embedded: Sequence[int], prompts: Mapping[str, str]
-) -> FormatOutput:
-    """Tokenise all cases and embed those numbered in `embedded`, [N, D], each in a batch of its own.
-
-    Args:
-        prompts: the task's prompts, by side.
-    """
+def torch_output(encoder: Encoder, cases: Sequence[Case], embedded: Sequence[int], task: Task) -> FormatOutput:
+    """Tokenise all cases and embed those numbered in `embedded`, [N, D], each in a batch of its own."""
     encoder.eval()
-    token_ids = [_tokens(encoder, case, prompts) for case in cases]
+    token_ids = tokenized(encoder, cases, task)
     vectors = [encoder(**encoder.pad(Tokens.of([token_ids[row]]))).numpy() for row in embedded]
     settings = {
         "pooling": encoder.settings.pooling,
-        "prompts": dict(prompts),
+        "prompts": task_prompts(encoder, task),
         "max_tokens": encoder.settings.max_tokens,
         "padding_side": encoder.tokenizer.padding_side,
     }
     return FormatOutput(token_ids, np.concatenate(vectors), settings=settings)
-
-
-def _tokens(encoder: Encoder, case: Case, prompts: Mapping[str, str]) -> list[int]:
-    """Token ids of a text behind its prompt, tokenised as the side of the encoder that has this prompt."""
-    side = next(name for name, prompt in encoder.settings.prompts.items() if prompt == prompts[case.side])
-    ids: list[int] = encoder.tokenize([case.text], side)[0].tolist()
-    return ids
