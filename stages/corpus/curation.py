@@ -83,7 +83,7 @@ def curate_sources(rules: Curate, sources: Sequence[SourceToRead], folder: Path,
     overlaps = reject_test_overlaps(index, rules.evaluation_overlap, reasons)
     reject_near_duplicates(index, rules.near_duplicates, reasons)
     for rows in ingested:
-        if rows.source.section.kind == "labelled":
+        if rows.section.kind == "labelled":
             reject_single_labels(rows, reasons, "train")
     validator, suites, profiles = Validator(), [], {}
     for source, rows in zip(_progress(sources, "write"), ingested, strict=True):
@@ -91,20 +91,20 @@ def curate_sources(rules: Curate, sources: Sequence[SourceToRead], folder: Path,
         suites.append(validator.validate(source, _write(rows, output, profile, reasons), profile.facts))
         profiles[source.section.name] = profile.summary()
     output.close()
-    counts = {rows.source.section.name: _counts(rows, output.rejected) for rows in ingested}
+    counts = {rows.section.name: _counts(rows, output.rejected) for rows in ingested}
     rejected = {name: output.rejected.counts(name) for name in counts}
     return Curated(counts, rejected, suites, overlaps, profiles, output.rejected.by_reason())
 
 
 def _write(ingested: SourceIngest, output: _Output, profile: Profile, reasons: Reasons) -> Iterator[pa.Table]:
     """Write the kept and the rejected rows of a source; yield the kept rows in larger tables for validation."""
-    section, fields = ingested.source.section, ingested.source.fields
+    section = ingested.section
     held: list[pa.Table] = []
     for where, table in ingested.batches():
         status = ingested.row_status[where]
         rejected = status > OVER_MAX_ROWS
         for row, reason in zip(table.filter(rejected).to_pylist(), status[rejected].tolist(), strict=True):
-            texts = row["raw"] or [row[name] for name in fields]
+            texts = row["raw"] or [row[name] for name in ingested.fields]
             output.rejected.add(section.name, section.kind, reasons[reason], row["entity"], texts)
         kept, splits = table.filter(status == KEPT), ingested.splits[where][status == KEPT]
         profile.add(kept, splits)
@@ -120,7 +120,7 @@ def _write(ingested: SourceIngest, output: _Output, profile: Profile, reasons: R
 def _counts(ingested: SourceIngest, rejected: RejectedRows) -> dict[str, int]:
     splits = ingested.splits[ingested.kept_rows()]
     rows = {split: int((splits == number).sum()) for number, split in enumerate(SPLITS)}
-    num_rejected = sum(rejected.counts(ingested.source.section.name).values())
+    num_rejected = sum(rejected.counts(ingested.section.name).values())
     return rows | {"read": ingested.num_read, "rejected": num_rejected}
 
 

@@ -7,7 +7,7 @@ number of texts and not with its square.
 Shapes: M pairs of a text and the partner it overlaps with, both as numbers of texts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from stages.corpus.buckets import Buckets, first_in_group, group_numbers
 from stages.corpus.containment import ContainedTexts
 from stages.corpus.rejected_rows import KEPT, Reasons
 from stages.corpus.roles import role_of
+from stages.corpus.source_ingest import SourceIngest
 from stages.corpus.tables import SPLITS
 from stages.corpus.text_index import TextIndex
 from stages.recipe.curate import EvaluationOverlap, NearDuplicates
@@ -47,7 +48,7 @@ def reject_test_overlaps(index: TextIndex, limits: EvaluationOverlap, reasons: R
         _reject_containing(index, limits.containment, ways, reasons)
     shares_entity = np.zeros(len(index.texts), dtype=bool)
     for texts, _ in _tested_and_not(index, index.entities):
-        shares_entity[texts[index.is_test(texts)]] = True
+        shares_entity[texts] = True
     reports = [_report(index, number, ways, shares_entity) for number in range(len(index.sources))]
     if limits.containment is None:
         reports = [report | {"inside": None} for report in reports]
@@ -56,7 +57,7 @@ def reject_test_overlaps(index: TextIndex, limits: EvaluationOverlap, reasons: R
 
 def reject_near_duplicates(index: TextIndex, limits: NearDuplicates, reasons: Reasons) -> None:
     """Reject rows that nearly repeat an earlier one of their source and split, or repeat one of their group."""
-    names = [source.source.section.name for source in index.sources]
+    names = [source.section.name for source in index.sources]
     first = {name: group[0] for group in limits.across for name in group}
     groups = np.array([names.index(first.get(name, name)) for name in names])
     for buckets, word in ((index.equal, "duplicate"), (index.similar, "near duplicate")):
@@ -100,44 +101,39 @@ def _similar(index: TextIndex, texts: np.ndarray, partners: np.ndarray, jaccard:
 
 def _reject_containing(index: TextIndex, share: float, ways: np.ndarray, reasons: Reasons) -> None:
     """Reject train and dev rows with a text that contains a test row's text, in whatever role."""
-    contained = ContainedTexts(share, _texts_of(index, lambda numbers: index.is_test(numbers)))
-    for texts, numbers in _texts_of(index, lambda numbers: ~index.is_test(numbers)):
+    contained = ContainedTexts(share, _texts_of(index, tested=True))
+    for texts, numbers in _texts_of(index, tested=False):
         positions, tested = contained.find(texts)
         ways[tested] |= INSIDE
         _reject(index, numbers[positions], tested, "contains a test row of {source}", reasons)
 
 
-def _texts_of(
-    index: TextIndex, chosen: Callable[[np.ndarray], np.ndarray]
-) -> Iterator[tuple[Sequence[str], np.ndarray]]:
-    """Yield chosen texts with their numbers, a batch of rows and a field at a time."""
+def _texts_of(index: TextIndex, *, tested: bool) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+    """Yield the texts of tested or of other rows with their numbers, a batch of rows and a field at a time."""
     for source, numbers, table in index.batches():
-        rows = chosen(numbers[:, 0])
-        for column, field in enumerate(source.source.fields):
+        rows = index.is_test(numbers[:, 0]) == tested
+        for column, field in enumerate(source.fields):
             yield table[field].filter(rows).to_pylist(), numbers[rows, column]
 
 
 def _reject(index: TextIndex, texts: np.ndarray, partners: np.ndarray, why: str, reasons: Reasons) -> None:
-    for (source, row, field, *_), (other, _, other_field, *_) in zip(
-        index.texts[texts].tolist(), index.texts[partners].tolist(), strict=True
-    ):
-        status = index.sources[source].row_status
-        if status[row] == KEPT:
-            status[row] = reasons.number(_reason(why, index, (source, field), (other, other_field)))
+    pairs = zip(index.texts[texts].tolist(), index.texts[partners].tolist(), strict=True)
+    for (number, row, field, *_), (other, _, other_field, *_) in pairs:
+        source = index.sources[number]
+        if source.row_status[row] == KEPT:
+            reason = _reason(why, source, field, index.sources[other], other_field)
+            source.row_status[row] = reasons.number(reason)
 
 
-def _reason(why: str, index: TextIndex, place: tuple[int, int], other_place: tuple[int, int]) -> str:
+def _reason(why: str, source: SourceIngest, field: int, other: SourceIngest, other_field: int) -> str:
     """Say which text of a row was found where, and in which field if its role there is another."""
-    (own, field), (other, other_field) = (
-        (index.sources[source].source, index.sources[source].source.fields[column])
-        for source, column in (place, other_place)
-    )
-    same = role_of(own.section.kind, field) == role_of(other.section.kind, other_field)
-    return f"{field}: {why}".format(source=other.section.name, role="" if same else f" as {other_field}")
+    name, other_name = source.fields[field], other.fields[other_field]
+    same = role_of(source.section.kind, name) == role_of(other.section.kind, other_name)
+    return f"{name}: {why}".format(source=other.section.name, role="" if same else f" as {other_name}")
 
 
 def _report(index: TextIndex, number: int, ways: np.ndarray, shares_entity: np.ndarray) -> dict[str, Any]:
-    source = index.sources[number].source
+    source = index.sources[number]
     own = np.flatnonzero(index.texts["source"] == number)
     tested = own[index.is_test(own)].reshape(-1, len(source.fields))
     exact = (ways[tested] & EXACT).any(axis=1)

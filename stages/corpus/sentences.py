@@ -1,4 +1,4 @@
-"""Where sentences end, and texts in stretches of whole sentences."""
+"""Sentences of a text, and stretches of whole sentences."""
 
 import itertools
 import re
@@ -9,7 +9,7 @@ _END = re.compile(r"(?<![A-Z]\.)(?<!\b[A-Z])(?<!\bc)(?<!\bSt)(?<!\bDr)(?<!\bMr)[
 
 
 def split_first_sentence(text: str) -> tuple[str, str]:
-    """First sentence and what follows it (empty where there is one sentence only)."""
+    """Split a text into its first sentence and the rest, which is empty where there is one sentence only."""
     end = _END.search(text)
     if end is None:
         return text.strip(), ""
@@ -17,14 +17,14 @@ def split_first_sentence(text: str) -> tuple[str, str]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, in order, without the white space between them."""
+    """Split a text into its sentences, without the white space between them."""
     starts = [0, *(end.end() for end in _END.finditer(text)), len(text)]
     parts = (text[start:end].strip() for start, end in itertools.pairwise(starts))
     return [part for part in parts if part]
 
 
 def stretches(parts: Sequence[str], words: int) -> Iterator[list[str]]:
-    """Consecutive sentences, cut after every `words` words or just more; the last stretch holds what is left."""
+    """Yield stretches of sentences that end as soon as they have `words` words; the last stretch may have fewer."""
     stretch: list[str] = []
     count = 0
     for part in parts:

@@ -21,6 +21,7 @@ from stages.corpus.languages import LanguageCheck
 from stages.corpus.rejected_rows import KEPT, OVER_MAX_ROWS, Reasons, RejectedRows
 from stages.corpus.roles import SCORED, language_namespace, text_keys
 from stages.corpus.tables import SCHEMAS, SPLITS
+from stages.recipe.curate import Source
 
 # With more labels than this, rows of single labels are not looked for: validation refuses the source.
 MAX_LABELS = 100_000
@@ -37,6 +38,16 @@ class SourceIngest:
     splits: np.ndarray  # uint8, positions in SPLITS
     languages: np.ndarray  # uint16; a number for each language of a multilingual source, whose rows are compared by it
     row_status: np.ndarray  # uint16: KEPT, OVER_MAX_ROWS, or the number of the reason for rejecting the row
+
+    @property
+    def section(self) -> Source:
+        """The source's section of the recipe."""
+        return self.source.section
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the text fields."""
+        return self.source.fields
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[tuple[slice, pa.Table]]:
         """Yield the rows in order, with the range of row numbers of each batch."""
@@ -115,8 +126,7 @@ def _language_number(language: str) -> int:
 
 def _reject_repeats(ingested: SourceIngest, keys: Buckets, reasons: Reasons) -> None:
     """Reject rows that share a text with an earlier kept row, of which a repeated document is a false negative."""
-    fields = ingested.source.fields
-    width = 1 if ingested.source.section.kind == SCORED else len(fields)
+    width = 1 if ingested.section.kind == SCORED else len(ingested.fields)
     parts = list(keys.shared())
     if not parts:
         return
@@ -130,7 +140,7 @@ def _reject_repeats(ingested: SourceIngest, keys: Buckets, reasons: Reasons) -> 
         if repeated is None:
             seen.update(key for _, key in of_row)
         else:
-            ingested.row_status[row] = reasons.number(f"{fields[repeated % width]}: duplicate")
+            ingested.row_status[row] = reasons.number(f"{ingested.fields[repeated % width]}: duplicate")
 
 
 def _sample(ingested: SourceIngest, max_rows: int) -> None:

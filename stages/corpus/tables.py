@@ -1,4 +1,4 @@
-"""The curated contract: one Arrow schema per kind of row, one parquet file per kind and split."""
+"""The curated tables: one Arrow schema for each kind of row, one parquet file for each kind and split."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ REJECTED = pa.schema(
 
 
 class TableWriter:
-    """Writes a parquet file batch by batch under an explicit schema, beside and renamed when closed."""
+    """Writes a parquet file batch by batch under an explicit schema; the file has its name only when it is closed."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ class TableWriter:
         self._num_held = 0
 
     def write(self, rows: pa.Table) -> None:
-        """Add rows; they reach the file in groups of `GROUP_ROWS`, whatever batches they came in."""
+        """Add rows; they reach the file in groups of `GROUP_ROWS`, whatever batches they come in."""
         self._held.append(rows)
         self._num_held += len(rows)
         while self._num_held >= GROUP_ROWS:
@@ -61,7 +61,7 @@ class TableWriter:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    """Write rows as parquet under an explicit schema, beside and renamed."""
+    """Write rows as parquet under an explicit schema; a failure leaves the file that was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
@@ -69,13 +69,13 @@ def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> No
 
 
 def read_table(path: Path, sources: Sequence[str] | None = None) -> pa.Table:
-    """Read a parquet table, or those of its rows that come from the named sources, in the file's order."""
+    """Read a parquet table, or only its rows of the named sources, in the file's order."""
     filters = None if sources is None else [("source", "in", list(sources))]
     return pq.read_table(path, filters=filters)
 
 
 def read_texts(path: Path, column: str, source: str) -> Iterator[list[str]]:
-    """A text column of a source's rows in the file's order, a batch of rows at a time."""
+    """Yield a text column of a source's rows in the file's order, a batch of rows at a time."""
     of_source = arrow.field("source") == source
     for batch in arrow.dataset(path, format="parquet").to_batches(columns=[column], filter=of_source):
         if len(batch):
@@ -83,10 +83,13 @@ def read_texts(path: Path, column: str, source: str) -> Iterator[list[str]]:
 
 
 def read_split(folder: Path, kind: str, split: str, sources: Sequence[str] | None = None) -> pa.Table:
-    """Rows of a kind and split of the curated folder.
+    """Read the rows of a kind and split from the curated folder.
 
     Raises:
-        ValueError: no row is left, so what would train or be measured on it has nothing.
+        ValueError: there are none, so nothing can be trained or measured on them.
+
+    Example:
+        >>> read_split(Path("data/curated"), "pairs", "train", ["faq"]).column_names
     """
     table = read_table(folder / kind / f"{split}.parquet", sources)
     if len(table) == 0:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import xxhash
 
 from stages.corpus.buckets import Buckets
-from stages.corpus.minhash import NUM_PERMUTATIONS, bands, signatures, similarity
+from stages.corpus.minhash import NUM_BANDS, NUM_PERMUTATIONS, bands, signatures, similarity
 from stages.corpus.rejected_rows import KEPT
 from stages.corpus.roles import DOCUMENT, ROLES, SCORED, role_of, text_key, text_keys
 from stages.corpus.source_ingest import SourceIngest
@@ -44,29 +44,25 @@ class TextIndex:
     """
 
     def __init__(self, sources: Sequence[SourceIngest], jaccard: float, folder: Path) -> None:
-        self.sources = sources
+        self.sources, self._jaccard = sources, jaccard
         self._rows = [source.kept_rows().astype(np.uint32) for source in sources]
-        self.texts = np.concatenate(
-            [
-                _texts(number, source, rows)
-                for number, (source, rows) in enumerate(zip(sources, self._rows, strict=True))
-            ]
-        )
+        tables = [_table(number, source, self._rows[number]) for number, source in enumerate(sources)]
+        self.texts = np.concatenate(tables)
         self.equal, self.similar = Buckets(folder / "equal", ENTRY), Buckets(folder / "similar", ENTRY)
         self.entities = Buckets(folder / "entities", ENTRY)
         self._signatures = folder / "signatures.bin"
         with self._signatures.open("wb") as file:
             for source, numbers, rows in self.batches():
-                self._add(source, numbers, rows, jaccard).tofile(file)
+                self._add(source, numbers, rows).tofile(file)
 
     def batches(self) -> Iterator[tuple[SourceIngest, np.ndarray, pa.Table]]:
         """Yield the indexed rows of each source in batches, with the numbers [R, F] of their texts."""
         first = 0
         for source, indexed in zip(self.sources, self._rows, strict=True):
-            fields = source.source.fields
-            for where, table in source.batches([*fields, "entity"]):
+            width = len(source.fields)
+            for where, table in source.batches([*source.fields, "entity"]):
                 start, stop = np.searchsorted(indexed, (where.start, where.stop))
-                numbers = first + np.arange((stop - start) * len(fields)).reshape(-1, len(fields))
+                numbers = first + np.arange((stop - start) * width).reshape(-1, width)
                 if len(numbers):
                     yield source, numbers, table.take(indexed[start:stop] - np.uint32(where.start))
                 first += numbers.size
@@ -92,39 +88,39 @@ class TextIndex:
         stored = np.memmap(self._signatures, dtype=np.uint16, mode="r").reshape(-1, NUM_PERMUTATIONS)
         return similarity(stored, left, stored, right)
 
-    def _add(self, source: SourceIngest, numbers: np.ndarray, rows: pa.Table, jaccard: float) -> np.ndarray:
+    def _add(self, source: SourceIngest, numbers: np.ndarray, rows: pa.Table) -> np.ndarray:
         """Enter rows, and return the signatures [R, F, P] of their texts."""
-        kind, fields = source.source.section.kind, source.source.fields
-        keys = np.array([text_keys(row, kind, fields) for row in rows.to_pylist()], dtype=np.uint64)
+        kind = source.section.kind
+        keys = np.array([text_keys(row, kind, source.fields) for row in rows.to_pylist()], dtype=np.uint64)
         self.equal.add(keys.reshape(-1), False, numbers[:, : keys.shape[1]].reshape(-1))
         entities = [xxhash.xxh3_64_intdigest(entity.encode()) for entity in rows["entity"].to_pylist()]
         self.entities.add(np.array(entities, dtype=np.uint64), False, numbers[:, 0])
         found = np.zeros((*numbers.shape, NUM_PERMUTATIONS), dtype=np.uint16)
-        for column, field in enumerate(fields):
-            texts, own_role = rows[field].to_pylist(), role_of(kind, field)
-            found[:, column], long = signatures(texts, jaccard)
+        for column, field in enumerate(source.fields):
+            texts, own_role, of_field = rows[field].to_pylist(), role_of(kind, field), numbers[:, column]
+            found[:, column], long = signatures(texts, self._jaccard)
             for role in ROLES:
-                entered = np.arange(len(texts))
-                if role != own_role:
-                    entered = self._in_other_role(role, own_role, texts, numbers[:, column])
+                if role == own_role:
+                    entered = np.arange(len(texts))
+                else:
+                    entered = self._rows_in_other_role(role, own_role, texts, of_field)
                     others = [text_key(role, texts[row]) for row in entered.tolist()]
-                    self.equal.add(np.array(others, dtype=np.uint64), True, numbers[entered, column])
+                    self.equal.add(np.array(others, dtype=np.uint64), True, of_field[entered])
                 entered = entered[long[entered]]
-                keys = bands(found[entered, column], role)
-                texts_of_keys = np.repeat(numbers[entered, column], keys.shape[1])
-                self.similar.add(keys.reshape(-1), role != own_role, texts_of_keys)
+                of_bands = bands(found[entered, column], role)
+                self.similar.add(of_bands.reshape(-1), role != own_role, np.repeat(of_field[entered], NUM_BANDS))
         return found
 
-    def _in_other_role(self, role: str, own_role: str, texts: Sequence[str], numbers: np.ndarray) -> np.ndarray:
+    def _rows_in_other_role(self, role: str, own_role: str, texts: Sequence[str], numbers: np.ndarray) -> np.ndarray:
         """Choose the rows whose texts are entered under a role that is not their own."""
         eligible = self.is_test(numbers) | (own_role == SCORED and role == DOCUMENT)
         rows = [row for row in np.flatnonzero(eligible).tolist() if count_words(texts[row]) >= MIN_WORDS_OF_OTHER_ROLE]
         return np.array(rows, dtype=np.int64)
 
 
-def _texts(number: int, source: SourceIngest, rows: np.ndarray) -> np.ndarray:
+def _table(number: int, source: SourceIngest, rows: np.ndarray) -> np.ndarray:
     """Make the table of the texts of a source's rows."""
-    width = len(source.source.fields)
+    width = len(source.fields)
     texts = np.empty(len(rows) * width, dtype=TEXT)
     texts["source"], texts["row"], texts["field"] = number, np.repeat(rows, width), np.tile(range(width), len(rows))
     texts["split"] = np.repeat(source.splits[rows], width)

@@ -1,4 +1,4 @@
-"""Some of very many texts, for figures that need no more."""
+"""A sample of very many texts, for statistics that need no more."""
 
 from collections.abc import Sequence
 from typing import Generic, TypeVar
@@ -9,7 +9,7 @@ Group = TypeVar("Group")
 
 
 class TextSample(Generic[Group]):
-    """Up to `most` distinct texts in memory, all where there are fewer: those with the lowest keys, in any order."""
+    """Up to `most` distinct texts in memory, those with the lowest keys; all of them where there are fewer."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -17,7 +17,7 @@ class TextSample(Generic[Group]):
         self._kept: dict[bytes, tuple[Group, str]] = {}
 
     def add(self, group: Group, keys: np.ndarray, texts: Sequence[str]) -> None:
-        """Look at texts of a group by their keys [N], which are spread evenly."""
+        """Add texts of a group by their keys [N], which are spread evenly."""
         leading = keys.view(">u8")[::2]
         for row in np.flatnonzero(leading <= self._limit - 1).tolist():
             self._kept[keys[row]] = (group, texts[row])
@@ -26,7 +26,7 @@ class TextSample(Generic[Group]):
             self._kept = {key: kept for key, kept in self._kept.items() if _leading(key) < self._limit}
 
     def by_group(self) -> dict[Group, list[str]]:
-        """The texts kept of each group."""
+        """Return the sampled texts of each group."""
         groups: dict[Group, list[str]] = {}
         for group, text in self._kept.values():
             groups.setdefault(group, []).append(text)

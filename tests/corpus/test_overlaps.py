@@ -109,7 +109,7 @@ def overlaps(
     report = reject_test_overlaps(index, limits, reasons)
     duplicates = NearDuplicates.model_validate({"jaccard": 0.9, "across": across or []})
     reject_near_duplicates(index, duplicates, reasons)
-    return report, {one.source.section.name: [reasons[number] for number in one.row_status] for one in ingested}
+    return report, {one.section.name: [reasons[number] for number in one.row_status] for one in ingested}
 
 
 def test_near_duplicates_within_a_source_leave_the_first(tmp_path: Path) -> None:
