@@ -13,6 +13,8 @@ from stages import distill
 from stages.corpus.tables import SCHEMAS, SPLITS, read_split, write_table
 from stages.modeling.encoder import saved_encoder
 from stages.modeling.projection import read_projection
+from stages.objectives.stage1 import stage1_objective
+from stages.recipe.paths import CURATED, DISTILLED, EMBEDDED
 from stages.recipe.recipe import Recipe, read
 from stages.teachers.teacher import ReadingRule
 from stages.teachers.vector_store import VectorStore
@@ -33,16 +35,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def written(recipe: dict[str, Any], changes: dict[str, Any], file: Path) -> Recipe:
-    """The recipe with values of its section distill changed, read back from a file."""
+def checked(recipe: dict[str, Any], changes: dict[str, Any]) -> Recipe:
+    """The recipe with values of its section distill changed, read back from params.yaml."""
     for key, value in changes.items():
         *parents, last = key.split(".")
         section = recipe["distill"]
         for parent in parents:
             section = section[parent]
         section[last] = value
-    YAML(typ="safe").dump(recipe, file)
-    return read(file)
+    YAML(typ="safe").dump(recipe, Path("params.yaml"))
+    return read()
 
 
 @pytest.fixture
@@ -78,24 +80,23 @@ def project(
 
 
 def run(recipe: Recipe) -> None:
-    section = recipe.model_dump(include={"seed", "engine", "distill"})
-    distill.distill(recipe, section, distill.OUTPUT, SilentRun())
+    distill.distill(recipe, "key", SilentRun())
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_every_variant_leaves_what_stage_2_reads(project: dict[str, Any], changes: dict[str, Any]) -> None:
-    recipe = written(project, changes, Path("params.yaml"))
+    recipe = checked(project, changes)
     run(recipe)
-    curve = read_curve(distill.OUTPUT / "curve.csv")
+    curve = read_curve(DISTILLED / "curve.csv")
     assert [row["step"] for row in curve] == [1, 2, 3, 4]
     assert "dev_ndcg_at_10" in curve[-1]
     term = {"embedding_distillation": "distillation"}.get(recipe.distill.objective, recipe.distill.objective)
     assert term in curve[0]
-    psi = read_projection(distill.OUTPUT / "projection.safetensors")
+    psi = read_projection(DISTILLED / "projection.safetensors")
     assert psi.weight.shape == (TEACHER, 32)
-    assert (distill.OUTPUT / "static.safetensors").is_file()
+    assert (DISTILLED / "static.safetensors").is_file()
     weights = [
-        torch.cat([value.flatten() for value in saved_encoder(distill.OUTPUT / name, None).parameters()])
+        torch.cat([value.flatten() for value in saved_encoder(DISTILLED / name, None).parameters()])
         for name in ("student", "continued")
     ]
     assert not torch.equal(*weights)
@@ -104,65 +105,67 @@ def test_every_variant_leaves_what_stage_2_reads(project: dict[str, Any], change
 @pytest.mark.parametrize("name", ["student side", "contrast"])
 def test_the_projection_fits_the_student_it_stands_beside(project: dict[str, Any], name: str) -> None:
     """Nearer to the teacher's vectors than the same projection behind the texts of other rows."""
-    run(written(project, VARIANTS[name], Path("params.yaml")))
-    psi = read_projection(distill.OUTPUT / "projection.safetensors")
-    student = saved_encoder(distill.OUTPUT / "student", None)
-    texts = read_split(distill.CURATED, "pairs", "train", SOURCES)["query"].to_pylist()
-    teacher = torch.from_numpy(VectorStore(distill.EMBEDDED).texts(ReadingRule("", 24, 24), texts)).float()
+    run(checked(project, VARIANTS[name]))
+    psi = read_projection(DISTILLED / "projection.safetensors")
+    student = saved_encoder(DISTILLED / "student", None)
+    texts = read_split(CURATED, "pairs", "train", SOURCES)["query"].to_pylist()
+    teacher = torch.from_numpy(VectorStore(EMBEDDED).texts(ReadingRule("", 24, 24), texts)).float()
     with torch.no_grad():
         projected = psi(torch.from_numpy(student.encode(texts, "query")))
     right = cosine_similarity(projected, teacher).mean()
     assert right > cosine_similarity(projected, teacher.roll(1, 0)).mean() + 0.1
 
 
+@pytest.mark.slow
 def test_a_frozen_projection_is_the_closed_form_start(project: dict[str, Any]) -> None:
     """The same whatever the number of steps; a trained one is not."""
     states = {}
     for trained in (False, True):
         for steps in (1, 3):
             changes = {"projection.trained": trained, "training.steps": steps}
-            run(written(project, changes, Path("params.yaml")))
-            states[trained, steps] = read_projection(distill.OUTPUT / "projection.safetensors").weight
+            run(checked(project, changes))
+            states[trained, steps] = read_projection(DISTILLED / "projection.safetensors").weight
     assert torch.equal(states[False, 1], states[False, 3])
     assert not torch.equal(states[True, 1], states[True, 3])
 
 
 def test_batches_hold_texts_or_pairs_of_one_source(project: dict[str, Any]) -> None:
-    pairs = read_split(distill.CURATED, "pairs", "train", SOURCES)
+    pairs = read_split(CURATED, "pairs", "train", SOURCES)
     lengths = np.full(2 * len(pairs), 5)
-    texts, names = distill._batches(
-        written(project, {**PAIRS, "training.batch_size": 4}, Path("params.yaml")), pairs, lengths
-    )
+
+    def batches_of(changes: dict[str, Any]) -> Any:
+        return distill.batches_of(checked(project, changes).distill, pairs, lengths, processes=1)
+
+    texts, names = batches_of({**PAIRS, "training.batch_size": 4})
     assert len(names) == 2 * len(pairs)
     assert {len(batch) for batch in texts(0, 0)} == {4}
-    assert max(batch.max() for batch in texts(0, 0)) >= len(pairs)  # documents too
-    rows, names = distill._batches(written(project, VARIANTS["contrast"], Path("params.yaml")), pairs, lengths)
+    assert max(batch.max() for batch in texts(0, 0)) >= len(pairs), "documents too"
+    rows, names = batches_of(VARIANTS["contrast"])
     assert names == pairs["id"].to_pylist()
     sources = pairs["source"].to_pylist()
     assert {len(batch) for batch in rows(0, 0)} == {6}
     assert all(len({sources[row] for row in batch}) == 1 for batch in rows(0, 0))
     assert {sources[batch[0]] for epoch in range(3) for batch in rows(0, epoch)} == set(SOURCES)
     for variant, named in ((VARIANTS["contrast"], SOURCES[0]), (PAIRS, ", ".join(SOURCES))):
-        changes = {"objective": "embedding_distillation", **variant, "training.batch_size": 999}
-        few = written(project, changes, Path("params.yaml"))
+        too_large = {"objective": "embedding_distillation", **variant, "training.batch_size": 999}
         with pytest.raises(ValueError, match=rf"distill\.sources {named}: got \d+ rows, expected at least the 999"):
-            distill._batches(few, pairs, lengths)[0](0, 0)
+            batches_of(too_large)[0](0, 0)
 
 
 def test_a_teacher_smaller_than_its_student_is_not_projected_down(project: dict[str, Any]) -> None:
-    recipe = written(project, VARIANTS["teacher side"], Path("params.yaml"))
-    pairs = read_split(distill.CURATED, "pairs", "train", SOURCES)
-    encoder, _, data = distill._student(recipe, pairs)
+    recipe = checked(project, VARIANTS["teacher side"])
+    pairs = read_split(CURATED, "pairs", "train", SOURCES)
+    encoder, _, data = distill.untrained_student(recipe, pairs)
     start = np.zeros((3, 16)), np.zeros((3, 32))
     with pytest.raises(ValueError, match="projects 16 dimensions down, the student has 32; use side: student"):
-        distill._objective(recipe, encoder, torch.nn.Linear(32, 16), data, start)
+        stage1_objective(recipe.distill, encoder, torch.nn.Linear(32, 16), data, start)
 
 
 def test_a_teacher_side_projection_starts_as_a_rotation_towards_the_student(project: dict[str, Any]) -> None:
-    recipe = written(project, VARIANTS["teacher side"], Path("params.yaml"))
-    encoder, _, data = distill._student(recipe, read_split(distill.CURATED, "pairs", "train", SOURCES))
-    teacher, student = data.targets(range(60), torch.device("cpu")).numpy(), distill._embed(encoder, data, range(60))
-    objective: Any = distill._objective(recipe, encoder, torch.nn.Linear(32, TEACHER), data, (teacher, student))
+    recipe = checked(project, VARIANTS["teacher side"])
+    encoder, _, data = distill.untrained_student(recipe, read_split(CURATED, "pairs", "train", SOURCES))
+    teacher, student = data.targets(range(60), torch.device("cpu")).numpy(), distill.embed(encoder, data[range(60)])
+    objective: Any = stage1_objective(recipe.distill, encoder, torch.nn.Linear(32, TEACHER), data, (teacher, student))
     with torch.no_grad():
         weight = objective.projection.weight
         torch.testing.assert_close(weight @ weight.T, torch.eye(32), atol=1e-5, rtol=0)
@@ -175,19 +178,19 @@ def test_a_teacher_side_projection_starts_as_a_rotation_towards_the_student(proj
     ("changes", "says"),
     [
         ({"objective": "info_nce"}, "training.batch_size: objective info_nce compares the pairs"),
-        ({**VARIANTS["scores"], "projection.trained": False}, "projection: objective score_distillation has none"),
-        ({"training.batch_size": 8}, "give batch_tokens or batch_size"),
+        ({**VARIANTS["scores"], "projection.trained": False}, "projection: objective score_distillation trains without one"),
+        ({"training.batch_size": 8}, "give either batch_tokens or batch_size"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_with_the_recipe(
     project: dict[str, Any], changes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):
-        written(project, changes, Path("params.yaml"))
+        checked(project, changes)
 
 
 def test_too_many_cut_texts_are_refused(project: dict[str, Any]) -> None:
-    recipe = written(project, {"max_tokens": 8, "max_truncated_share": 0.1}, Path("params.yaml"))
+    recipe = checked(project, {"max_tokens": 8, "max_truncated_share": 0.1})
     with pytest.raises(ValueError, match=r"distill: .* are cut at max_tokens 8"):
         run(recipe)
-    assert not distill.OUTPUT.exists()
+    assert not DISTILLED.exists()

@@ -12,6 +12,7 @@ from stages import extend
 from stages.corpus.tables import SCHEMAS, SPLITS, read_split, write_table
 from stages.modeling.encoder import EncoderSettings, load_encoder, saved_encoder
 from stages.modeling.projection import read_projection, write_projection
+from stages.recipe.paths import CURATED, DISTILLED, EMBEDDED, EXTENDED
 from stages.recipe.recipe import Recipe, read
 from stages.teachers.teacher import ReadingRule
 from stages.teachers.vector_store import VectorStore
@@ -71,19 +72,19 @@ def project(
     return recipe
 
 
-def read(recipe: dict[str, Any]) -> Recipe:
+def checked(recipe: dict[str, Any]) -> Recipe:
+    """The recipe, read back from params.yaml."""
     YAML(typ="safe").dump(recipe, Path("params.yaml"))
-    return read(Path("params.yaml"))
+    return read()
 
 
 def run(recipe: Recipe) -> None:
-    section = recipe.model_dump(include={"seed", "engine", "extend"})
-    extend.extend(recipe, section, extend.OUTPUT, SilentRun())
+    extend.extend(recipe, "key", SilentRun())
 
 
 def test_student_and_projection_learn_on_and_carry_the_phases_theta_and_length(project: dict[str, Any]) -> None:
-    run(read(project))
-    before, after = (saved_encoder(folder / "student", None) for folder in (extend.DISTILLED, extend.OUTPUT))
+    run(checked(project))
+    before, after = (saved_encoder(folder / "student", None) for folder in (DISTILLED, EXTENDED))
     assert (after.settings.rope_theta, after.settings.max_tokens) == (500.0, 48)
     assert after.backbone.config.rope_parameters["rope_theta"] == 500.0
     changed = {
@@ -93,18 +94,18 @@ def test_student_and_projection_learn_on_and_carry_the_phases_theta_and_length(p
     }
     assert any("layers.0" in name for name in changed)
     assert not any("embed_tokens" in name for name in changed)  # frozen, as in distill
-    psi = [read_projection(folder / "projection.safetensors").weight for folder in (extend.DISTILLED, extend.OUTPUT)]
+    psi = [read_projection(folder / "projection.safetensors").weight for folder in (DISTILLED, EXTENDED)]
     assert psi[0].shape == psi[1].shape == (TEACHER, 32)
     assert not torch.equal(*psi)
-    curve = read_curve(extend.OUTPUT / "curve.csv")
+    curve = read_curve(EXTENDED / "curve.csv")
     assert [row["step"] for row in curve] == [1, 2, 3, 4, 5, 6]
     assert 0 <= curve[-1]["dev_ndcg_at_10"] <= 1
 
 
 def test_length_and_batch_size_change_with_the_source_drawn(project: dict[str, Any]) -> None:
-    recipe = read(project)
-    encoder = saved_encoder(extend.DISTILLED / "student", None)
-    data, epoch_batches, ids = extend.training_texts(recipe, encoder)
+    recipe = checked(project)
+    encoder = saved_encoder(DISTILLED / "student", None)
+    data, epoch_batches, ids = extend.training_data(recipe, encoder)
     pairs = len(ids) // 2
     assert len(data.tokens) == len(ids)
     drawn: dict[str, set[int]] = {}
@@ -123,12 +124,12 @@ def test_length_and_batch_size_change_with_the_source_drawn(project: dict[str, A
 
 
 def test_a_long_document_is_distilled_from_its_windows(project: dict[str, Any]) -> None:
-    recipe = read(project)
-    data, _, ids = extend.training_texts(recipe, saved_encoder(extend.DISTILLED / "student", None))
-    store = VectorStore(extend.EMBEDDED)
+    recipe = checked(project)
+    data, _, ids = extend.training_data(recipe, saved_encoder(DISTILLED / "student", None))
+    store = VectorStore(EMBEDDED)
     assert data.teacher is not None
     for source, reading in (("wikipedia", ReadingRule("", 24, 24)), ("docstrings", ReadingRule("", 64, 16))):
-        first = read_split(extend.CURATED, "pairs", "train", [source]).to_pylist()[0]
+        first = read_split(CURATED, "pairs", "train", [source]).to_pylist()[0]
         place = ids.index(f"{first['id']} (document)")
         np.testing.assert_array_equal(data.teacher[[place]].numpy(), store.texts(reading, [first["document"]]))
 
@@ -136,18 +137,16 @@ def test_a_long_document_is_distilled_from_its_windows(project: dict[str, Any]) 
 def test_too_many_cut_texts_are_refused(project: dict[str, Any]) -> None:
     project["extend"]["max_truncated_share"] = 0.01
     with pytest.raises(ValueError, match=r"extend\.mixture wikipedia: .*% of \d+ texts are cut at max_tokens 12"):
-        run(read(project))
-    assert not extend.OUTPUT.exists()
+        run(checked(project))
+    assert not EXTENDED.exists()
 
 
 def test_without_steps_the_student_is_handed_on_as_it_is(project: dict[str, Any]) -> None:
-    (extend.OUTPUT / "student").mkdir(parents=True)
-    (extend.OUTPUT / "student/stale.txt").write_text("of an earlier run")
-    extend.pass_on(extend.DISTILLED, extend.OUTPUT)
-    passed = {path.relative_to(extend.OUTPUT): path for path in extend.OUTPUT.rglob("*") if path.is_file()}
+    (EXTENDED / "student").mkdir(parents=True)
+    (EXTENDED / "student/stale.txt").write_text("of an earlier run")
+    extend.hand_on(DISTILLED, EXTENDED)
+    passed = {path.relative_to(EXTENDED): path for path in EXTENDED.rglob("*") if path.is_file()}
     assert read_curve(passed.pop(Path("curve.csv"))) == []
-    assert passed.keys() == {
-        path.relative_to(extend.DISTILLED) for path in extend.DISTILLED.rglob("*") if path.is_file()
-    }
+    assert passed.keys() == {path.relative_to(DISTILLED) for path in DISTILLED.rglob("*") if path.is_file()}
     for name, path in passed.items():
-        assert path.read_bytes() == (extend.DISTILLED / name).read_bytes()
+        assert path.read_bytes() == (DISTILLED / name).read_bytes()
