@@ -51,17 +51,24 @@ from stages.tracking.git import git_state
 from stages.tracking.runs import stage_run
 from stages.training.curves import read_curve, write_curve
 
-CURVES = {f"adapt@{task}": ADAPTED / task / "curve.csv" for task in TASKS}
-INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED, *CURVES.values())
+ADAPTER_CURVES = {f"adapt@{task}": ADAPTED / task / "curve.csv" for task in TASKS}
+CURVES = {"distill": DISTILLED / "curve.csv", "extend": EXTENDED / "curve.csv", **ADAPTER_CURVES}
+INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED, *ADAPTER_CURVES.values())
 
 
 def main(recipe: Recipe) -> None:
-    """Evaluate, and record the headline in MLflow."""
+    """Evaluate, write everything, and record the headline in MLflow."""
     recorded = recipe.model_dump(include={"name", "seed", "engine", "evaluate"})
     with stage_run(stage="evaluate", params=recorded, inputs=INPUTS) as run:
         torch.set_num_threads(recipe.engine.threads)
-        headline = summary.headline(evaluate(recipe))
-        write_json(EVALUATED / "metrics.json", headline)
+        cache = EmbeddingCache(EVALUATED_VECTORS)
+        teacher = TeacherVectors(EMBEDDED, recipe.embed)
+        models = BuildModels(DISTILLED, QUANTIZED / recipe.name, teacher, recipe.engine.precision, cache)
+        figures, evidence = evaluate(recipe, models, cache)
+        headline = summary.headline(figures)
+        write_outputs(recipe, models, figures, headline)
+        evidence.save(EVALUATED / "evidence")
+        cache.remove_unused()
         run.log_metrics(headline)
         for path in (EVALUATED / "report.html", FIGURES, EVALUATED / "metrics.json", EVALUATED / "truncation.csv"):
             run.log_artifact(path)
@@ -70,19 +77,16 @@ def main(recipe: Recipe) -> None:
     print(f"report: {EVALUATED / 'report.html'}")
 
 
-def evaluate(recipe: Recipe) -> dict[str, Any]:
-    """Score, compare, compress, summarise; write all but the headline, and return what figures.json holds."""
+def evaluate(recipe: Recipe, models: BuildModels, cache: EmbeddingCache) -> tuple[dict[str, Any], Evidence]:
+    """Score, compare, compress and summarise: the content of figures.json, and the evidence behind it."""
     release, settings = QUANTIZED / recipe.name, recipe.evaluate
-    cache = EmbeddingCache(EVALUATED_VECTORS)
-    teacher = TeacherVectors(EMBEDDED, recipe.embed)
-    models = BuildModels(DISTILLED, release, teacher, recipe.engine.precision, cache)
+    resampling = (recipe.seed, settings.num_resamples)
 
     # The tasks: figures of each model, and their differences on the same resamples of the test sets.
     scores = score_tasks(recipe, models)
     outcomes = {task: comparison.outcomes(by_model) for task, by_model in scores.items()}
     sources = {task: list(by_model["base"]) for task, by_model in scores.items()}
     units = units_of_tests(CURATED, sources)
-    resampling = (recipe.seed, settings.num_resamples)
     draws = {task: comparison.draws(by_model, *resampling, units[task]) for task, by_model in outcomes.items()}
     figures: dict[str, Any] = {task: comparison.figures(by_model) for task, by_model in scores.items()}
     figures["comparisons"] = {task: comparison.comparisons(draws[task], adapter_of(task)) for task in draws}
@@ -112,14 +116,7 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
     flat |= summary.size_summary(figures["compression_kept"], figures["weights_int8"], settings.truncate_dims)
     flat |= long_documents.summary(long, theta, *resampling)
     figures |= summary.split(flat)
-
-    EVALUATED.mkdir(parents=True, exist_ok=True)
-    write_json(FIGURES, figures)
-    write_truncation(figures["compression"], recipe)
-    write_report(recipe, models, figures)
-    Evidence(outcomes, vectors, digests_of_tests(CURATED, sources, recipe.seed), units).save(EVALUATED / "evidence")
-    cache.remove_unused()
-    return figures
+    return figures, Evidence(outcomes, vectors, digests_of_tests(CURATED, sources, recipe.seed), units)
 
 
 def score_tasks(recipe: Recipe, models: BuildModels) -> dict[str, dict[str, dict[str, Score]]]:
@@ -160,21 +157,19 @@ def mteb_figures(recipe: Recipe, models: BuildModels, release: Path) -> dict[str
     return {"mteb": table, "mteb_overlap": contamination.shares(trained_texts(CURATED))}
 
 
-def write_truncation(compressed: dict[str, dict[str, float]], recipe: Recipe) -> None:
-    """Write nDCG@10 by dimensions, a column for each precision."""
+def write_outputs(recipe: Recipe, models: BuildModels, figures: dict[str, Any], headline: dict[str, float]) -> None:
+    """Write the figures, the plot's data and the report."""
+    EVALUATED.mkdir(parents=True, exist_ok=True)
+    for path, content in ((FIGURES, figures), (EVALUATED / "metrics.json", headline)):
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    precisions = figures["compression"]
     rows = [
-        {"dimensions": dim, **{precision: by_dim[str(dim)] for precision, by_dim in compressed.items()}}
+        {"dimensions": dim, **{precision: precisions[precision][str(dim)] for precision in precisions}}
         for dim in recipe.evaluate.truncate_dims
     ]
     write_curve(EVALUATED / "truncation.csv", rows)
-
-
-def write_report(recipe: Recipe, models: BuildModels, figures: dict[str, Any]) -> None:
-    """Write the report, and what it shows as JSON."""
-    curves = {"distill": read_curve(DISTILLED / "curve.csv"), "extend": read_curve(EXTENDED / "curve.csv")}
-    if not curves["extend"]:  # the recipe leaves the phase out
-        del curves["extend"]
-    curves |= {name: read_curve(path) for name, path in CURVES.items()}
+    curves = {phase: read_curve(path) for phase, path in CURVES.items()}
+    curves = {phase: curve for phase, curve in curves.items() if curve or phase != "extend"}  # an optional phase
     about = describe(recipe, models)
     contents = {"metrics": figures, "curves": curves, "about": about}
     (EVALUATED / "report.json").write_text(json.dumps(contents) + "\n", encoding="utf-8")
@@ -184,9 +179,8 @@ def write_report(recipe: Recipe, models: BuildModels, figures: dict[str, Any]) -
 def describe(recipe: Recipe, models: BuildModels) -> dict[str, Any]:
     """Describe recipe, teacher, student, sources and the queries worth reading, for the report."""
     release, sources = QUANTIZED / recipe.name, recipe.evaluate.sources
-    notes = []
-    if len(set(recipe.embed.prompts.values())) == 1:
-        notes = ["The teacher takes no instructions, so the clustering adapter distils the same vectors as stage 1."]
+    takes_instructions = len(set(recipe.embed.prompts.values())) > 1
+    note = "The teacher takes no instructions, so the clustering adapter distils the same vectors as stage 1."
     return {
         "name": recipe.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -195,7 +189,7 @@ def describe(recipe: Recipe, models: BuildModels) -> dict[str, Any]:
         "teacher": teacher_facts(recipe.embed, VectorStore(EMBEDDED).dimensions),
         "student": student_facts(models.encoder("base"), release),
         "sources": [{**source, **source["rows"]} for source in read_json(release / "lineage.json")["sources"]],
-        "notes": notes,
+        "notes": [] if takes_instructions else [note],
         "queries": queries_to_read(models, CURATED, [*sources.retrieval, *sources.unseen]),
     }
 
@@ -203,8 +197,3 @@ def describe(recipe: Recipe, models: BuildModels) -> dict[str, Any]:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file for people and DVC to read."""
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

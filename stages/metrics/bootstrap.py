@@ -79,8 +79,8 @@ def mean(parts: Sequence[Draws]) -> Draws:
 def difference(ours: Draws, other: Draws) -> Estimate:
     """Estimate `ours` minus `other`; p is of no difference.
 
-    >>> difference(Draws(0.8, np.array([0.7, 0.9])), Draws(0.5, np.array([0.4, 0.6]))).low.round(2)
-    np.float64(0.3)
+    >>> round(difference(Draws(0.8, np.array([0.7, 0.9])), Draws(0.5, np.array([0.4, 0.6]))).low, 2)
+    0.3
     """
     return _estimate(ours.figure - other.figure, ours.resamples - other.resamples, no_effect=0.0)
 

@@ -76,9 +76,7 @@ def test_every_speech_gives_one_haystack_before_any_gives_two(encoder: Encoder, 
 
     assert haystacks(3) == ["ba", "bo", "bu"]
     assert haystacks(4) == ["ba", "bo", "bu", "be"]
-    with pytest.raises(
-        ValueError, match=r"got 20 tokens, and the hidden sentences take \d\d of them; raise it"
-    ):
+    with pytest.raises(ValueError, match=r"got 20 tokens, and the hidden sentences take \d\d of them; raise it"):
         needle_tasks(encoder, tmp_path, "speeches", 3, 20)
     with pytest.raises(ValueError, match="got 4 test texts of speeches with 100 tokens, expected 5; lower lengths or"):
         haystacks(5)
