@@ -58,7 +58,7 @@ class GateRow(NamedTuple):
     def reason(self) -> str:
         """Why the gate does not pass."""
         details = [f" (95% interval {self.interval})" if self.interval else "", f" ({self.note})" if self.note else ""]
-        return f"{self.label} is {self.value}{''.join(details)}, the limit is {self.limit}"
+        return f"{self.label} is {self.value}{''.join(details)}, required: {self.limit}"
 
 
 def gate_rows(verdicts: Sequence[GateVerdict]) -> list[GateRow]:

@@ -182,8 +182,8 @@ def test_same_inputs_same_bytes(html: str) -> None:
 
 def test_failing_gate_is_told_in_text_with_figure_and_limit(html: str) -> None:
     text = Page(html).text
-    assert "Refused by 1 of 7 gates. Binary retention is 79.96%, the limit is at least 80.00%." in text
-    assert "Warning: Index compatibility is 50.0% (95% interval 40.0% to 60.0%), the limit is at least 95.0%." in text
+    assert "Refused by 1 of 7 gates. Binary retention is 79.96%, required: at least 80.00%." in text
+    assert "Warning: Index compatibility is 50.0% (95% interval 40.0% to 60.0%), required: at least 95.0%." in text
     assert "fail Binary retention 79.96% at least 80.00%" in text
     assert "pass Retrieval retention 87.0% 86.0% to 88.0% at least 85.0%" in text
     over_champion = "pass Retrieval over champion +1.2 points \u22120.4 to +3.0 points"
@@ -216,7 +216,7 @@ def test_what_changed_since_the_champion(html: str) -> None:
         (
             "dry_run",
             VERDICTS[1:2],
-            "Would be refused by 1 of 1 gates. Binary retention is 79.96%, the limit is at least 80.00%. The gates are",
+            "Would be refused by 1 of 1 gates. Binary retention is 79.96%, required: at least 80.00%. The gates are",
         ),
         ("disabled", [], "No verdict. The recipe sets no gates, or disables them."),
         (None, [], "Not judged yet. The promote stage judges this release and writes data/promoted/report.html."),
