@@ -70,7 +70,7 @@ def curate(recipe: Recipe) -> dict[str, dict[str, int]]:
 
 
 def _metrics(curated: Curated) -> dict[str, Any]:
-    """Return the figures that `dvc metrics diff` shows."""
+    """Return the figures of curation, the content of metrics.json."""
     return {
         "rows": curated.counts,
         "rejected": curated.rejected,

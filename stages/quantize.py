@@ -3,7 +3,7 @@
 Writes data/quantized/<name>: base/, adapters/<task>/ (PEFT), merged/<task>/ (Sentence Transformers), a folder for each
 further format that agrees with torch (onnx/, onnx-int8/, openvino-int8/), calibration.json (ranges of embeddings in
 int8), parity.json and parity/ (how closely each format agrees, and the texts to verify it again), lineage.json,
-README.md and SHA256SUMS. Beside that folder: metrics.json, the same figures for `dvc metrics`, and weights.json, the
+README.md and SHA256SUMS. Beside that folder: metrics.json, the same figures in one file, and weights.json, the
 figures of int8 weights for the evaluation.
 """
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from stages.reporting import number_format
 
-GateVerdict = Mapping[str, Any]  # plain data of `stages.metrics.gates.Verdict`
+GateVerdict = Mapping[str, Any]  # plain data of `stages.evaluation.gates.Verdict`
 # Verdict of a gate -> its mark on the page and its word, in the order in which gates are shown.
 MARKS = {
     "refused": ("failed", "fail"),
