@@ -7,6 +7,7 @@ import pytest
 
 from stages.reporting import svg
 from stages.reporting.long_document_charts import length_charts
+from tests.reporting.marked_points import marked_points
 
 LONG = {
     "articles": {"before": {"10000": {"512": 0.9}}},
@@ -41,12 +42,7 @@ def test_measured_tasks_come_in_order_with_a_line_for_each_student_and_theta() -
 
 def test_the_chart_draws_every_figure_at_its_place_in_the_pages_colours() -> None:
     figure = str(length_charts(LONG)[0].figure)
-    root = ElementTree.fromstring(figure)
-    marks = {}
-    for group in (one for one in root.iter() if one.tag.endswith("}g")):
-        tip, mark = group.find("{*}title"), group.find(".//{*}use")
-        if tip is not None and mark is not None:
-            marks[tip.text] = (float(mark.attrib["x"]), float(mark.attrib["y"]))
+    marks = marked_points(figure)
     assert len(marks) == 7
     x, y = (
         [marks[f"After, \u03b8 10,000, {length} tokens: {value}"][axis] for length, value in
@@ -56,7 +52,11 @@ def test_the_chart_draws_every_figure_at_its_place_in_the_pages_colours() -> Non
     assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.3)
     assert y[1] - y[0] == pytest.approx(y[2] - y[1], abs=0.3)
     assert y[0] < y[2]
-    assert root.attrib["aria-label"].startswith("Needles by length of the documents. Before, \u03b8 10,000, 512 tokens")
+    assert (
+        ElementTree.fromstring(figure)
+        .attrib["aria-label"]
+        .startswith("Needles by length of the documents. Before, \u03b8 10,000, 512 tokens")
+    )
     assert ">tokens of a document (log scale)</text>" in figure
     bare = re.sub(r"var\(--[a-z0-9-]+, #[0-9a-f]{6}\)", "", figure)
     assert not any(colour in bare for colour in svg.VARIABLES)

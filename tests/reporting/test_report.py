@@ -16,6 +16,7 @@ from stages.reporting.figures import over_base_figure, truncation_figure
 from stages.reporting.report import render_report
 from stages.reporting.training_curves import MAX_POINTS, dev_label, loss_terms, series, thin, training_figure
 from stages.reporting.verdicts import IntervalEstimate
+from tests.reporting.marked_points import marked_points
 
 MEASURES = {
     "retrieval": "ndcg_at_10",
@@ -349,20 +350,9 @@ def test_every_text_is_escaped() -> None:
     assert "&lt;script&gt;alert(1)" in html
 
 
-def _marks(figure: str) -> dict[str, tuple[float, float]]:
-    """Tip to pixel position of every marked point."""
-    groups = [group for group in ElementTree.fromstring(figure).iter() if group.tag.endswith("}g")]
-    found = {}
-    for group in groups:
-        tip, mark = group.find("{*}title"), group.find(".//{*}use")
-        if tip is not None and tip.text and mark is not None:
-            found[tip.text] = (float(mark.attrib["x"]), float(mark.attrib["y"]))
-    return found
-
-
 def test_truncation_figure_draws_each_measurement_at_its_place() -> None:
     figure = truncation_figure(_metrics()["compression"], 0.6)
-    marks = _marks(figure)
+    marks = marked_points(figure)
     assert len(marks) == 10
     assert "binary float queries, 256 dimensions: 46.0" in marks
     x32, y32 = marks["float32, 32 dimensions: 30.0"]
@@ -382,7 +372,7 @@ def _over_base() -> dict[str, IntervalEstimate]:
 
 def test_over_base_figure_draws_differences_and_intervals() -> None:
     figure = over_base_figure(_over_base())
-    marks = _marks(figure)
+    marks = marked_points(figure)
     better = marks["Retrieval: +5.0 points (+3.0 to +7.0)"]
     worse = marks["Clustering: \u22121.2 points (no interval)"]
     assert worse[0] < better[0]
