@@ -1,10 +1,10 @@
-"""Entities: what rows are about, so that nothing stands in two splits. Where no column names the entity of a row, its
-text does, or the connected component of the texts that are paired in a source.
+"""Entities, which keep rows about the same thing in one split. Where no column names the entity of a row, its text
+does, or the connected component of the texts that a source pairs.
 """
 
 import hashlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -34,17 +34,11 @@ def smallest_connected(pairs: np.ndarray) -> np.ndarray:
     return found
 
 
-class Components:
-    """Connected components of paired texts, held as two 64-bit numbers a pair."""
+def component_names(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Name each pair of texts, in order, by the smallest `text_entity` in its connected component.
 
-    def __init__(self) -> None:
-        self._pairs = array("Q")
-
-    def link(self, left: str, right: str) -> None:
-        """Add a pair."""
-        self._pairs.extend((int(text_entity(left), 16), int(text_entity(right), 16)))
-
-    def names(self) -> Iterator[str]:
-        """Yield the component of each pair in the order of linking, named by the smallest `text_entity` in it."""
-        pairs = np.frombuffer(self._pairs, dtype=np.uint64).reshape(-1, 2)
-        return (f"{name:016x}" for name in smallest_connected(pairs))
+    In memory a pair is two 64-bit numbers, whatever the length of its texts.
+    """
+    entities = array("Q", (int(text_entity(text), 16) for pair in pairs for text in pair))
+    numbers = np.frombuffer(entities, dtype=np.uint64).reshape(-1, 2)
+    return (f"{name:016x}" for name in smallest_connected(numbers))

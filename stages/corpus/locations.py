@@ -48,7 +48,8 @@ class RemoteFile:
 
 
 File = Path | RemoteFile
-Place = File | HubDataset
+# What a source's rows are read from.
+Input = File | HubDataset
 
 
 def resolve(location: str) -> str:
@@ -83,7 +84,7 @@ def matching_files(location: str) -> list[Path]:
     return files
 
 
-def matching_places(location: str) -> list[Place]:
+def matching_inputs(location: str) -> list[Input]:
     """Find the data set of `hub:NAME`, or the files that match, here or behind a URL; raises like `matching_files`."""
     if location.startswith(HUB_SCHEME):
         return [HubDataset(location.removeprefix(HUB_SCHEME))]

@@ -1,4 +1,4 @@
-"""Records: what a reader yields, row by row; cleaning takes them from there."""
+"""Records, which readers yield and cleaning turns into rows."""
 
 from dataclasses import dataclass
 from typing import Any

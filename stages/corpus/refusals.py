@@ -1,4 +1,4 @@
-"""Refusals: why curated rows are not handed on, one line for each fault."""
+"""Reasons for refusing the curated rows, one line for each."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Roles of texts, and the keys under which equal texts of a role meet.
+"""Roles of texts, and the keys that equal texts of a role share.
 
 Queries are compared with queries and all other texts with each other, but scored pairs as wholes.
 """

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from stages.corpus.cleaning import SourceToRead
-from stages.corpus.locations import HubDataset, Place, RemoteFile, check_versions, local_folder, matching_places
+from stages.corpus.locations import HubDataset, Input, RemoteFile, check_versions, local_folder, matching_inputs
 from stages.corpus.packaged import botocore, docstrings, encyclopedia, human_scores, speeches, weaknesses, wikipedia
 from stages.corpus.readers import beir, gettext, rows
 from stages.corpus.records import Record
@@ -54,13 +54,13 @@ def source_to_read(section: Source, seed: int, student: str) -> SourceToRead:
     return SourceToRead(section, seed, records, measure)
 
 
-def source_files(files: Sequence[str], packages: Mapping[str, str]) -> list[Place]:
+def source_files(files: Sequence[str], packages: Mapping[str, str]) -> list[Input]:
     """Find the files and data sets of a source, after checking the versions of the packages that hold them."""
     check_versions(packages)
-    return [place for location in files for place in matching_places(location)]
+    return [item for location in files for item in matching_inputs(location)]
 
 
-def read_records(reader: str, places: Sequence[Place], options: Mapping[str, float | str]) -> Iterator[Record]:
+def read_records(reader: str, inputs: Sequence[Input], options: Mapping[str, float | str]) -> Iterator[Record]:
     """Read the records of a source.
 
     Raises:
@@ -68,13 +68,13 @@ def read_records(reader: str, places: Sequence[Place], options: Mapping[str, flo
     """
     if reader not in READERS:
         raise ValueError(f"unknown reader {reader!r}; the readers are {', '.join(READERS)}")
-    data_sets = [place.name for place in places if isinstance(place, HubDataset)]
+    data_sets = [item.name for item in inputs if isinstance(item, HubDataset)]
     if data_sets and reader not in ROW_READERS:
         raise ValueError(f"reader {reader} reads files, got data set {data_sets[0]}; use {', '.join(ROW_READERS)}")
-    urls = [str(place) for place in places if isinstance(place, RemoteFile)]
+    urls = [str(item) for item in inputs if isinstance(item, RemoteFile)]
     if urls and reader not in (*ROW_READERS, "beir.pairs"):
         raise ValueError(f"reader {reader} reads local files, got {urls[0]}; copy it to data/sources and name that")
     try:
-        return READERS[reader](places, **options)
+        return READERS[reader](inputs, **options)
     except TypeError as error:
         raise ValueError(f"reader {reader}: {error}; correct the source's options") from error

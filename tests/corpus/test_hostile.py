@@ -31,8 +31,8 @@ few = settings(
 def ingested(path: Path, kind: str, options: dict[str, Any], folder: Path) -> Ingested:
     """A file through reading, cleaning and the search for repeats."""
     read = source([], kind, language="und", words=dict.fromkeys(TEXT_FIELDS[kind], (1, 50)))  # type: ignore[index]
-    places = source_files((str(path),), {})
-    return Ingested(replace(read, records=lambda: read_records(f"rows.{kind}", places, options)), folder)
+    inputs = source_files((str(path),), {})
+    return Ingested(replace(read, records=lambda: read_records(f"rows.{kind}", inputs, options)), folder)
 
 
 def counted(path: Path, kind: str, options: dict[str, Any], folder: Path) -> dict[str, int]:

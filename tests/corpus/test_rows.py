@@ -10,7 +10,7 @@ import pytest
 
 from stages.corpus.cleaning import clean
 from stages.corpus.entities import smallest_connected, text_entity
-from stages.corpus.locations import HubDataset, matching_places
+from stages.corpus.locations import HubDataset, matching_inputs
 from stages.corpus.sources import ROW_READERS, read_records, source_files
 from tests.corpus.builders import source
 
@@ -54,8 +54,8 @@ def read(reader: str, location: Path | str, **options: float | str) -> list[dict
 
 def test_a_location_is_a_data_set_or_the_files_that_match(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("{}")
-    assert matching_places("hub:someone/something") == [HubDataset("someone/something")]
-    assert matching_places(f"{tmp_path}/*.jsonl") == [tmp_path / "a.jsonl"]
+    assert matching_inputs("hub:someone/something") == [HubDataset("someone/something")]
+    assert matching_inputs(f"{tmp_path}/*.jsonl") == [tmp_path / "a.jsonl"]
 
 
 # Pairs
@@ -73,8 +73,8 @@ def test_config_and_split_of_a_data_set_are_read(questions: Path) -> None:
 
 
 def test_first_stops_after_so_many_rows_of_all_files(questions: Path) -> None:
-    places = [HubDataset(str(questions)), HubDataset(str(questions))]
-    records = list(read_records("rows.pairs", places, {"config": "pair", "split": "train", "first": 4.0, **COLUMNS}))
+    inputs = [HubDataset(str(questions)), HubDataset(str(questions))]
+    records = list(read_records("rows.pairs", inputs, {"config": "pair", "split": "train", "first": 4.0, **COLUMNS}))
     assert [record["query"] for record in records] == [row["question"] for row in [*QUESTIONS, QUESTIONS[0]]]
 
 

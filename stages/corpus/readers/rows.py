@@ -13,31 +13,31 @@ from typing import Any
 
 import datasets
 
-from stages.corpus.entities import Components, text_entity
-from stages.corpus.locations import HubDataset, Place
+from stages.corpus.entities import component_names, text_entity
+from stages.corpus.locations import HubDataset, Input
 from stages.corpus.needles import question_records
 from stages.corpus.readers.files import no_column, rows_of_file
 from stages.corpus.records import Record, Row, Unreadable
 from stages.corpus.sentences import sentences
 
 
-def pairs(places: Sequence[Place], query: str, document: str, **options: Any) -> Iterator[Record]:
+def pairs(inputs: Sequence[Input], query: str, document: str, **options: Any) -> Iterator[Record]:
     """Read pairs of two columns; without a column of entities, the entity is the document's text."""
-    return _text_records(places, {"query": query, "document": document}, "document", **options)
+    return _text_records(inputs, {"query": query, "document": document}, "document", **options)
 
 
-def labelled(places: Sequence[Place], text: str, label: str, **options: Any) -> Iterator[Record]:
+def labelled(inputs: Sequence[Input], text: str, label: str, **options: Any) -> Iterator[Record]:
     """Read texts with a label, by its name where the data set has names; the entity is that column, or the text."""
-    return _text_records(places, {"text": text, "label": label}, "text", **options)
+    return _text_records(inputs, {"text": text, "label": label}, "text", **options)
 
 
-def documents(places: Sequence[Place], text: str, **options: Any) -> Iterator[Record]:
+def documents(inputs: Sequence[Input], text: str, **options: Any) -> Iterator[Record]:
     """Read texts alone; without a column of entities, the entity is the text."""
-    return _text_records(places, {"text": text}, "text", **options)
+    return _text_records(inputs, {"text": text}, "text", **options)
 
 
 def needles(
-    places: Sequence[Place], text: str, entity: str, stretch_words: float, seed: float, **table: Any
+    inputs: Sequence[Input], text: str, entity: str, stretch_words: float, seed: float, **table: Any
 ) -> Iterator[Record]:
     """Yield pairs of a question -> stretch of a long text with the answer planted in it; the entity is that column."""
 
@@ -47,11 +47,11 @@ def needles(
         parts = sentences(" ".join(row["text"].split()))
         return question_records(row["entity"], parts, int(stretch_words), int(seed))
 
-    return itertools.chain.from_iterable(map(questions, documents(places, text, entity=entity, **table)))
+    return itertools.chain.from_iterable(map(questions, documents(inputs, text, entity=entity, **table)))
 
 
 def scored(
-    places: Sequence[Place],
+    inputs: Sequence[Input],
     text_a: str,
     text_b: str,
     score: str,
@@ -69,24 +69,20 @@ def scored(
         return _language(row, language) | texts | {"score": _number(row, score) / scale}
 
     def read() -> Iterator[Record]:
-        return _records(_rows(places, [text_a, text_b, score, language], **table), record)
+        return _records(_rows(inputs, [text_a, text_b, score, language], **table), record)
 
     read()  # wrong options are an error before anything is read
     return _in_components(read)
 
 
 def _in_components(read: Callable[[], Iterator[Record]]) -> Iterator[Record]:
-    components = Components()
-    for row in read():
-        if not isinstance(row, Unreadable):
-            components.link(row["text_a"], row["text_b"])
-    names = components.names()
+    names = component_names((row["text_a"], row["text_b"]) for row in read() if not isinstance(row, Unreadable))
     for row in read():
         yield row if isinstance(row, Unreadable) else {"entity": next(names), **row}
 
 
 def _text_records(
-    places: Sequence[Place],
+    inputs: Sequence[Input],
     columns: Mapping[str, str],
     entity_text: str,
     entity: str | None = None,
@@ -101,11 +97,11 @@ def _text_records(
         about = {"entity": name if name.strip() else text_entity(texts[entity_text])}
         return about | _language(row, language) | texts
 
-    return _records(_rows(places, [*columns.values(), entity, language], **table), record)
+    return _records(_rows(inputs, [*columns.values(), entity, language], **table), record)
 
 
 def _rows(
-    places: Sequence[Place],
+    inputs: Sequence[Input],
     columns: Sequence[str | None],
     config: str | None = None,
     split: str | None = None,
@@ -120,10 +116,10 @@ def _rows(
     """
     names = list(dict.fromkeys(name for name in columns if name is not None))
     tables = [
-        _with_label_names(_open_data_set(place.name, config, split, revision))
-        if isinstance(place, HubDataset)
-        else rows_of_file(place, names)
-        for place in places
+        _with_label_names(_open_data_set(item.name, config, split, revision))
+        if isinstance(item, HubDataset)
+        else rows_of_file(item, names)
+        for item in inputs
     ]
     rows = itertools.chain.from_iterable(tables)
     return itertools.islice(_with_columns(rows, names), None if first is None else int(first))
