@@ -12,6 +12,8 @@ from stages.release.formats import FORMATS, Format
 from stages.release.parity_samples import load_samples
 from stages.release.parity_texts import Case
 
+pytestmark = pytest.mark.slow  # all read the release, which takes the stage half a minute to write
+
 FIRST_IMPORT = {"onnx": "onnxruntime", "openvino-int8": "openvino"}
 QUERY = Case("query", "how do plants make sugar?")
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import openvino
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +23,7 @@ def test_exporting_reports_nothing_to_anyone() -> None:
     assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "True", "None"]
 
 
+@pytest.mark.slow
 def test_the_model_keeps_float_activations_where_it_is_loaded(built: Path) -> None:
     model = openvino.Core().compile_model(built / "openvino-int8/retrieval/model.xml", "CPU")
     assert model.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 0

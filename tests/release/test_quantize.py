@@ -14,6 +14,8 @@ from stages.release.checksums import checksum_faults
 from stages.release.parity import remove_failed_formats
 from tests.conftest import TASKS
 
+pytestmark = pytest.mark.slow  # all read the release, which takes the stage half a minute to write
+
 FORMATS = ("adapters", "merged", "onnx", "onnx-int8", "openvino-int8")
 EXACT = ("adapters", "merged", "onnx")
 

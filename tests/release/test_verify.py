@@ -16,6 +16,8 @@ from stages.release.checksums import write_checksums, write_json
 from stages.release.verification import release_faults, verify
 from tests.conftest import TASKS
 
+pytestmark = pytest.mark.slow  # all read the release, which takes the stage half a minute to write
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
