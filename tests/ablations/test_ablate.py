@@ -62,6 +62,7 @@ def ablated(project: Path) -> subprocess.CompletedProcess[str]:
     return run_ablate(project)
 
 
+@pytest.mark.slow
 def test_variants_share_what_they_have_in_common(ablated: subprocess.CompletedProcess[str]) -> None:
     ran = stages_run(ablated)
     assert [ran.count(one) for one in ("curate", "embed", "distill", "score-student@retrieval")] == [1, 1, 2, 2]
@@ -69,6 +70,7 @@ def test_variants_share_what_they_have_in_common(ablated: subprocess.CompletedPr
     assert "[2/2] pairs, about " in ablated.stdout
 
 
+@pytest.mark.slow
 def test_the_table_says_where_it_comes_from_and_what_came_out(
     project: Path, ablated: subprocess.CompletedProcess[str]
 ) -> None:
@@ -82,6 +84,7 @@ def test_the_table_says_where_it_comes_from_and_what_came_out(
     assert float(row.split("|")[4].split()[0]) == pytest.approx(above - below, abs=0.11)  # each is rounded
 
 
+@pytest.mark.slow
 def test_the_project_is_left_alone_but_for_its_experiments(
     project: Path, ablated: subprocess.CompletedProcess[str]
 ) -> None:
@@ -96,6 +99,7 @@ def test_the_project_is_left_alone_but_for_its_experiments(
     assert "embedding_distillation" in rows["ablation-texts"]
 
 
+@pytest.mark.slow
 def test_a_second_run_runs_what_is_missing(project: Path, ablated: subprocess.CompletedProcess[str]) -> None:
     assert ablated.returncode == 0
     table = (project / "table.md").read_text(encoding="utf-8")
@@ -111,6 +115,7 @@ def test_a_second_run_runs_what_is_missing(project: Path, ablated: subprocess.Co
     assert (project / "table.md").read_text(encoding="utf-8") == table
 
 
+@pytest.mark.slow
 def test_what_is_not_committed_is_refused(project: Path) -> None:
     recipe = project / "params.yaml"
     kept = recipe.read_text(encoding="utf-8")
@@ -121,6 +126,7 @@ def test_what_is_not_committed_is_refused(project: Path) -> None:
     assert "made of the last commit; commit or undo first:\n M params.yaml" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_not_there_is_named(project: Path) -> None:
     refused = run_ablate(project, "--only", "colour", check=False)
     assert "error: --only colour: the claims are objective" in refused.stderr

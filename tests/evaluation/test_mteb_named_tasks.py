@@ -86,6 +86,7 @@ def test_of_a_task_of_several_those_of_all_are_held() -> None:
     assert [text for text in task_texts(task) if "asked" in text] == [f"asked {number}" for number in range(12)]
 
 
+@pytest.mark.slow
 def test_named_tasks_are_read_once_and_their_texts_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Distractors do not count. Two models: mteb would read for the second one from the hub."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")

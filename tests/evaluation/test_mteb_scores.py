@@ -99,6 +99,7 @@ def test_its_figures_are_ours(curated: Path, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_model_is_scored_alike_whoever_was_before_it(curated: Path, tmp_path: Path) -> None:
     """mteb draws texts to cluster and to fit on; the same for every model, also where an earlier one's were kept."""
     same = {name: MtebModel(RandomModels(), "base", name) for name in ("first", "second")}
