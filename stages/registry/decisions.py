@@ -207,6 +207,7 @@ def _record(ledger: Ledger, action: Action, version: ModelVersion, decision: Dec
 
 def _move_alias(client: MlflowClient, ledger: Ledger) -> None:
     """Move the alias to the ledger's champion; again where somebody else decided while this process stood still."""
+    assert ledger.champion is not None, "no decision leaves a model without a champion"
     client.set_registered_model_alias(ledger.name, store.CHAMPION, ledger.champion)
     ledger.note_alias()
     latest = Ledger(client, ledger.name)

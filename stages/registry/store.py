@@ -82,7 +82,9 @@ def evidence_of(version: ModelVersion) -> Path | None:
         MlflowException, OSError: the artifacts are gone.
     """
     run_id = version.tags.get("evidence_run_id")
-    return run_id and Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=EVIDENCE))
+    if run_id is None:
+        return None
+    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=EVIDENCE))
 
 
 def _logged_model(client: MlflowClient, version: ModelVersion) -> Path:

@@ -1,4 +1,4 @@
-"""Writes the record of a stage into MLflow. `runs` imports this module in a thread, since MLflow takes long to import."""
+"""Writes the record of a stage into MLflow. Importing MLflow takes long, so `runs` imports this module in a thread."""
 
 import json
 import os
@@ -29,7 +29,7 @@ class Recorder:
 
     def __init__(self, stage: str, params: Mapping[str, Any], inputs: Sequence[Path], build: str) -> None:
         self._stage, self._inputs, self._experiment = stage, inputs, str(params["name"])
-        params = json.loads(json.dumps(params, default=str))
+        params = dict(json.loads(json.dumps(params, default=str)))
         self._git_sha, dirty = git_state()
         self._client = connect()
         tags = {"recipe": self._experiment, "git_sha": self._git_sha, "git_dirty": dirty}
