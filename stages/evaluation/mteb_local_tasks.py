@@ -14,15 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
-from mteb.abstasks import (
-    AbsTask,
-    AbsTaskBitextMining,
-    AbsTaskClassification,
-    AbsTaskClustering,
-    AbsTaskPairClassification,
-    AbsTaskRetrieval,
-    AbsTaskSTS,
-)
+from mteb import abstasks
+from mteb.abstasks import AbsTask
 from mteb.abstasks.task_metadata import TaskMetadata, TaskType
 from mteb.languages.iso_mappings import _get_iso1_to_iso3, _get_iso3_to_default_script
 
@@ -39,13 +32,13 @@ NUM_QUERIES, CANDIDATES = 100, 20
 NUM_PAIRED = 200
 # mteb's class and main score for each kind of task.
 KINDS: Mapping[TaskType, tuple[type[AbsTask], str]] = {
-    "Retrieval": (AbsTaskRetrieval, "ndcg_at_10"),
-    "Reranking": (AbsTaskRetrieval, "map_at_1000"),
-    "STS": (AbsTaskSTS, "cosine_spearman"),
-    "Clustering": (AbsTaskClustering, "v_measure"),
-    "PairClassification": (AbsTaskPairClassification, "cosine_ap"),
-    "Classification": (AbsTaskClassification, "accuracy"),
-    "BitextMining": (AbsTaskBitextMining, "f1"),
+    "Retrieval": (abstasks.AbsTaskRetrieval, "ndcg_at_10"),
+    "Reranking": (abstasks.AbsTaskRetrieval, "map_at_1000"),
+    "STS": (abstasks.AbsTaskSTS, "cosine_spearman"),
+    "Clustering": (abstasks.AbsTaskClustering, "v_measure"),
+    "PairClassification": (abstasks.AbsTaskPairClassification, "cosine_ap"),
+    "Classification": (abstasks.AbsTaskClassification, "accuracy"),
+    "BitextMining": (abstasks.AbsTaskBitextMining, "f1"),
 }
 
 

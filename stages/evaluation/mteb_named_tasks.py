@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,26 +60,15 @@ def named_scores(
     """Compute `mteb_scores` with one task in memory at a time, and add each task's texts to `contamination`."""
     table: Table = {}
     for name, task in tasks.items():
-        with loaded(task):
-            table |= mteb_scores(models, {name: task}, cache)
-            contamination.add(name, task_texts(task))
-    return table
-
-
-@contextmanager
-def loaded(task: AbsTask) -> Iterator[None]:
-    """Load a task's rows once for all models.
-
-    mteb would load them for each model, and would forget the local folder when it unloads them.
-    """
-    reset_draws(task)  # some tasks draw their rows
-    for part in task_parts(task):
-        part.load_data()
-    try:
-        yield
-    finally:
+        reset_draws(task)  # some tasks draw their rows
+        # Once for all models: mteb would load the rows for each, and forget the local folder when it unloads them.
+        for part in task_parts(task):
+            part.load_data()
+        table |= mteb_scores(models, {name: task}, cache)
+        contamination.add(name, task_texts(task))
         for part in task_parts(task):
             part.unload_data()
+    return table
 
 
 def task_texts(task: AbsTask) -> Iterator[str]:
@@ -93,7 +81,8 @@ def task_texts(task: AbsTask) -> Iterator[str]:
         else:
             label = getattr(part, "label_column_name", "")
             for rows in _evaluated_splits(part):
-                for batch in _batches(rows.select_columns([name for name in rows.column_names if name != label])):
+                columns = [name for name in rows.column_names if name != label]
+                for batch in rows.select_columns(columns).iter(BATCH_ROWS):
                     yield from _strings(batch)
 
 
@@ -109,19 +98,15 @@ def _search_texts(rows: Any) -> Iterator[str]:
     """Judged queries, and documents that are relevant to any, with their titles as mteb encodes them."""
     judged = rows["relevant_docs"]
     relevant = {name for scores in judged.values() for name, score in scores.items() if score > 0}
-    for batch in _batches(_rows_named(rows["queries"], judged)):
+    for batch in _rows_named(rows["queries"], judged).iter(BATCH_ROWS):
         yield from _strings(batch["text"])
-    for batch in _batches(_rows_named(rows["corpus"], relevant)):
+    for batch in _rows_named(rows["corpus"], relevant).iter(BATCH_ROWS):
         titles = batch.get("title", [""] * len(batch["text"]))
         yield from (f"{title or ''} {text}".strip() for title, text in zip(titles, batch["text"], strict=True))
 
 
 def _rows_named(rows: Dataset, names: Container[str]) -> Dataset:
     return rows.select([number for number, name in enumerate(rows["id"]) if name in names])
-
-
-def _batches(rows: Dataset) -> Iterator[Any]:
-    yield from rows.iter(batch_size=BATCH_ROWS)
 
 
 def _strings(value: Any) -> Iterator[str]:
