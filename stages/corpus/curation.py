@@ -66,7 +66,7 @@ def curate_sources(rules: Curate, sources: Sequence[SourceToRead], folder: Path,
 
     Args:
         rules: the recipe's section, whose sources are those to read.
-        working: an empty folder for temporary files, several times the size of the texts.
+        working: a new folder for temporary files, several times the size of the texts.
 
     Raises:
         ValueError: a source cannot be read; the message names it.
@@ -76,10 +76,9 @@ def curate_sources(rules: Curate, sources: Sequence[SourceToRead], folder: Path,
     languages = None if rules.language_id is None else LanguageCheck(rules.language_id)
     for source in _progress(sources, "read"):
         with _named_errors(source.section.name):
-            rows_folder = _new_folder(working / "rows" / source.section.name)
-            ingested.append(ingest(source, languages, rows_folder, output.rejected, reasons))
+            ingested.append(ingest(source, languages, working / "rows" / source.section.name, output.rejected, reasons))
     jaccard = min(rules.near_duplicates.jaccard, rules.evaluation_overlap.jaccard)
-    index = TextIndex(ingested, jaccard, _new_folder(working / "texts"))
+    index = TextIndex(ingested, jaccard, working / "texts")
     overlaps = reject_test_overlaps(index, rules.evaluation_overlap, reasons)
     reject_near_duplicates(index, rules.near_duplicates, reasons)
     for rows in ingested:
@@ -87,7 +86,7 @@ def curate_sources(rules: Curate, sources: Sequence[SourceToRead], folder: Path,
             reject_single_labels(rows, reasons, "train")
     validator, suites, profiles = Validator(), [], {}
     for source, rows in zip(_progress(sources, "write"), ingested, strict=True):
-        profile = Profile(source.section, _new_folder(working / "profiles" / source.section.name))
+        profile = Profile(source.section, working / "profiles" / source.section.name)
         suites.append(validator.validate(source, _write(rows, output, profile, reasons), profile.facts))
         profiles[source.section.name] = profile.summary()
     output.close()
@@ -122,11 +121,6 @@ def _counts(ingested: SourceIngest, rejected: RejectedRows) -> dict[str, int]:
     rows = {split: int((splits == number).sum()) for number, split in enumerate(SPLITS)}
     num_rejected = sum(rejected.counts(ingested.section.name).values())
     return rows | {"read": ingested.num_read, "rejected": num_rejected}
-
-
-def _new_folder(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    return folder
 
 
 def _progress(sources: Sequence[SourceToRead], action: str) -> Iterator[SourceToRead]:

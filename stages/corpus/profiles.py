@@ -26,7 +26,7 @@ class Profile:
     """Facts and distributions of the rows of a source, gathered batch by batch.
 
     Args:
-        folder: an empty folder for the keys of texts.
+        folder: a new folder for the keys of texts.
     """
 
     def __init__(self, source: Source, folder: Path) -> None:

@@ -70,7 +70,7 @@ def ingest(
 
     Args:
         languages: None where the language is not checked.
-        folder: an empty folder for the rows while curate runs.
+        folder: a new folder for the rows while curate runs.
     """
     keys = Buckets(folder / "keys")
     ingested = _read(source, languages, folder / "rows.arrow", rejected, keys)

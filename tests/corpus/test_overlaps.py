@@ -100,9 +100,7 @@ def overlaps(
     """The report of each test set, and by source `kept` or the reason for each row."""
     reasons, rejected, ingested = Reasons(), RejectedRows(folder / "rejected.parquet"), []
     for read in sources:
-        rows = folder / read.section.name
-        rows.mkdir()
-        ingested.append(ingest(read, None, rows, rejected, reasons))
+        ingested.append(ingest(read, None, folder / read.section.name, rejected, reasons))
     rejected.close()
     index = TextIndex(ingested, 0.8, folder / "texts")
     limits = EvaluationOverlap(jaccard=0.8, containment=containment, max_share=1.0)
