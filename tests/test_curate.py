@@ -15,29 +15,18 @@ from stages.corpus import cleaning
 from stages.corpus.preview import preview
 from stages.corpus.tables import SCHEMAS, SPLITS, read_table
 from stages.curate import curate
+from stages.recipe.fields import Kind
 from stages.recipe.paths import CURATED, REFUSED, VALIDATED
 from stages.recipe.recipe import read
+from tests.corpus.builders import fields
 
 ROOT = Path(__file__).resolve().parents[1]
-SPLIT = {"dev": 0.2, "test": 0.3}
+SPLITS_OF_ALL = {"dev": 0.2, "test": 0.3}
 
 
-def source(name: str, kind: str, reader: str, file: str, words: dict[str, list[int]], **others: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "kind": kind,
-        "reader": reader,
-        "files": [f"data/sources/{file}"],
-        "packages": {},
-        "options": {},
-        "language": "en",
-        "license": "MIT",
-        "splits": SPLIT,
-        "words": words,
-        "max_rows": None,
-        "max_rejected_share": 0.2,
-        **others,
-    }
+def source(name: str, kind: Kind, reader: str, file: str, words: dict[str, list[int]], **others: Any) -> dict[str, Any]:
+    keys = {"name": name, "reader": reader, "files": [f"data/sources/{file}"], "words": words}
+    return fields(kind, **{"splits": SPLITS_OF_ALL, "max_rejected_share": 0.2} | keys | others)
 
 
 SOURCES = [

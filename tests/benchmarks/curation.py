@@ -122,21 +122,16 @@ def curate_rows(rows: int, folder: Path) -> dict[str, Any]:
     from stages.corpus.curation import curate_sources
     from stages.corpus.sources import source_to_read
     from stages.recipe.curate import Curate
+    from tests.corpus.builders import fields
 
-    source = {
-        "name": "rows",
-        "kind": "pairs",
-        "reader": "rows.pairs",
-        "files": [str(folder / "rows.jsonl")],
-        "packages": {},
-        "options": {"query": "q", "document": "d"},
-        "language": "und",
-        "license": "none",
-        "splits": {"dev": 0.01, "test": 0.01},
-        "words": {"query": [1, 80], "document": [1, 80]},
-        "max_rows": None,
-        "max_rejected_share": 1.0,
-    }
+    source = fields(
+        "pairs",
+        files=[str(folder / "rows.jsonl")],
+        options={"query": "q", "document": "d"},
+        language="und",
+        splits={"dev": 0.01, "test": 0.01},
+        words={"query": [1, 80], "document": [1, 80]},
+    )
     rules = Curate.model_validate(
         {
             "sources": [source],

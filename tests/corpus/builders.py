@@ -11,14 +11,14 @@ from stages.corpus.source_ingest import SourceIngest, ingest
 from stages.corpus.tables import read_table
 from stages.corpus.text_length import WORDS, Measure
 from stages.recipe.curate import Source
-from stages.recipe.fields import TEXT_FIELDS
+from stages.recipe.fields import TEXT_FIELDS, Kind
 
-ANY_LENGTH = (1, 400)
+ANY_LENGTH = [1, 400]
 
 
-def section(kind: str = "pairs", **changes: Any) -> Source:
-    """A source of the recipe: English texts of any length, all of them for training."""
-    fields = {
+def fields(kind: Kind = "pairs", **changes: Any) -> dict[str, Any]:
+    """The keys of a source in a recipe: English texts of any length, all of them for training."""
+    keys = {
         "name": "wiki",
         "kind": kind,
         "reader": f"rows.{kind}",
@@ -28,17 +28,21 @@ def section(kind: str = "pairs", **changes: Any) -> Source:
         "language": "en",
         "license": "MIT",
         "splits": {"dev": 0.0, "test": 0.0},
-        "words": dict.fromkeys(TEXT_FIELDS[kind], ANY_LENGTH),  # type: ignore[index]
         "max_rows": None,
         "max_rejected_share": 1.0,
     }
-    if "tokens" in changes:
-        del fields["words"]
-    return Source.model_validate(fields | changes)
+    if "tokens" not in changes:
+        keys["words"] = dict.fromkeys(TEXT_FIELDS[kind], ANY_LENGTH)
+    return keys | changes
+
+
+def section(kind: Kind = "pairs", **changes: Any) -> Source:
+    """The section of a source."""
+    return Source.model_validate(fields(kind, **changes))
 
 
 def source(
-    records: Iterable[Record], kind: str = "pairs", seed: int = 1, measure: Measure = WORDS, **changes: Any
+    records: Iterable[Record], kind: Kind = "pairs", seed: int = 1, measure: Measure = WORDS, **changes: Any
 ) -> SourceToRead:
     """A source of records; `changes` are keys of its section."""
     return SourceToRead(section(kind, **changes), seed, lambda: records, measure)

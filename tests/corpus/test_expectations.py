@@ -15,6 +15,7 @@ from stages.corpus.cleaning import SourceToRead
 from stages.corpus.expectations import MAX_EXAMPLES, MAX_LABELS, Validator
 from stages.corpus.profiles import Profile, drift, earlier, remember
 from stages.corpus.tables import SCHEMAS
+from stages.recipe.fields import Kind
 from tests.corpus.builders import section, source
 
 Row = dict[str, Any]
@@ -29,7 +30,7 @@ WORDS: dict[str, dict[str, tuple[int, int]]] = {
 }
 
 
-def of_kind(kind: str, name: str = "wiki") -> SourceToRead:
+def of_kind(kind: Kind, name: str = "wiki") -> SourceToRead:
     return source([], kind, name=name, words=WORDS[kind])
 
 
@@ -38,7 +39,7 @@ def validator() -> Validator:
     return Validator()
 
 
-def good(kind: str, number: int = 40) -> list[Row]:
+def good(kind: Kind, number: int = 40) -> list[Row]:
     texts: dict[str, Any] = {
         "pairs": lambda n: {"query": f"query {n}", "document": f"a document {n}"},
         "scored": lambda n: {"text_a": f"left {n}", "text_b": f"right {n}", "score": (n % 10) / 10},
@@ -54,7 +55,7 @@ def good(kind: str, number: int = 40) -> list[Row]:
 def check(validator: Validator, tmp_path: Path) -> Check:
     """Judges rows in tables of 25, or of more where there are thousands, as curate does."""
 
-    def judge(kind: str, rows: list[Row]) -> dict[str, Any]:
+    def judge(kind: Kind, rows: list[Row]) -> dict[str, Any]:
         name = f"source-{next(NUMBERS)}"
         read = of_kind(kind, name)
         profile = Profile(read.section, tmp_path / name)
@@ -79,7 +80,7 @@ def failed(result: dict[str, Any]) -> set[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize("kind", WORDS)
-def test_good_rows_pass(check: Check, kind: str) -> None:
+def test_good_rows_pass(check: Check, kind: Kind) -> None:
     result = check(kind, good(kind))
     assert failed(result) == set()
     assert result["success"] is True
@@ -119,7 +120,7 @@ FAULTS: list[tuple[str, Row, str, str | None]] = [
     ids=[f"{one[0]}-{sorted(one[1])[0]}-{one[2][7:]}" for one in FAULTS],
 )
 def test_a_fault_fails_the_expectation_that_is_there_for_it(
-    check: Check, kind: str, change: Row, expectation: str, column: str | None
+    check: Check, kind: Kind, change: Row, expectation: str, column: str | None
 ) -> None:
     rows = good(kind)
     rows[7] |= change
@@ -146,7 +147,7 @@ def test_a_fault_fails_the_expectation_that_is_there_for_it(
         ("documents", {"entity": "e1", "split": 2}, "entities_in_two_splits"),
     ],
 )
-def test_what_repeats_in_tables_far_apart_is_found(check: Check, kind: str, change: Row, column: str) -> None:
+def test_what_repeats_in_tables_far_apart_is_found(check: Check, kind: Kind, change: Row, column: str) -> None:
     rows = good(kind)
     rows[37] |= change
     result = check(kind, rows)
@@ -188,7 +189,7 @@ def test_many_faults_give_few_examples_and_the_full_count(check: Check) -> None:
 
 
 @pytest.mark.parametrize("kind", WORDS)
-def test_no_rows_at_all_are_refused_as_such(check: Check, kind: str) -> None:
+def test_no_rows_at_all_are_refused_as_such(check: Check, kind: Kind) -> None:
     result = check(kind, [])
     assert failed(result) == {(BETWEEN, "rows")}
     assert not [one["exception"] for one in result["expectations"] if one["exception"]]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from stages.corpus.readers import files
 from stages.corpus.sources import read_records, source_files
-from stages.recipe.fields import TEXT_FIELDS
+from stages.recipe.fields import TEXT_FIELDS, Kind
 from tests.corpus.builders import Ingested, reasons, source
 
 PAIRS = {"query": "q", "document": "d"}
@@ -28,14 +28,14 @@ few = settings(
 )
 
 
-def ingested(path: Path, kind: str, options: dict[str, Any], folder: Path) -> Ingested:
+def ingested(path: Path, kind: Kind, options: dict[str, Any], folder: Path) -> Ingested:
     """A file through reading, cleaning and the search for repeats."""
-    read = source([], kind, language="und", words=dict.fromkeys(TEXT_FIELDS[kind], (1, 50)))  # type: ignore[index]
+    read = source([], kind, language="und", words=dict.fromkeys(TEXT_FIELDS[kind], (1, 50)))
     inputs = source_files((str(path),), {})
     return Ingested(replace(read, records=lambda: read_records(f"rows.{kind}", inputs, options)), folder)
 
 
-def counted(path: Path, kind: str, options: dict[str, Any], folder: Path) -> dict[str, int]:
+def counted(path: Path, kind: Kind, options: dict[str, Any], folder: Path) -> dict[str, int]:
     """Reasons of rejected rows; every row that was read is clean, or rejected with its texts."""
     found = ingested(path, kind, options, folder)
     rejected = found.rejected_by_cleaning

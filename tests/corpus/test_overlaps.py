@@ -17,7 +17,7 @@ from stages.corpus.rejected_rows import Reasons, RejectedRows
 from stages.corpus.source_ingest import ingest
 from stages.corpus.text_index import TextIndex
 from stages.recipe.curate import EvaluationOverlap, NearDuplicates
-from stages.recipe.fields import TEXT_FIELDS
+from stages.recipe.fields import TEXT_FIELDS, Kind
 from tests.corpus import builders
 from tests.corpus.builders import source
 
@@ -73,12 +73,12 @@ def test_an_index_finds_every_value_of_a_key() -> None:
 # Sources
 
 
-def train(name: str, records: list[Row], kind: str = "pairs") -> SourceToRead:
+def train(name: str, records: list[Row], kind: Kind = "pairs") -> SourceToRead:
     """A source whose rows are all trained on."""
     return source(records, kind, name=name)
 
 
-def held_out(name: str, records: list[Row], kind: str = "pairs") -> SourceToRead:
+def held_out(name: str, records: list[Row], kind: Kind = "pairs") -> SourceToRead:
     """A source whose rows are all tested on."""
     return source(records, kind, name=name, splits={"dev": 0.0, "test": 1.0})
 
@@ -87,10 +87,10 @@ def pair(number: int, document: str) -> Row:
     return builders.pair(f"query {number}", document, f"e{number}")
 
 
-def row(place: tuple[str, str], number: int, text: str) -> Row:
+def row(place: tuple[Kind, str], number: int, text: str) -> Row:
     """A row with a text in a field of a kind; its other texts are those of no other number."""
     kind, field = place
-    others = {name: f"{name} number {number} and nothing more" for name in TEXT_FIELDS[kind]}  # type: ignore[index]
+    others = {name: f"{name} number {number} and nothing more" for name in TEXT_FIELDS[kind]}
     return {"entity": f"e{number}", "label": "same", "score": 0.5} | others | {field: text}
 
 
@@ -199,7 +199,7 @@ def test_phrases_of_many_test_texts_identify_none_of_them(tmp_path: Path) -> Non
 @pytest.mark.parametrize("tested_at", PLACES, ids="-".join)
 @pytest.mark.parametrize("trained_at", PLACES, ids="-".join)
 def test_a_test_row_is_found_in_any_role(
-    tmp_path: Path, trained_at: tuple[str, str], tested_at: tuple[str, str]
+    tmp_path: Path, trained_at: tuple[Kind, str], tested_at: tuple[Kind, str]
 ) -> None:
     """Equal from 5 words on, or near; five words in common, or a beginning, are neither."""
     five = words(300, 5)
@@ -218,9 +218,9 @@ def test_a_test_row_is_found_in_any_role(
 
 
 @pytest.mark.parametrize("kind", TEXT_FIELDS)
-def test_names_and_phrases_are_not_looked_for_in_another_role(tmp_path: Path, kind: str) -> None:
+def test_names_and_phrases_are_not_looked_for_in_another_role(tmp_path: Path, kind: Kind) -> None:
     short = [words(0, 4), "Dog", "如何重置"]
-    at, queries = (kind, TEXT_FIELDS[kind][-1]), ("pairs", "query")  # type: ignore[index]
+    at, queries = (kind, TEXT_FIELDS[kind][-1]), ("pairs", "query")
     trained = train("a", [row(at, number, one) for number, one in enumerate([*short, "如何重置密码"])], kind)
     tests = [row(queries, 10 + number, one) for number, one in enumerate([*short, "如何重置密码"])]
     _, found = overlaps(tmp_path, [trained, held_out("b", tests)])
@@ -233,7 +233,7 @@ def test_rows_of_one_split_repeat_each_other_within_a_role_only(tmp_path: Path, 
     rows = {
         kind: [
             row((kind, field), number, said)
-            for number, (said, field) in enumerate(itertools.product((one, near), TEXT_FIELDS[kind]))  # type: ignore[index]
+            for number, (said, field) in enumerate(itertools.product((one, near), TEXT_FIELDS[kind]))
         ]
         for kind in ("pairs", "scored", "labelled")
     }
