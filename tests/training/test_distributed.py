@@ -151,6 +151,7 @@ def assert_alike(one: Path, other: Path, name: str) -> None:
         assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_learn_what_one_does_from_the_doubled_batch(
     trained_alone: Path, trained_by_two: Path, name: str
@@ -158,6 +159,7 @@ def test_two_processes_learn_what_one_does_from_the_doubled_batch(
     assert_alike(trained_alone, trained_by_two, name)
 
 
+@pytest.mark.slow
 def test_weights_spread_over_two_processes_learn_the_same(
     trained_alone: Path, backbones: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -173,6 +175,7 @@ def test_weights_spread_over_two_processes_learn_the_same(
             torch.testing.assert_close(saved[key], value, atol=2e-5, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["whole", "shard"])
 def test_two_processes_killed_and_started_again_end_as_if_they_had_not_been(
     trained_by_two: Path, backbones: dict[str, Path], tmp_path: Path, how: str
@@ -204,6 +207,7 @@ def test_another_number_of_processes_than_the_recipe_says_is_refused() -> None:
         TrainingProcesses(2)
 
 
+@pytest.mark.slow
 def test_a_stage_starts_its_own_peers(tmp_path: Path) -> None:
     """`launch` goes on as two processes of the same module; what one of them alone does, happens once."""
     (tmp_path / "peers.py").write_text(
