@@ -48,7 +48,13 @@ BuildPhase = Callable[[Recipe, Encoder, nn.Linear], Phase]
 
 
 def main(recipe: Recipe, task: str) -> None:
-    """Train the adapter of a task: `retrieval`, `text-matching`, `clustering` or `classification`."""
+    """Train the adapter of a task: `retrieval`, `text-matching`, `clustering` or `classification`.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    if task not in PHASES:
+        raise ValueError(f"got task {task!r}, expected one of {', '.join(PHASES)}")
     settings: TaskSettings = getattr(recipe.adapt, task.replace("-", "_"))
     recorded = recipe.model_dump(include={"name", "seed", "engine"}) | settings.model_dump()
     adapt(task, recipe, settings, PHASES[task], recorded)

@@ -6,19 +6,16 @@ import operator
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import reduce
-from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from stages import extend
-from stages.adapt import classification, clustering, retrieval, text_matching
+from stages import adapt, extend
 from stages.recipe.recipe import read
+from stages.release.verification import content_faults
 from tests.checkouts import ROOT, TINY, run
 
 TASKS = ("retrieval", "text-matching", "clustering", "classification")
@@ -189,35 +186,35 @@ def test_a_misspelt_key_stops_the_build_before_any_output_is_touched(built: Path
 
 
 @pytest.mark.parametrize(
-    ("batches", "section", "named"),
+    ("phase", "section", "named"),
     [
-        (extend.training_texts, "extend.mixture", "extend.mixture needles"),
-        (retrieval.build, "adapt.retrieval.mixture", "adapt.retrieval.mixture wikipedia"),
-        (text_matching.build, "adapt.text-matching.training", "adapt.text-matching.scored_sources simlex, wordsim"),
-        (clustering.build, "adapt.clustering.training", "adapt.clustering.sources wikipedia"),
-        (classification.build, "adapt.classification.training", "adapt.classification.sources wikipedia-topics"),
+        ("extend", "extend.mixture", "extend.mixture needles"),
+        ("retrieval", "adapt.retrieval.mixture", "adapt.retrieval.mixture wikipedia"),
+        ("text-matching", "adapt.text-matching.training", "adapt.text-matching.scored_sources simlex, wordsim"),
+        ("clustering", "adapt.clustering.training", "adapt.clustering.sources wikipedia"),
+        ("classification", "adapt.classification.training", "adapt.classification.sources wikipedia-topics"),
     ],
 )
 def test_too_few_rows_for_a_batch_are_told_with_their_sources(
-    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: Callable[..., Any], section: str, named: str
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, section: str, named: str
 ) -> None:
     from stages.modeling.encoder import saved_encoder
     from stages.modeling.projection import read_projection
 
-    recipe = YAML(typ="safe").load(TINY)
-    found = reduce(operator.getitem, section.split("."), recipe)
-    for one in found if isinstance(found, list) else [found]:
-        one["batch_size"] = 5000
-    YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
+    values = YAML(typ="safe").load(TINY)
+    found = reduce(operator.getitem, section.split("."), values)
+    for part in found if isinstance(found, list) else [found]:
+        part["batch_size"] = 5000
+    YAML(typ="safe").dump(values, tmp_path / "params.yaml")
     monkeypatch.chdir(built)
-    arguments = {
-        "params": read(tmp_path / "params.yaml"),
-        "encoder": saved_encoder(Path("data/extended/student"), rope_theta=None),
-        "projection": read_projection(Path("data/extended/projection.safetensors")),
-    }
-    known = {name: arguments[name] for name in signature(batches).parameters}
-    with pytest.raises(ValueError, match=rf"^{named}: got \d+ (rows|pairs .*), expected at least the 5000 of a batch"):
-        batches(**known)[1](0)
+    recipe, encoder = read(tmp_path / "params.yaml"), saved_encoder(Path("data/extended/student"), rope_theta=None)
+    projection = read_projection(Path("data/extended/projection.safetensors"))
+    says = rf"^{named}: got \d+ (rows|pairs .*), expected at least the 5000 of a batch"
+    with pytest.raises(ValueError, match=says):
+        if phase == "extend":
+            extend.training_data(recipe, encoder)[1](0)
+        else:
+            adapt.PHASES[phase](recipe, encoder, projection).epoch_batches(0)
 
 
 def test_distill_and_adapters_resume_after_sigkill_with_the_same_weights(built: Path, tmp_path: Path) -> None:
@@ -226,11 +223,15 @@ def test_distill_and_adapters_resume_after_sigkill_with_the_same_weights(built: 
     for name in ("stages", "data", "params.yaml"):
         source = built / name
         shutil.copytree(source, killed / name) if source.is_dir() else shutil.copy(source, killed)
-    modules = {"distill": "stages.distill", "extend": "stages.extend", "retrieval": "stages.adapt.retrieval"}
-    expected = {stage: _weights(killed, stage) for stage in modules}
-    for stage, module in modules.items():
-        _kill_after_checkpoint(killed, module, ".stillhouse/checkpoints")
-        run(killed, sys.executable, "-m", module)
+    commands = {
+        "distill": ("stages.distill",),
+        "extend": ("stages.extend",),
+        "retrieval": ("stages.adapt", "retrieval"),
+    }
+    expected = {stage: _weights(killed, stage) for stage in commands}
+    for stage, command in commands.items():
+        _kill_after_checkpoint(killed, command, ".stillhouse/checkpoints")
+        run(killed, sys.executable, "-m", *command)
         assert _weights(killed, stage) == expected[stage], stage
 
 
@@ -243,17 +244,17 @@ def _weights(folder: Path, stage: str) -> bytes:
     return (folder / path).read_bytes()
 
 
-def _kill_after_checkpoint(folder: Path, module: str, checkpoints: str) -> None:
+def _kill_after_checkpoint(folder: Path, command: tuple[str, ...], checkpoints: str) -> None:
     """Start a stage and SIGKILL it as soon as it has written a checkpoint."""
     import time
 
     process = subprocess.Popen(
-        [sys.executable, "-m", module], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", *command], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 300
     while not list((folder / checkpoints).rglob("checkpoint.safetensors")):
-        assert process.poll() is None, f"{module} ended before its first checkpoint"
-        assert time.monotonic() < deadline, f"{module} wrote no checkpoint in time"
+        assert process.poll() is None, f"{command} ended before its first checkpoint"
+        assert time.monotonic() < deadline, f"{command} wrote no checkpoint in time"
         time.sleep(0.005)
     process.kill()
     process.wait()
