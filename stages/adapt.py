@@ -38,13 +38,13 @@ from stages.training.batches import EpochBatches, drawn_batches, mixed_batches, 
 from stages.training.checkpoints import checkpoint_file, run_key
 from stages.training.curves import write_curve
 from stages.training.dev import clustering_on_dev, retrieval_on_dev, similarity_on_dev
-from stages.training.loop import Phase, train
+from stages.training.loop import TrainingPhase, train
 from stages.training.mixture import load_pairs
 
 INPUTS = (CURATED, EMBEDDED, EXTENDED)  # of every task; retrieval reads MINED too
 
 TaskSettings = Retrieval | TextMatching | Clustering | Classification
-BuildPhase = Callable[[Recipe, Encoder, nn.Linear], Phase]
+BuildPhase = Callable[[Recipe, Encoder, nn.Linear], TrainingPhase]
 
 
 def main(recipe: Recipe, task: str) -> None:
@@ -94,7 +94,7 @@ def adapt(task: str, recipe: Recipe, settings: TaskSettings, build_phase: BuildP
             run.log_artifact(ADAPTED / task / "curve.csv")
 
 
-def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
+def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
     """Train on queries, their documents and mined hard negatives.
 
     Raises:
@@ -118,7 +118,7 @@ def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
             )
     parts = split_by_language(parts, pairs.languages, settings.language_exponent)
     sources = [draw.source for draw in settings.mixture]
-    return Phase(
+    return TrainingPhase(
         "adapt retrieval",
         RetrievalObjective(encoder, projection, dims, settings, (pairs.queries, pairs.documents), negatives),
         partial(drawn_batches, parts, pairs.documents.lengths, recipe.seed),
@@ -127,7 +127,7 @@ def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
     )
 
 
-def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
+def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
     """Train on pairs with human scores, then pairs without scores, all read as documents; a batch holds one kind."""
     settings, dims, seed = recipe.adapt.text_matching, recipe.distill.matryoshka_dims, recipe.seed
     scored = read_split(CURATED, "scored", "train", settings.scored_sources)
@@ -147,7 +147,7 @@ def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Ph
         parts = (with_scores, [rows + num_scored for rows in without])
         return mixed_batches(parts, (settings.scored_share, 1 - settings.scored_share), seed, epoch)
 
-    return Phase(
+    return TrainingPhase(
         "adapt text-matching",
         TextMatchingObjective(encoder, projection, dims, settings, sides, scored["score"].to_numpy()),
         epoch_batches,
@@ -156,14 +156,14 @@ def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Ph
     )
 
 
-def clustering(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
+def clustering(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
     """Train on texts of pairs, read as documents, towards the teacher's vectors under its clustering instruction."""
     settings, dims = recipe.adapt.clustering, recipe.distill.matryoshka_dims
     pairs = read_split(CURATED, "pairs", "train", settings.sources)
     texts = pairs["query"].to_pylist() + pairs["document"].to_pylist()
     vectors = TeacherVectors(EMBEDDED, recipe.embed).of("clustering", texts, pairs["source"].to_pylist() * 2)
     data = _documents("adapt.clustering", settings, encoder, texts, vectors)
-    return Phase(
+    return TrainingPhase(
         "adapt clustering",
         DistillationObjective(encoder, projection.requires_grad_(False), dims, data),
         _row_batches("adapt.clustering.sources", settings, data.lengths, recipe),
@@ -172,13 +172,13 @@ def clustering(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase
     )
 
 
-def classification(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
+def classification(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
     """Train on labelled texts; the projection is not read."""
     settings, dims = recipe.adapt.classification, recipe.distill.matryoshka_dims
     rows = read_split(CURATED, "labelled", "train", settings.sources)
     data = _documents("adapt.classification", settings, encoder, rows["text"].to_pylist())
     labels = [f"{row['source']}/{row['label']}" for row in rows.select(["source", "label"]).to_pylist()]
-    return Phase(
+    return TrainingPhase(
         "adapt classification",
         ClassificationObjective(encoder, dims, settings, data, labels, recipe.seed),
         _row_batches("adapt.classification.sources", settings, data.lengths, recipe),

@@ -44,7 +44,7 @@ from stages.training.batches import MixturePart, drawn_batches, shuffled_batches
 from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
 from stages.training.curves import write_curve
 from stages.training.dev import retrieval_on_dev
-from stages.training.loop import Phase, train
+from stages.training.loop import TrainingPhase, train
 from stages.training.state import Curve
 
 INPUTS = (CURATED, EMBEDDED)
@@ -87,7 +87,7 @@ def distill(recipe: Recipe, key: str, run: StageRun | SilentRun) -> None:
         def evaluate() -> dict[str, float]:
             return retrieval_on_dev(encoder, CURATED, settings.sources)
 
-        phase = Phase(name, objective, partial(batches, seed), row_ids, evaluate)
+        phase = TrainingPhase(name, objective, partial(batches, seed), row_ids, evaluate)
         schedule = settings.training.model_copy(update={"steps": steps})
         return train(phase, schedule, engine, checkpoint, log)[0]
 

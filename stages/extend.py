@@ -28,7 +28,7 @@ from stages.training.batches import EpochBatches, drawn_batches, split_by_langua
 from stages.training.checkpoints import checkpoint_file, run_key
 from stages.training.curves import write_curve
 from stages.training.dev import retrieval_on_dev
-from stages.training.loop import Phase, train
+from stages.training.loop import TrainingPhase, train
 from stages.training.mixture import SIDES, load_pairs
 
 INPUTS = (CURATED, EMBEDDED, DISTILLED)
@@ -65,7 +65,9 @@ def extend(recipe: Recipe, key: str, run: StageRun | SilentRun) -> None:
     texts, epoch_batches, row_ids = training_data(recipe, encoder)
     objective = DistillationObjective(encoder, projection, dims, texts)
     sources = [draw.source for draw in settings.mixture]
-    phase = Phase("extend", objective, epoch_batches, row_ids, lambda: retrieval_on_dev(encoder, CURATED, sources))
+    phase = TrainingPhase(
+        "extend", objective, epoch_batches, row_ids, lambda: retrieval_on_dev(encoder, CURATED, sources)
+    )
     with checkpoint_file("extend", key) as checkpoint:
         curve, _ = train(phase, settings.training, recipe.engine, checkpoint, run.log_metrics)
         if is_main_process():

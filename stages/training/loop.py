@@ -34,7 +34,7 @@ EXPLOSION, FIRST_STEPS = 5.0, 20
 
 
 @dataclass(frozen=True)
-class Phase:
+class TrainingPhase:
     """A training phase: what it trains, on which rows, and how its progress is measured.
 
     Args:
@@ -52,7 +52,7 @@ class Phase:
 
 
 def train(
-    phase: Phase,
+    phase: TrainingPhase,
     schedule: Schedule,
     engine: Engine,
     checkpoint: CheckpointFile,
@@ -61,7 +61,7 @@ def train(
 ) -> tuple[Curve, dict[str, Tensor]]:
     """Train the objective of a phase in place, from its last checkpoint if there is one.
 
-    >>> phase = Phase("distill", objective, epoch_batches, row_ids, evaluate=lambda: retrieval_on_dev(encoder, ...))
+    >>> phase = TrainingPhase("distill", objective, epoch_batches, row_ids, evaluate)
     >>> curve, _ = train(phase, recipe.distill.training, recipe.engine, checkpoint, log=run.log_metrics)
 
     Args:

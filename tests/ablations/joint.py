@@ -22,7 +22,7 @@ from stages.modeling.tokens import Tokens
 from stages.objectives.objective import Objective
 from stages.recipe.recipe import Recipe, load
 from stages.training.batches import mixed_batches
-from stages.training.loop import Phase
+from stages.training.loop import TrainingPhase
 
 
 class JointObjective(Objective):
@@ -67,7 +67,7 @@ def steps(recipe: Recipe) -> list[int]:
     return [getattr(recipe.adapt, task.replace("-", "_")).training.steps for task in PHASES]
 
 
-def joint(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
+def joint(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
     """Join the phases of the four tasks; a step draws a task in proportion to the steps of the task's adapter."""
     phases = [build(recipe, encoder, projection) for build in PHASES.values()]
     objective = JointObjective(encoder, [phase.objective for phase in phases], [len(phase.row_ids) for phase in phases])
@@ -80,7 +80,7 @@ def joint(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Phase:
         return mixed_batches(batches, steps(recipe), recipe.seed, epoch)
 
     row_ids = [row for phase in phases for row in phase.row_ids]
-    return Phase("adapt joint", objective, epoch_batches, row_ids, phases[0].evaluate)
+    return TrainingPhase("adapt joint", objective, epoch_batches, row_ids, phases[0].evaluate)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from stages.objectives.objective import Objective
 from stages.recipe.recipe import Recipe, read
 from stages.recipe.training import Schedule
 from stages.training.checkpoints import CheckpointFile
-from stages.training.loop import Phase, train
+from stages.training.loop import TrainingPhase, train
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNING_RATE, WARM_STEPS = 1e-4, 4
@@ -67,7 +67,7 @@ def timed_steps(
         evaluate_every=never,
         checkpoint_every=never,
     )
-    phase = Phase("bench", objective, lambda _epoch: list(batches), [], dict)
+    phase = TrainingPhase("bench", objective, lambda _epoch: list(batches), [], dict)
     with tempfile.TemporaryDirectory() as folder:
         train(phase, schedule, settings, CheckpointFile(Path(folder) / "checkpoint.safetensors"), log)
     lengths = [objective.texts(batch).lengths for batch in batches[warm_steps:]]

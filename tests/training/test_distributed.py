@@ -36,7 +36,7 @@ from stages.objectives.distillation import DistillationObjective
 from stages.objectives.retrieval import RetrievalObjective
 from stages.objectives.training_texts import TrainingTexts
 from stages.training.checkpoints import checkpoint_file
-from stages.training.loop import Phase, train
+from stages.training.loop import TrainingPhase, train
 from stages.training.state import trainable
 from tests import sections
 
@@ -61,8 +61,9 @@ def objective_of(name):
     return RetrievalObjective(encoder, projection, [16, 32], sections.retrieval(), pairs, negatives)
 
 def phase_of(name, objective, evaluate):
-    return Phase(name, objective, lambda epoch: shuffled_batches([1] * 24, batch_size * processes, 1, epoch, "toy"),
-                 texts, evaluate)
+    def epoch_batches(epoch):
+        return shuffled_batches([1] * 24, batch_size * processes, 1, epoch, "toy")
+    return TrainingPhase(name, objective, epoch_batches, texts, evaluate)
 
 for name in sys.argv[5:]:
     objective = objective_of(name)

@@ -19,7 +19,7 @@ from stages.objectives.training_texts import TrainingTexts
 from stages.training.checkpoints import CheckpointFile
 from stages.training.distributed import TrainingProcesses
 from stages.training.gradcache import backward, prepare, split_positions
-from stages.training.loop import Phase, train
+from stages.training.loop import TrainingPhase, train
 from tests import sections
 
 DIMS, TEACHER, ROWS = (8, 32), 12, np.array([3, 0, 5, 9, 11, 7])
@@ -156,7 +156,9 @@ def test_compiled_layers_learn_what_they_learn_uncompiled(
     losses: dict[bool, list[float]] = {}
     for compiled in (False, True):
         rows = losses[compiled] = []
-        phase = Phase("compiled", make("distillation"), lambda _: [ROWS, np.flip(ROWS).copy()], [], evaluate=dict)
+        phase = TrainingPhase(
+            "compiled", make("distillation"), lambda _: [ROWS, np.flip(ROWS).copy()], [], evaluate=dict
+        )
         train(
             phase,
             sections.schedule(2, warmup_ratio=0.0),

@@ -27,7 +27,7 @@ from stages.training import checkpoints
 from stages.training.batches import shuffled_batches
 from stages.training.checkpoints import CheckpointFile
 from stages.training.curves import read_curve, write_curve
-from stages.training.loop import FIRST_STEPS, Phase, train
+from stages.training.loop import FIRST_STEPS, TrainingPhase, train
 from stages.training.state import Curve, trainable
 from tests import sections
 
@@ -112,7 +112,7 @@ def run(
             everything = objective.encoder(torch.as_tensor(rows)[:, None])
             return {name: float(term) for name, term in objective(rows, everything).items()}
 
-    phase = Phase("toy", objective, epoch_batches, [f"row {row}" for row in range(ROWS)], evaluate)
+    phase = TrainingPhase("toy", objective, epoch_batches, [f"row {row}" for row in range(ROWS)], evaluate)
     return train(phase, schedule, sections.engine(), CheckpointFile(file), log, snapshot_at)
 
 
@@ -341,7 +341,7 @@ from stages.modeling.encoder import EncoderSettings, load_encoder
 from stages.objectives.retrieval import RetrievalObjective
 from stages.objectives.training_texts import TrainingTexts
 from stages.training.checkpoints import checkpoint_file
-from stages.training.loop import Phase, train
+from stages.training.loop import TrainingPhase, train
 from stages.training.state import trainable
 from tests import sections
 
@@ -361,7 +361,7 @@ def log(row, step):
     print("step", step, flush=True)
     time.sleep(0.03)
 
-phase = Phase("killed", objective, lambda epoch: shuffled_batches(pairs[1].lengths, 6, 1, epoch, "toy"), texts,
+phase = TrainingPhase("killed", objective, lambda epoch: shuffled_batches(pairs[1].lengths, 6, 1, epoch, "toy"), texts,
               lambda: {"first": float(encoder.encode(texts[:2], "query")[0, 0])})
 schedule = sections.schedule(30, evaluate_every=10, checkpoint_every=4)
 with checkpoint_file("adapt-retrieval", "key", Path("checkpoints")) as checkpoint:
