@@ -70,13 +70,7 @@ def plan(
     target = find_device(device, settings.engine, utilisation)
     rows = {name: int(number) for name, number in _pairs(given.rows)}
     sources = read_sources(settings.curate, settings.seed, rows, given.tokens_per_text)
-    try:
-        costs, disk = plan_costs(settings, sources, target, dict(_pairs(given.model)))
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{' '.join(str(error).split())}; give a folder that stands for a model out of reach, with its config.json "
-            "and tokenizer: --model NAME=FOLDER (the tokenizer is not read if all sources have --tokens-per-text)"
-        ) from error
+    costs, disk = plan_costs(settings, sources, target, dict(_pairs(given.model)))
     if as_json:
         rows_by_source = {name: source.rows for name, source in sources.items()}
         found = {"device": target, "phases": costs, "disk": disk, "sources": rows_by_source}
@@ -87,7 +81,7 @@ def plan(
     print(f"{settings.name}, {settings.engine.processes} process(es) on {target.name}: peak {target.peak / 1e12:.3g}")
     print(f"TFLOP/s in {settings.engine.precision}, {share}, {START_SECONDS:.0f} s a stage to start")
     sizes = ", ".join(f"{name} {_bytes(size)}" for name, size in disk.items())
-    print("", cost_table(costs, target, seconds), f"disk: {sizes}", source_table(sources), sep="\n")
+    print("", cost_table(costs, target, seconds), f"\ndisk: {sizes}\n", source_table(sources), sep="\n")
 
 
 def _pairs(values: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -166,7 +160,7 @@ def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
         [cell.rjust(max(map(len, column))) if number else cell.ljust(max(map(len, column))) for cell in column]
         for number, column in enumerate(columns)
     ]
-    return "\n".join("  ".join(cells) for cells in zip(*padded, strict=True))
+    return "\n".join("  ".join(cells).rstrip() for cells in zip(*padded, strict=True))
 
 
 def _bytes(size: float) -> str:

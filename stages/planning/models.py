@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers.initialization import no_init_weights
 
 from stages.corpus.locations import resolve
 from stages.modeling.adapters import lora_config
@@ -63,7 +64,7 @@ class PlannedModel:
                 saved[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
             return tensor
 
-        with FakeTensorMode():
+        with FakeTensorMode(), no_init_weights():
             backbone = untrained_backbone(self.config, self.layers, "cpu").train()
             weights = {value.untyped_storage()._cdata for value in (*backbone.parameters(), *backbone.buffers())}
             with (
@@ -76,7 +77,7 @@ class PlannedModel:
     @functools.cache  # noqa: B019
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """Load the tokenizer as an encoder of this pooling uses it."""
-        tokenizer: Any = AutoTokenizer.from_pretrained(resolve(self._location), trust_remote_code=False)
+        tokenizer = _load(AutoTokenizer, self._location)
         if self.pooling == "last":
             ensure_end_of_sequence(tokenizer)
         return tokenizer
@@ -90,14 +91,14 @@ class PlannedModel:
 def planned_teacher(path: str, pooling: Pooling, folders: Mapping[str, str]) -> PlannedModel:
     """Describe the teacher; `folders` maps names of models that are out of reach to folders that stand for them."""
     location = folders.get(path, path)
-    return PlannedModel(location, _config(location), None, pooling)
+    return PlannedModel(location, _load(AutoConfig, location), None, pooling)
 
 
 def planned_student(distill: Distill, folders: Mapping[str, str]) -> PlannedModel:
     """Describe the student that the distill stage builds; `folders` as in `planned_teacher`."""
     backbone, theta = distill.backbone, distill.rope_theta
     location = folders.get(backbone.path, backbone.path)
-    config = _config(location)
+    config = _load(AutoConfig, location)
     if backbone.architecture != "pretrained":
         assert theta is not None, "checked with the recipe"
         assert backbone.max_position_embeddings is not None, "checked with the recipe"
@@ -109,5 +110,16 @@ def planned_student(distill: Distill, folders: Mapping[str, str]) -> PlannedMode
     return PlannedModel(location, config, backbone.layers, distill.pooling)
 
 
-def _config(location: str) -> Any:
-    return AutoConfig.from_pretrained(resolve(location), trust_remote_code=False)
+def _load(kind: Any, location: str) -> Any:
+    """Load a config or tokenizer; of a model on the hub nothing else is fetched.
+
+    Raises:
+        FileNotFoundError: it is out of reach; the message says how to do without.
+    """
+    try:
+        return kind.from_pretrained(resolve(location), trust_remote_code=False)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"model {location!r} is out of reach; give a folder with its config.json and tokenizer: "
+            f"--model {location}=FOLDER (no tokenizer is read if the size of every source is given)"
+        ) from error

@@ -384,7 +384,9 @@ def test_identity_follows_all_that_decides_a_vector(backbones: dict[str, Path], 
     folder = tmp_path / "teacher"
     shutil.copytree(backbones["bert"], folder)
     first = teacher_fingerprint(str(folder), "mean", "float32")
-    assert teacher_fingerprint(str(backbones["bert"]), "mean", "float32") == first, "the place of a folder does not matter"
+    assert teacher_fingerprint(str(backbones["bert"]), "mean", "float32") == first, (
+        "the place of a folder does not matter"
+    )
     others = [("cls", "float32"), ("mean", "bfloat16")]
     digests = {first["digest"], *(teacher_fingerprint(str(folder), *how)["digest"] for how in others)}
     tensors = load_file(folder / "model.safetensors")

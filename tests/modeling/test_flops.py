@@ -13,7 +13,7 @@ from transformers import AutoConfig, Qwen3Config
 
 from stages.modeling.adapters import add_adapter
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
-from stages.modeling.flops import count_flops, skeleton
+from stages.modeling.flops import count_flops, untrained_backbone
 from stages.modeling.tokens import Tokens
 
 PROMPTS = {"query": "", "document": ""}
@@ -53,7 +53,7 @@ def test_forward_and_training_are_what_runs(
     lengths, batches = unpadded_batches(encoder.train())
     with torch.no_grad():
         forward = sum(counted(lambda batch=batch: encoder(**batch)) for batch in batches)
-    backbone = skeleton(AutoConfig.from_pretrained(backbones[architecture]))
+    backbone = untrained_backbone(AutoConfig.from_pretrained(backbones[architecture]))
     assert forward == count_flops(backbone, pooling, lora(RANK) if adapted else None, backward=False).of(lengths)
     training = sum(counted(lambda batch=batch: encoder(**batch).sum().backward()) for batch in batches)
     assert training == encoder.training_flops(lengths)
@@ -91,7 +91,7 @@ def test_a_layer_by_hand() -> None:
     )
 
     def flops(pooling: Any, rank: int | None = None, *, backward: bool) -> float:
-        return count_flops(skeleton(config), pooling, rank and lora(rank), backward=backward).of([1, 2])
+        return count_flops(untrained_backbone(config), pooling, rank and lora(rank), backward=backward).of([1, 2])
 
     attention_maps = 4 * 8 + 2 * (4 * 4) + 8 * 4  # query, key and value, output
     mlp = 3 * 4 * 5  # gate, up, down

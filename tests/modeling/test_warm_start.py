@@ -13,6 +13,7 @@ from stages.modeling.encoder import Encoder, EncoderSettings, load_backbone, loa
 from stages.modeling.tokens import Tokens
 from stages.objectives.distillation import DistillationObjective
 from stages.objectives.training_texts import TrainingTexts
+from stages.recipe.distill import Backbone
 
 PROMPTS = {"query": "query : ", "document": ""}
 GENERATOR = np.random.default_rng(0)
@@ -118,17 +119,16 @@ class Start:
         self.table = table / np.sqrt(np.square(table).mean(axis=1, keepdims=True))
         self.weights = warm_start.token_weights(self.tokens, len(tokenizer))
         self.mixing = np.linalg.qr(generator.normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
-        backbone = warm_start.eurobert(
-            self.table,
-            self.weights,
-            self.mixing,
-            tokenizer,
+        shape = Backbone(
+            path=str(folder),
+            architecture="eurobert",
+            layers=None,
             num_layers=2,
             num_attention_heads=6,
             intermediate_size=64,
             max_position_embeddings=64,
-            rope_theta=10_000.0,
         )
+        backbone = warm_start.eurobert(shape, 10_000.0, self.table, self.weights, self.mixing, tokenizer)
         self.encoder = Encoder(backbone, tokenizer, settings).eval()
 
     @property

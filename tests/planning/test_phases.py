@@ -1,99 +1,144 @@
-"""Time and disk by hand; the table, and the plan beside what was measured."""
+"""Phases of the tiny recipe against the texts that its stages really read."""
 
-import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
-from stages.planning import hardware as devices
-from stages.planning.hardware import GPUS, Hardware, hardware
-from stages.planning.measured import Measured, measured_stages
-from stages.planning.memory import Memory
-from stages.planning.phases import START_SECONDS, Disk, Phase, disk, phase
-from stages.planning.report import comparison, disk_lines, memory_table, phase_table, sources_table
-from stages.planning.steps import Totals
-from stages.planning.texts import given_texts
-from stages.tracking.runs import stage_run
+from stages.corpus.tables import SCHEMAS, write_table
+from stages.modeling.encoder import EncoderSettings, load_encoder
+from stages.modeling.tokenization import load_tokenizer
+from stages.modeling.truncation import windows
+from stages.objectives.pairs import ContrastiveObjective
+from stages.planning.phases import Phase, TrainingPhases, embed_phase, in_windows
+from stages.planning.sources import SourceTexts, TextLengths
+from stages.recipe.fields import TEXT_FIELDS
+from stages.recipe.recipe import Recipe, read
+from stages.teachers.teacher import ReadingRule
+from stages.teachers.teacher_inputs import read_inputs, teacher_inputs
 
-DEVICE = Hardware("slow", {"float32": 100.0}, memory=1000.0, utilisation=0.5, source="made up")
-MEMORY = Memory(400, 100, 200, 300)
-
-
-def planned(stage: str, seconds: float) -> Phase:
-    return Phase(stage, Totals(2, 30, 4e12, 5e12), seconds, 1, MEMORY)
+TINY = Path(__file__).parents[1] / "recipes" / "tiny.yaml"
+ROWS = {"train": 40, "dev": 12, "test": 8}
+WORDS = ["still", "house", "copper", "wort", "spirit", "oak", "malt", "barley", "cask", "water"]
 
 
-def test_seconds_of_shared_and_of_repeated_work() -> None:
-    shared, repeated = Totals(10, 100, 900, 1000), Totals(1, 10, 90, 100)
-    one = phase("embed", shared, repeated, MEMORY, DEVICE, "float32", processes=4)
-    assert one.work == Totals(11, 110, 990, 1100)
-    assert one.seconds == START_SECONDS + (1000 / 4 + 100) / 50
-    assert one.device_hours == pytest.approx(4 * one.seconds / 3600)
+@pytest.fixture(scope="module")
+def tiny() -> Recipe:
+    return read(TINY)
 
 
-def test_disk_by_hand() -> None:
-    found = disk(teacher_texts=10, teacher_dimensions=4, parameters=100, trained=[50, 5])
-    assert found == Disk(teacher_store=10 * (4 * 2 + 16), models=100 * (8 * 4 + 4), checkpoints=55 * 12)
-    assert found.total == 3 * 240 + 2 * 3600 + 660
-    assert disk_lines(dataclasses.replace(found, teacher_store=2.0**31)).startswith("disk, about 6.0 GiB")
+@pytest.fixture(scope="module")
+def sources(tiny: Recipe) -> dict[str, SourceTexts]:
+    """Texts of every source of the recipe; some occur in several sources, some are longer than every cut."""
+    generator = np.random.default_rng(0)
+
+    def text(kind: str) -> str:
+        longest = 200 if kind in ("documents", "pairs") else 8
+        return " ".join(generator.choice(WORDS, size=generator.integers(1, longest)))
+
+    shared, number = [text("scored"), text("scored")], sum(ROWS.values())
+    return {
+        source.name: SourceTexts(
+            ROWS,
+            {name: [*shared, *(text(source.kind) for _ in range(number - 2))] for name in TEXT_FIELDS[source.kind]},
+        )
+        for source in tiny.curate.sources
+    }
 
 
-def test_the_table_says_what_does_not_fit_and_what_was_assumed() -> None:
-    text = phase_table([planned("embed", 30.0), planned("distill", 7200.0)], DEVICE, "float32")
-    assert "does not fit" not in text
-    assert "50% are counted on" in text
-    assert "made up" in text
-    lines = text.splitlines()
-    assert lines[-3].split() == ["embed", "2", "30", "4", "5", "30", "s", "0.00833", "0", "MiB"]
-    assert lines[-1].split() == ["sum", "120", "min", "2.01"]
-    small = dataclasses.replace(DEVICE, memory=999.0)
-    assert phase_table([planned("embed", 30.0)], small, "float32").count("does not fit") == 1
-    assert len(memory_table([planned("embed", 1.0)]).splitlines()) == 2
-    assert "given, 80 tokens a text" in sources_table({"big": given_texts("big", 10, 80, 0.1, 0.1, ("text",))})
+def write_curated(tiny: Recipe, sources: dict[str, SourceTexts], folder: Path) -> None:
+    for kind, columns in TEXT_FIELDS.items():
+        start = 0
+        for split, number in ROWS.items():
+            rows = [
+                {column: sources[source.name].texts[column][row] for column in columns}
+                | {"id": f"{source.name}/{row}", "source": source.name, "score": 0.5, "label": "a"}
+                | {"entity": "e", "language": "en", "license": "none"}
+                for source in tiny.curate.sources
+                if source.kind == kind
+                for row in range(start, start + number)
+            ]
+            schema = SCHEMAS[kind]
+            table = [{name: row[name] for name in schema.names} for row in rows]
+            write_table(folder / kind / f"{split}.parquet", table, schema)
+            start += number
 
 
-def test_a_plan_within_a_quarter_is_good() -> None:
-    phases = [planned("embed", 100.0), planned("distill", 100.0)]
-    text, good = comparison(phases, {"embed": Measured(110, {}), "distill": Measured(81, {})}, tolerance=0.25)
-    assert good
-    assert "0.91" in text
-    text, good = comparison(phases, {"embed": Measured(50, {})}, tolerance=0.25)
-    assert not good
-    assert "over 25% off" in text
-    assert text.splitlines()[-1].split() == ["distill", "100s", "none"]
-    text, good = comparison(phases, {"embed": Measured(50, {"reused": 7.0})}, tolerance=0.25)
-    assert good
-    assert "not judged: 7 texts had their vectors already" in text
+def lengths(recipe: Recipe, sources: dict[str, SourceTexts], prompts: dict[str, str]) -> TextLengths:
+    return TextLengths(sources, lambda: load_tokenizer(recipe.distill.backbone.path), prompts)
 
 
-def test_seconds_come_from_the_stages_own_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
+def num_texts(phase: Phase) -> float:
+    return sum(read.times * (read.num_texts or read.lengths.size) for read in (*phase.reads, phase.evaluations))
+
+
+def num_tokens(phase: Phase) -> float:
+    return sum(read.times * read.lengths.sum() for read in phase.reads)
+
+
+def test_the_teacher_reads_what_the_embed_stage_gives_it(
+    tiny: Recipe, sources: dict[str, SourceTexts], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    with pytest.raises(FileNotFoundError, match="no finished stage to check the plan against"):
-        measured_stages(tmp_path / "data/lineage", uri)
-    with stage_run("adapt@retrieval", {"name": "toy", "seed": 1}, inputs=[]) as run:
-        run.log_metrics({"reused": 3.0})
-    found = measured_stages(tmp_path / "data/lineage", uri)
-    assert found["adapt@retrieval"].metrics == {"reused": 3.0}
-    assert 0 <= found["adapt@retrieval"].seconds < 60
+    """Each distinct text once for each rule, long ones in windows: the same texts and tokens."""
+    write_curated(tiny, sources, tmp_path)
+    inputs, embed = teacher_inputs(tiny.curate, tiny.adapt, tiny.evaluate), tiny.embed
+    settings = EncoderSettings("mean", embed.prompts, embed.max_tokens)
+    teacher = load_encoder(tiny.distill.backbone.path, settings)
+    texts: dict[ReadingRule, set[str]] = {}
+    for _, rule, batch in read_inputs(inputs, tmp_path, embed):
+        texts.setdefault(rule, set()).update(batch)
+    assert len(texts) == 2, "at once, and in windows"
+    tokens = 0
+    for rule, of_rule in texts.items():
+        parts = windows(teacher, list(of_rule), "document", rule.max_tokens, rule.window_tokens)[0]
+        assert (len(parts) > len(of_rule)) == (rule.window_tokens < rule.max_tokens)
+        tokens += teacher.tokenize(parts, "document", min(rule.max_tokens, rule.window_tokens)).lengths.sum()
+    planned = embed_phase(inputs, embed, lengths(tiny, sources, embed.prompts))
+    assert num_texts(planned) == sum(map(len, texts.values()))
+    assert num_tokens(planned) == tokens
 
 
-def test_devices_of_the_table_and_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hardware("h100", "bfloat16", 8, None) is GPUS["h100"]
-    assert hardware("l4", "bfloat16", 8, 0.5).utilisation == 0.5
-    assert (
-        hardware("cpu", "float32", 4, None).peak["float32"] == 2 * hardware("cpu", "float32", 2, None).peak["float32"]
+def test_a_source_of_which_a_sample_is_read_counts_whole(tiny: Recipe, sources: dict[str, SourceTexts]) -> None:
+    inputs = [one for one in teacher_inputs(tiny.curate, tiny.adapt, tiny.evaluate) if one.kind == "labelled"]
+    larger = {
+        name: SourceTexts({split: 10 * rows for split, rows in source.rows.items()}, source.texts)
+        for name, source in sources.items()
+    }
+    one, ten = (
+        embed_phase(inputs, tiny.embed, lengths(tiny, found, tiny.embed.prompts)) for found in (sources, larger)
     )
-    monkeypatch.setattr(devices, "gemm_peak", lambda device, precision: 7e9 if precision is torch.float32 else 1.0)
-    threads = torch.get_num_threads()
-    try:
-        here = hardware("here", "float32", 1, None)
-    finally:
-        torch.set_num_threads(threads)
-    assert here.peak == {"float32": 7e9}
-    assert here.memory > 2**30
+    assert num_tokens(ten) == pytest.approx(10 * num_tokens(one))
+
+
+def test_windows_by_hand() -> None:
+    in_four = ReadingRule("", max_tokens=100, window_tokens=4)
+    assert in_windows(np.array([3, 4, 9]), in_four, around=1).tolist() == [4, 4, 4, 3, 3]
+    assert in_windows(np.array([3, 400]), ReadingRule("", 100, 100), around=1).tolist() == [3, 100]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_phase_has_its_steps_and_its_dev_texts(
+    tiny: Recipe, sources: dict[str, SourceTexts], processes: int
+) -> None:
+    phases = TrainingPhases(lengths(tiny, sources, tiny.distill.prompts), processes)
+    adapt, dev, rows = tiny.adapt, ROWS["dev"], 6 * 8 * processes  # 6 steps of 8 rows on each process
+    expected = {
+        # A query, a document and a hard negative a pair; dev pairs at the end, and again after averaging.
+        "adapt@retrieval": rows * 3 + 2 * 2 * dev * len(adapt.retrieval.mixture),
+        "adapt@text-matching": rows * 2 + 2 * dev * len(adapt.text_matching.scored_sources),
+        "adapt@clustering": rows + dev,
+        "adapt@classification": rows / 2 * 9 + dev,  # 4 rows of an anchor, its positive, 7 negatives
+    }
+    assert {phase.stage: num_texts(phase) for phase in phases.adapters(adapt)} == pytest.approx(expected)
+    steps = tiny.distill.training.steps + tiny.distill.continued_steps
+    assert num_tokens(phases.distill(tiny.distill)) == pytest.approx(1024 * steps * processes)
+    assert phases.extend(tiny.extend).batch_tokens > 0
+
+
+def test_a_joint_objective_reads_pairs(tiny: Recipe, sources: dict[str, SourceTexts]) -> None:
+    training = tiny.distill.training.model_copy(update={"batch_size": 8, "batch_tokens": None})
+    section = tiny.distill.model_copy(update={"objective": "info_nce", "training": training})
+    phase = TrainingPhases(lengths(tiny, sources, tiny.distill.prompts), 1).distill(section)
+    steps = training.steps + section.continued_steps
+    assert sum(read.times * read.lengths.size for read in phase.reads) == pytest.approx(steps * 8 * 2)
+    assert phase.objective is ContrastiveObjective
