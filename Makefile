@@ -29,7 +29,7 @@ docs: $(READY)  ## the documentation as pages in docs/_build; a broken link is a
 bench: $(READY)  ## the figures of this machine, printed and written to bench.json
 	@python -m tests.benchmarks.bench
 
-ablate: $(READY)  ## the paper's claims at this scale, as DVC experiments; the table goes to tests/ablations/README.md
+ablate: $(READY)  ## the paper's claims at this scale, as DVC experiments; the table goes to docs/results/ablations.md
 	@python -m tests.ablations.ablate
 
 ui: $(READY)  ## MLflow's history and registry at http://127.0.0.1:5000

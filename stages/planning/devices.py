@@ -22,7 +22,7 @@ CARDS = {
     "a100": ("A100 SXM 80 GB", {"float32": 19.5e12, "bfloat16": 312e12}, 80e9),
     "l4": ("L4 24 GB", {"float32": 30.3e12, "bfloat16": 121e12}, 24e9),
 }
-# Share of the peak to count on: compiled, packed steps of nano and small reach 0.38 (tests/benchmarks/README.md).
+# Share of the peak to count on: compiled, packed steps of nano and small reach 0.38 (docs/results/benchmarks.md).
 CARD_SHARE = 0.35
 # Tokens of a pass that is timed (a CPU is as fast with few), and seconds in which passes are repeated.
 TIMED_TOKENS, TIMED_SECONDS = {"cpu": 2048, "cuda": 65_536}, 1.0

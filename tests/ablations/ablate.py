@@ -24,7 +24,7 @@ from tests.ablations import claims
 from tests.ablations.comparison import AGREES, Difference, Scores, Side, by_source, difference, overall
 from tests.ablations.experiments import ExperimentClone, ExperimentError
 
-OUTPUT = Path("tests/ablations/README.md")
+OUTPUT = Path("docs/results/ablations.md")
 
 
 @dataclass(frozen=True)
