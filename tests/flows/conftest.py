@@ -60,8 +60,6 @@ FILES = {
     "dvc.yaml": PIPELINE,
     "stages/__init__.py": "",
     "stages/check.py": READER,
-    "stages/recipe/__init__.py": "",
-    "stages/recipe/paths.py": (ROOT / "stages/recipe/paths.py").read_text(encoding="utf-8"),
     "params.yaml": RECIPE,
     "retrieval.sh": "true\n",
     "clustering.sh": "true\n",
@@ -87,6 +85,8 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in FILES.items():
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)
+    # The flow runs in this folder, whose `stages` comes before the project's own.
+    shutil.copytree(ROOT / "stages/recipe", home / "stages/recipe", ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(["git", "init", "--quiet", "--initial-branch", "main"], cwd=home, check=True)
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=home, check=True)
     commit("project", home)

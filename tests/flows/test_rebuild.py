@@ -96,7 +96,7 @@ def test_a_rebuild_leaves_a_branch_and_the_checkout_as_it_was(prefect: str) -> N
     assert Path("data/evaluated/figures.json").is_file()
     assert subprocess.run([*DVC, "status", "--json"], stdout=subprocess.PIPE, check=True).stdout.strip() == b"{}"
 
-    assert rebuild(return_state=True).message.startswith("Nothing was stale: all is as in dvc.lock of")
+    assert rebuild(return_state=True).message.startswith("Nothing was stale: every output is as in dvc.lock of")
     assert git("branch", "--list", "retrain/*", "--format=%(refname:short)") == branch
 
     # A new recipe of the commit; what does not read its values stays as it is.
