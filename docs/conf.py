@@ -2,6 +2,7 @@
 
 project = "stillhouse"
 extensions = ["myst_parser"]
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "stillhouse"
