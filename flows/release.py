@@ -1,6 +1,6 @@
 """Sign a release off: ask people, check what they would sign, move the alias `champion`, keep all of it on record.
 
-The registry's work is done by `stages.registry.command` in the process of a checkout's own code.
+The registry's work is done by `stages.registry.registry_command` in the process of a checkout's own code.
 """
 
 import json
@@ -151,12 +151,12 @@ def decide(state: dict[str, Any], answer: SignOff, how: str, approvals: int) -> 
 
 
 def registry(folder: str, command: str, **arguments: Any) -> dict[str, Any]:
-    """Return the answer of `stages.registry.command` in a checkout.
+    """Return the answer of `stages.registry.registry_command` in a checkout.
 
     Raises:
         RegistryError: it could not do so, in its words.
     """
-    words = [sys.executable, "-m", "stages.registry.command", command, json.dumps(arguments)]
+    words = [sys.executable, "-m", "stages.registry.registry_command", command, json.dumps(arguments)]
     done = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True, cwd=folder)
     lines = done.stdout.splitlines()
     answer: dict[str, Any] = json.loads(lines[-1]) if lines else {"error": f"ended with exit code {done.returncode}"}

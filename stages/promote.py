@@ -32,9 +32,9 @@ from stages.evaluation.summary import headline
 from stages.recipe.paths import CURATED, EVALUATED, FIGURES, PROMOTED, QUANTIZED, VALIDATED
 from stages.recipe.recipe import Recipe
 from stages.registry import release_figures, store
-from stages.registry.advice import next_steps
 from stages.registry.decisions import Decision, decide
 from stages.registry.ledger import NotAllowedError
+from stages.registry.outcome import next_steps, outcome, verdict_tags
 from stages.registry.provenance import LOCK, provenance
 from stages.registry.registration import register
 from stages.reporting.report import render_report
@@ -135,21 +135,6 @@ def sign_off(client: MlflowClient, name: str, number: str) -> str:
     return ""
 
 
-def outcome(version: ModelVersion, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Describe a judged version for version.json."""
-    return {
-        "name": version.name,
-        "version": str(version.version),
-        "aliases": sorted(version.aliases),
-        "validation_status": version.tags["validation_status"],
-        "refused_because": gates.refusals(verdicts),
-        "warned_of": gates.warnings(verdicts),
-        "gates": [verdict.as_dict() for verdict in verdicts],
-        "release_digest": version.tags["release_digest"],
-        "run_id": version.run_id,
-    }
-
-
 def write_evidence(verdicts: Sequence[Verdict]) -> None:
     """Write everything by which the release was judged to one folder, whose digest stands for all of it."""
     folder = PROMOTED / "evidence"
@@ -178,17 +163,6 @@ def write_report(
     }
     html = render_report(report["metrics"], report["curves"], about)
     (PROMOTED / "report.html").write_text(html, encoding="utf-8")
-
-
-def verdict_tags(mode: str, summary: Mapping[str, float], verdicts: Sequence[Verdict]) -> dict[str, str | None]:
-    """Return the figures, the gates and the outcome as tags of the version."""
-    tags: dict[str, str | None] = {f"metric.{name}": f"{value:.6g}" for name, value in summary.items()}
-    tags |= {f"gate.{verdict.metric}": f"{verdict.word}: {verdict.shown} ({verdict.limit})" for verdict in verdicts}
-    return tags | {
-        "validation_status": gates.status(mode, verdicts),
-        "refused_because": "; ".join(gates.refusals(verdicts)) or None,
-        "warned_of": "; ".join(gates.warnings(verdicts)) or None,
-    }
 
 
 def read_json(path: Path) -> Any:

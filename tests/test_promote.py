@@ -23,7 +23,7 @@ from stages.recipe.paths import CURATED, PROMOTED
 from stages.recipe.promote import Promote
 from stages.recipe.recipe import Recipe
 from stages.registry import store
-from stages.registry.advice import next_steps
+from stages.registry.outcome import next_steps
 from stages.registry.provenance import lock_digest
 from stages.registry.registration import register
 from stages.registry.release_figures import champion_figures, format_figures

@@ -12,10 +12,10 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from stages.registry import store
-from stages.registry.command import main
 from stages.registry.decisions import Decision, decide, describe, roll_back
 from stages.registry.ledger import ConflictError, Ledger, LedgerError, NotAllowedError, make_registered_model
 from stages.registry.provenance import lock_digest, provenance
+from stages.registry.registry_command import main
 from tests.conftest import register_version
 
 MODEL = "tiny"

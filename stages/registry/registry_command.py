@@ -1,6 +1,7 @@
-"""The registry for other processes: `python -m stages.registry.command NAME ARGUMENTS`, the arguments as a JSON object.
+"""The registry for other processes: `python -m stages.registry.registry_command NAME ARGUMENTS`.
 
-Prints one JSON object on standard output, and ends with exit code 1 and `{"error": ...}` where it cannot do it.
+The arguments are one JSON object. Prints another one on standard output; where it cannot do as asked, that is
+`{"error": ...}`, and the exit code is 1.
 """
 
 import json

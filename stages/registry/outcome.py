@@ -1,8 +1,39 @@
-"""Advice for the terminal: what happened to a version that was just judged, and what its owner can do next."""
+"""The outcome of a judged version: as data, as tags of the version, and in words for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+
+from stages.evaluation import gates
+from stages.evaluation.gates import Verdict
+
+
+def outcome(version: ModelVersion, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Describe a judged version for version.json."""
+    return {
+        "name": version.name,
+        "version": str(version.version),
+        "aliases": sorted(version.aliases),
+        "validation_status": version.tags["validation_status"],
+        "refused_because": gates.refusals(verdicts),
+        "warned_of": gates.warnings(verdicts),
+        "gates": [verdict.as_dict() for verdict in verdicts],
+        "release_digest": version.tags["release_digest"],
+        "run_id": version.run_id,
+    }
+
+
+def verdict_tags(mode: str, summary: Mapping[str, float], verdicts: Sequence[Verdict]) -> dict[str, str | None]:
+    """Return the figures, the gates and the outcome as tags of the version."""
+    tags: dict[str, str | None] = {f"metric.{name}": f"{value:.6g}" for name, value in summary.items()}
+    tags |= {f"gate.{verdict.metric}": f"{verdict.word}: {verdict.shown} ({verdict.limit})" for verdict in verdicts}
+    return tags | {
+        "validation_status": gates.status(mode, verdicts),
+        "refused_because": "; ".join(gates.refusals(verdicts)) or None,
+        "warned_of": "; ".join(gates.warnings(verdicts)) or None,
+    }
 
 
 def next_steps(promotion: Mapping[str, Any], address: str, report: Path) -> str:
