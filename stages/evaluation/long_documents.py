@@ -22,7 +22,7 @@ from stages.metrics.retrieval import ndcg_at_10, rank
 from stages.metrics.row_outcomes import Mean
 from stages.modeling.backbones import set_rope_theta
 from stages.modeling.encoder import Encoder, place, saved_encoder
-from stages.modeling.truncation import prefix, token_counts
+from stages.modeling.truncation import first_tokens, token_counts
 from stages.recipe.evaluate import EvaluateLong
 from stages.tracking.digests import digest
 
@@ -169,7 +169,7 @@ def article_task(encoder: Encoder, curated: Path, source: str, length: int) -> d
     """Make `articles`: each is cut at `length` tokens, and searched by its first sentence among all of them."""
     rows = _untrained_rows(curated, "pairs", source)
     room = _room(encoder, "", length)
-    documents = tuple(prefix(encoder, row["document"], room) for row in rows)
+    documents = tuple(first_tokens(encoder, row["document"], room) for row in rows)
     return {"articles": LongDocumentTask([row["query"] for row in rows], documents, RANKS["articles"])}
 
 
@@ -194,7 +194,7 @@ def _long_texts(encoder: Encoder, curated: Path, source: str, num_documents: int
 def _hide_both(encoder: Encoder, text: str, hidden: Sequence[tuple[float, Needle]], length: int) -> str:
     """Hide needles at their depths in the beginning of a text, `length` tokens in all."""
     room = _room(encoder, " ".join(needle.sentence for _, needle in hidden), length)
-    document = prefix(encoder, text, room)
+    document = first_tokens(encoder, text, room)
     for depth, needle in hidden:
         document = plant(sentences(document), needle, depth)
     return document

@@ -1,4 +1,4 @@
-"""LoRA adapters on a frozen backbone (PEFT): one a task, by name, in PEFT's own format."""
+"""LoRA adapters on a frozen backbone, one for each task by name, in PEFT's own format."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,12 +13,16 @@ from torch import Tensor
 
 from stages.modeling.encoder import Encoder
 
-# PEFT 0.21 asks transformers 5.23 under a name that is to go; nobody who runs a stage can do anything about it.
+# PEFT 0.21 calls transformers 5.23 by a deprecated name; no user can change that.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 def add_adapter(encoder: Encoder, task: str, rank: int, alpha: int) -> None:
-    """Freeze the backbone and put a new LoRA adapter on all its linear maps, in place; its delta starts at zero."""
+    """Freeze the backbone and put a new LoRA adapter on all its linear maps, in place; it starts without effect.
+
+    Example:
+        >>> add_adapter(encoder, "retrieval", rank=32, alpha=32)
+    """
     encoder.backbone = get_peft_model(encoder.backbone, lora_config(rank, alpha), adapter_name=task)
 
 
@@ -29,18 +33,18 @@ def lora_config(rank: int, alpha: int) -> LoraConfig:
 
 @contextmanager
 def without_adapter(encoder: Encoder) -> Iterator[None]:
-    """The frozen base inside the block."""
+    """Switch the adapter off inside the block."""
     assert isinstance(encoder.backbone, PeftModel), "the encoder carries no adapter"
     with encoder.backbone.disable_adapter():
         yield
 
 
 def average_adapter(encoder: Encoder, earlier: dict[str, Tensor], weight: float) -> None:
-    """Mix a snapshot of the adapter's tensors into the present ones: (1 - weight) * last + weight * earlier."""
+    """Average the adapter with a snapshot of its tensors, in place: (1 - weight) * last + weight * earlier."""
     parameters = dict(encoder.named_parameters())
     with torch.no_grad():
         for name, tensor in earlier.items():
-            # A resumed run's snapshot comes from a file, so from the CPU.
+            # The snapshot of a resumed run comes from a file, and so from the CPU.
             parameters[name].lerp_(tensor.to(parameters[name].device), weight)
 
 
@@ -48,23 +52,23 @@ def save_adapter(encoder: Encoder, task: str, folder: Path) -> None:
     """Write `folder`/adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        ValueError: the adapter changes nothing, so training did not reach it; or the folder has another name.
+        ValueError: the adapter has no effect, so training did not reach it; or the folder has another name.
     """
     if folder.name != task:
-        raise ValueError(f"adapter {task} is saved under its own name, got folder {folder}")
+        raise ValueError(f"got folder {folder}, expected the adapter's own name: {task}")
     assert isinstance(encoder.backbone, PeftModel), "the encoder carries no adapter"
     state = get_peft_model_state_dict(encoder.backbone, adapter_name=task)
     if all(not tensor.any() for name, tensor in state.items() if "lora_B" in name):
         raise ValueError(f"adapter {task} is zero: its training changed nothing; check steps and learning rate")
     config: Any = encoder.backbone.peft_config[task]
-    config.target_modules = sorted(config.target_modules)  # a set's order changes from process to process
-    # PEFT saves a named adapter in a folder of that name, and a card of no use beside it.
+    config.target_modules = sorted(config.target_modules)  # the order of a set differs between processes
+    # PEFT saves a named adapter in a folder of that name, and an empty model card beside it.
     encoder.backbone.save_pretrained(str(folder.parent), selected_adapters=[task], safe_serialization=True)
     (folder.parent / "README.md").unlink(missing_ok=True)
 
 
 def load_adapter(encoder: Encoder, task: str, folder: Path) -> None:
-    """Put a saved adapter on an encoder's backbone, beside those it already has, and switch it on."""
+    """Put a saved adapter on an encoder's backbone, beside its other adapters, and switch it on."""
     if isinstance(encoder.backbone, PeftModel):
         encoder.backbone.load_adapter(str(folder), adapter_name=task)
     else:
@@ -73,6 +77,6 @@ def load_adapter(encoder: Encoder, task: str, folder: Path) -> None:
 
 
 def merge_adapter(encoder: Encoder) -> None:
-    """Fold the adapter into the backbone's weights, in place; the encoder is a plain one afterwards."""
+    """Add the adapter to the backbone's weights, in place; the encoder has no adapter afterwards."""
     assert isinstance(encoder.backbone, PeftModel), "the encoder carries no adapter"
     encoder.backbone = encoder.backbone.merge_and_unload(safe_merge=True)

@@ -1,4 +1,4 @@
-"""Backbones: loaded whole or some of their layers, without dropout, with the RoPE base and the length of a phase."""
+"""Backbones: loading, choosing layers, and setting RoPE base and length."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,17 @@ from stages.corpus.locations import local_folder
 
 
 def load_backbone(location: str, layers: Sequence[int] | None = None) -> PreTrainedModel:
-    """Load a backbone from a folder, a `package:` location or a hub id, with some of its `layers` (None: all).
+    """Load a backbone without dropout from a folder, a `package:` location or a hub id.
+
+    Args:
+        layers: numbers of the layers to take; None takes all.
 
     Raises:
         ValueError: weights are missing from the folder and would be left random, or it has no such layer.
         FileNotFoundError: there is no such model within reach.
     """
-    transformers_logging.disable_progress_bar()  # of the weights' names; the stages show bars of their own
-    transformers_logging.set_verbosity_error()  # no report of weights: what is missing is refused below
+    transformers_logging.disable_progress_bar()  # the stages show bars of their own
+    transformers_logging.set_verbosity_error()  # missing weights are refused below
     folder = local_folder(location)
     config = without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False))
     if hasattr(config, "use_cache"):
@@ -43,7 +46,7 @@ def load_backbone(location: str, layers: Sequence[int] | None = None) -> PreTrai
 
 
 def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Switch every dropout of a config off, in place: a batch embedded twice must give the same vectors."""
+    """Switch off every dropout of a config, in place; a batch embedded twice must give the same vectors."""
     for name, value in config.to_dict().items():
         if "dropout" in name and isinstance(value, float):
             setattr(config, name, 0.0)
@@ -51,19 +54,19 @@ def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def layers_of(backbone: nn.Module) -> nn.ModuleList:
-    """A backbone's transformer layers: its longest list of modules.
+    """Return a backbone's transformer layers: its longest list of modules.
 
     Raises:
         ValueError: there is no list of modules.
     """
     lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]
     if not lists:
-        raise ValueError(f"{type(backbone).__name__} has no list of layers; take another backbone")
+        raise ValueError(f"got {type(backbone).__name__}, expected a backbone with a list of layers; take another one")
     return max(lists, key=len)
 
 
 def keep_layers(backbone: PreTrainedModel, numbers: Sequence[int]) -> None:
-    """Cut a backbone to some of its transformer layers, numbered from 0, in place."""
+    """Keep some of a backbone's transformer layers, numbered from 0, in place."""
     layers = layers_of(backbone)
     if wrong := [number for number in numbers if number >= len(layers)]:
         raise ValueError(f"layers: the backbone has no layer {wrong}, its numbers are 0 to {len(layers) - 1}")
@@ -76,7 +79,7 @@ def keep_layers(backbone: PreTrainedModel, numbers: Sequence[int]) -> None:
 
 
 def first_position(backbone: nn.Module) -> int:
-    """Number of a text's first position: 0, but the RoBERTa family counts from behind its padding token's number."""
+    """Return the number of a text's first position: 0, or one more than the padding token's id (RoBERTa family)."""
     for name, module in backbone.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.padding_idx + 1
@@ -84,12 +87,10 @@ def first_position(backbone: nn.Module) -> int:
 
 
 def take_length(backbone: Any, max_tokens: int) -> None:
-    """Have a backbone take texts of so many tokens; one with rotary positions says so in its config from here on.
-
-    Other people's tools cut a text at what the config says, whatever the release was trained with.
+    """Let a backbone read texts of `max_tokens` tokens; its config says so, because other tools cut texts by it.
 
     Raises:
-        ValueError: its positions are a table, which is shorter.
+        ValueError: its positions are a table that is shorter.
     """
     config = backbone.config
     positions = getattr(config, "max_position_embeddings", max_tokens) - first_position(backbone)
@@ -103,7 +104,7 @@ def take_length(backbone: Any, max_tokens: int) -> None:
 
 
 def set_rope_theta(backbone: Any, theta: float) -> None:
-    """Declare a backbone's RoPE base, in its config and in its rotary frequencies.
+    """Set a backbone's RoPE base, in its config and in its rotary frequencies.
 
     Raises:
         ValueError: the backbone has no rotary position embedding of one base, or it scales the frequencies.

@@ -1,9 +1,7 @@
-"""An encoder: backbone, tokenizer, pooling and side prompts; texts in, unit vectors out.
+"""The encoder: a backbone with tokenizer, pooling and prompts, which maps texts to unit vectors.
 
 Shapes: B batch, L tokens, D embedding dimension.
 """
-
-from __future__ import annotations
 
 import itertools
 import json
@@ -22,24 +20,25 @@ from transformers import PreTrainedTokenizerFast
 
 from stages.modeling.backbones import first_position, load_backbone, set_rope_theta, take_length
 from stages.modeling.flops import TextFlops, count_flops, untrained_backbone
-from stages.modeling.last_token_layer import narrow
+from stages.modeling.last_token_layer import use_last_token_layer
 from stages.modeling.packing import packed_batch, packed_texts, padded_batch, use_packed_attention
-from stages.modeling.pooling import Pooling, pool, read_positions
-from stages.modeling.threaded_inference import side_by_side
+from stages.modeling.pooling import pool, read_positions
+from stages.modeling.threaded_inference import map_in_threads
 from stages.modeling.token_batches import token_budget_batches
 from stages.modeling.tokenization import ensure_end_of_sequence, load_tokenizer
 from stages.modeling.tokens import Tokens
+from stages.recipe.fields import Pooling
 
 SETTINGS = "encoder.json"
-# Texts tokenised at once: what the tokenizer gives of them, lists of ints and more, is dropped before the next.
+# Texts that are tokenised at once; the tokenizer's lists of ints are dropped before the next texts.
 CHUNK_TEXTS = 4096
-# How far coordinates of a unit vector may be apart by rounding alone; texts that mix are apart by more.
+# Largest difference of a unit vector's coordinates by rounding alone; it is larger where texts mix.
 PACKING_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """What turns a backbone into an embedding model; released with the weights."""
+    """Settings that turn a backbone into an embedding model; they are released with its weights."""
 
     pooling: Pooling
     prompts: dict[str, str]  # side -> text put before it
@@ -48,7 +47,12 @@ class EncoderSettings:
 
 
 class Encoder(nn.Module):
-    """A backbone with its tokenizer; `forward` gives unit embeddings [B, D]."""
+    """A backbone with its tokenizer; `forward` gives unit embeddings [B, D].
+
+    Example:
+        >>> encoder = load_encoder("folder", EncoderSettings("mean", {"query": "", "document": ""}, max_tokens=512))
+        >>> vectors = encoder.encode(["a text"], "document")  # [1, D] float32
+    """
 
     def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerFast, settings: EncoderSettings) -> None:
         super().__init__()
@@ -61,22 +65,22 @@ class Encoder(nn.Module):
             set_rope_theta(backbone, settings.rope_theta)
         self.precision = torch.float32
         self.packing = False
-        self._narrowed = narrow(backbone, settings.pooling)
+        self._reads_one_position = use_last_token_layer(backbone, settings.pooling)
         self._first_position = first_position(backbone)
         self._training_flops: dict[str | None, TextFlops] = {}  # by adapter
 
     @property
     def dimensions(self) -> int:
-        """D, the length of an embedding."""
+        """Number of dimensions of an embedding, D."""
         return int(self.backbone.config.hidden_size)
 
     @property
     def device(self) -> torch.device:
-        """Where the backbone's weights are."""
+        """Device of the backbone's weights."""
         return next(self.backbone.parameters()).device
 
     def arrange(self, precision: str, packing: bool) -> None:
-        """Set how the encoder computes: the type of its forward pass, and whether `collate` packs texts.
+        """Set the number format of the forward pass, and whether `collate` packs texts.
 
         Args:
             precision: `float32`, or `bfloat16` for autocast; embeddings are float32 either way.
@@ -92,7 +96,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def _check_packing(self) -> None:
-        """Try two short texts both ways: a backbone that drops what attention needs would mix them silently."""
+        """Embed two short texts packed and padded; a backbone that does not pass on what attention needs mixes them."""
         texts, difference, cause = Tokens.of([[0, 1, 2], [3, 4]]), torch.inf, None
         try:
             difference = float((self(**self.batch(texts)) - self(**self.pad(texts))).abs().max())
@@ -106,7 +110,7 @@ class Encoder(nn.Module):
             ) from cause
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Unit embeddings [B, D] float32 of a batch: padded, on either side, or packed (`packed_batch`).
+        """Embed a batch that is padded, on either side, or packed; returns unit embeddings [B, D] float32.
 
         Args:
             input_ids: token ids, [B, L] or packed [1, T].
@@ -122,7 +126,7 @@ class Encoder(nn.Module):
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0) + self._first_position
         pooling = self.settings.pooling
         arguments = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": positions}
-        if self._narrowed:
+        if self._reads_one_position:
             return self._embed_read(read_positions(attention_mask, pooling), **arguments)
         return pool(self.backbone(**arguments).last_hidden_state, attention_mask, pooling)
 
@@ -136,17 +140,17 @@ class Encoder(nn.Module):
             "position_ids": packed.positions[None] + self._first_position,
             "packed": packed,
         }
-        if self._narrowed:
+        if self._reads_one_position:
             return self._embed_read(packed.read(self.settings.pooling), **arguments)
         return packed.pool(self.backbone(**arguments).last_hidden_state, self.settings.pooling)
 
     def _embed_read(self, read: tuple[Tensor, Tensor] | None, **arguments: Any) -> Tensor:
-        """The states at the positions `read`, which is all that a narrowed backbone gives: [B, 1, D] -> [B, D]."""
+        """Return the states [B, D] at the positions `read`, the only ones that the last layer computes."""
         states: Tensor = self.backbone(**arguments, read=read).last_hidden_state
         return states.squeeze(1)
 
     def training_flops(self, lengths: Sequence[int] | np.ndarray) -> float:
-        """FLOPs of one training step on texts of some lengths in tokens: of the adapter where there is one."""
+        """Count the FLOPs of a training step on texts of some lengths in tokens: of the adapter if there is one."""
         adapters = getattr(self.backbone, "peft_config", {})
         adapter = self.backbone.active_adapter if adapters else None
         if adapter not in self._training_flops:
@@ -156,7 +160,7 @@ class Encoder(nn.Module):
         return self._training_flops[adapter].of(lengths)
 
     def tokenize(self, texts: Sequence[str], side: str, max_tokens: int | None = None) -> Tokens:
-        """Token ids of each text behind its side's prompt, cut at `max_tokens` (None: the encoder's), without padding.
+        """Tokenise texts behind their side's prompt, cut at `max_tokens` (None: the encoder's), without padding.
 
         Raises:
             KeyError: the side has no prompt.
@@ -173,15 +177,15 @@ class Encoder(nn.Module):
         return Tokens.of(itertools.chain.from_iterable(map(encoded, chunks)))
 
     def collate(self, tokens: Tokens) -> dict[str, Tensor]:
-        """What `forward` takes of B texts, padded or packed, on the CPU; touches no weights: any thread may call it."""
+        """Make the arguments of `forward` for B texts, padded or packed, on the CPU; any thread may call it."""
         return packed_batch(tokens) if self.packing else padded_batch(tokens, self.tokenizer.pad_token_id)
 
     def batch(self, tokens: Tokens) -> dict[str, Tensor]:
-        """`collate`, on the encoder's device."""
+        """Make the arguments of `forward` on the encoder's device."""
         return {name: tensor.to(self.device) for name, tensor in self.collate(tokens).items()}
 
     def pad(self, tokens: Tokens) -> dict[str, Tensor]:
-        """Right-padded batch: `input_ids` and `attention_mask` [B, L] on the encoder's device."""
+        """Make a right-padded batch on the encoder's device, also where `collate` packs."""
         padded = padded_batch(tokens, self.tokenizer.pad_token_id)
         return {name: tensor.to(self.device) for name, tensor in padded.items()}
 
@@ -189,7 +193,7 @@ class Encoder(nn.Module):
         """Yield (row numbers [B], embeddings [B, D] float32) of batches, longest texts first.
 
         Args:
-            batch_tokens: in work at once; on a CPU, several batches side by side share them.
+            batch_tokens: tokens that are embedded at once; on a CPU, the batches of all threads share them.
         """
         self.eval()
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
@@ -199,10 +203,10 @@ class Encoder(nn.Module):
             return rows, self(**self.batch(tokens.select(rows))).cpu().numpy()
 
         batches = list(token_budget_batches(tokens.lengths, batch_tokens // threads))
-        yield from side_by_side(embed, batches) if threads > 1 and len(batches) > 1 else map(embed, batches)
+        yield from map_in_threads(embed, batches) if threads > 1 and len(batches) > 1 else map(embed, batches)
 
     def encode(self, texts: Sequence[str], side: str, batch_tokens: int = 4096, progress: str = "") -> np.ndarray:
-        """Embeddings [len(texts), D] float32 of unit length, in the order given; `progress` names a bar."""
+        """Embed texts as unit vectors [len(texts), D] float32, in the order given; `progress` names a progress bar."""
         embeddings = np.empty((len(texts), self.dimensions), dtype=np.float32)
         with tqdm(total=len(texts), desc=progress, unit="text", disable=not progress) as bar:
             for rows, vectors in self.encode_batches(self.tokenize(texts, side), batch_tokens):
@@ -213,7 +217,7 @@ class Encoder(nn.Module):
     def save(self, folder: Path) -> None:
         """Write backbone and tokenizer in the transformers format (safetensors), and the settings beside them."""
         self.backbone.save_pretrained(folder)
-        # It would keep the cut of its last call, so that a run and one that was resumed would leave other files.
+        # Otherwise the file would hold the cut of the last call, which differs after a run was resumed.
         self.tokenizer.backend_tokenizer.no_truncation()
         self.tokenizer.save_pretrained(folder)
         (folder / SETTINGS).write_text(json.dumps(asdict(self.settings), indent=2) + "\n", encoding="utf-8")
@@ -231,7 +235,7 @@ def load_encoder(location: str, settings: EncoderSettings, layers: Sequence[int]
 
 
 def saved_encoder(folder: Path, rope_theta: float | None, max_tokens: int | None = None) -> Encoder:
-    """Load an encoder that `Encoder.save` wrote, with RoPE base and cut of the phase that uses it (None: as saved)."""
+    """Load an encoder that `Encoder.save` wrote, with the RoPE base and cut of a phase (None: as saved)."""
     settings = EncoderSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
     if rope_theta is not None:
         settings = replace(settings, rope_theta=rope_theta)
@@ -241,7 +245,7 @@ def saved_encoder(folder: Path, rope_theta: float | None, max_tokens: int | None
 
 
 def place(encoder: Encoder, *, precision: str, packing: bool) -> Encoder:
-    """Move an encoder to this process's device (its GPU where there is one) and arrange it by the recipe's words."""
+    """Move an encoder to this process's GPU, if there is one, and arrange how it computes."""
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     encoder.to(device)
     encoder.arrange(precision, packing)

@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from stages.modeling.backbones import keep_layers, without_dropout
-from stages.modeling.last_token_layer import narrow
-from stages.modeling.pooling import Pooling
+from stages.modeling.last_token_layer import use_last_token_layer
+from stages.recipe.fields import Pooling
 
 # A text of L tokens costs constant + linear * L + quadratic * L ** 2: three equidistant lengths give the three numbers.
 STEP = 8
@@ -74,20 +74,20 @@ def count_flops(
     Example:
         >>> count_flops(untrained_backbone(config), "mean", backward=False).of([96, 12])  # texts of 96 and of 12 tokens
     """
-    narrowed = narrow(backbone, pooling)
+    reads_one_position = use_last_token_layer(backbone, pooling)
     model = backbone if lora is None else with_adapter(backbone, lora)
-    one, two, three = (_count(model, tokens, narrowed, backward) for tokens in (STEP, 2 * STEP, 3 * STEP))
+    one, two, three = (_count(model, tokens, reads_one_position, backward) for tokens in (STEP, 2 * STEP, 3 * STEP))
     quadratic = (three - 2 * two + one) / (2 * STEP**2)
     linear = (two - one) / STEP - 3 * STEP * quadratic
     return TextFlops(one - linear * STEP - quadratic * STEP**2, linear, quadratic)
 
 
-def _count(model: Any, tokens: int, narrowed: bool, backward: bool) -> int:
+def _count(model: Any, tokens: int, reads_one_position: bool, backward: bool) -> int:
     """FLOPs of one text; other attention kernels compute scores twice, and are not counted on every device."""
     text = torch.zeros(1, tokens, dtype=torch.long, device="meta")
     # A mask of four dimensions goes to the attention as it is: transformers would look into any other.
     mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device="meta")
-    read = {"read": (text[0, :1], text[0, :1])} if narrowed else {}
+    read = {"read": (text[0, :1], text[0, :1])} if reads_one_position else {}
     with (
         torch.set_grad_enabled(backward),
         sdpa_kernel(SDPBackend.MATH),

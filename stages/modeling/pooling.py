@@ -1,14 +1,12 @@
-"""Which hidden state is the embedding.
+"""Pooling: from the hidden states of a text to its embedding.
 
 Shapes: B texts, L tokens of the longest, T tokens of all, D embedding dimension.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Pooling = Literal["last", "mean", "cls"]
+from stages.recipe.fields import Pooling
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
@@ -20,7 +18,7 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 def read_positions(mask: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
-    """Index ([B], [B]) of the row and position that `last` or `cls` pooling reads under mask [B, L]."""
+    """Return the index ([B], [B]) of row and position that `last` or `cls` pooling reads under mask [B, L]."""
     first = mask.argmax(dim=1)
     position = first if pooling == "cls" else first + mask.sum(dim=1) - 1
     return torch.arange(mask.shape[0], device=mask.device), position

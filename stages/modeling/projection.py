@@ -1,4 +1,4 @@
-"""The projection psi between the student's space and the teacher's, as stage 1 leaves it for stage 2.
+"""The file of the projection psi from the student's space to the teacher's; stage 1 leaves it for stage 2.
 
 Shapes: D student dimension, T teacher dimension.
 """

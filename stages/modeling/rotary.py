@@ -5,23 +5,23 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertModel, JinaEmbeddingsV3Config, JinaEmbeddingsV3Model, PreTrainedModel
 
-# Positions whose mean vector stands for them all: short texts are what BERT saw most.
+# Positions whose mean vector stands for all positions; BERT saw short texts most.
 MEAN_POSITIONS = 96
 
 
 def with_rotary_positions(
     bert: PreTrainedModel, rope_theta: float, max_position_embeddings: int
 ) -> JinaEmbeddingsV3Model:
-    """The weights of a BERT in the architecture of jina-embeddings-v3 (arXiv 2409.10173): the same layers under RoPE.
+    """Copy a BERT into the architecture of jina-embeddings-v3 (arXiv 2409.10173): the same layers under RoPE.
 
-    Queries and keys were not trained to be turned, so the model has to be trained on; 100 steps of distillation are
-    enough for two layers of all-MiniLM-L6-v2.
+    Queries and keys were not trained for rotation, so the model has to be trained further; 100 steps of distillation
+    are enough for two layers of all-MiniLM-L6-v2.
 
     Raises:
-        ValueError: the backbone is no BERT, or of a kind whose parts have no place here.
+        ValueError: the backbone is no BERT.
     """
     if not isinstance(bert, BertModel):
-        raise ValueError(f"architecture rotary is made of a BERT, got {bert.config.model_type!r}; use pretrained")
+        raise ValueError(f"architecture rotary: got {bert.config.model_type!r}, expected a BERT; use pretrained")
     config = rotary_config(bert.config, rope_theta, max_position_embeddings)
     backbone = JinaEmbeddingsV3Model(config, add_pooling_layer=False)
     _copy_embeddings(bert.embeddings, backbone.embeddings)
@@ -31,7 +31,7 @@ def with_rotary_positions(
 
 
 def rotary_config(bert: BertConfig, rope_theta: float, max_position_embeddings: int) -> JinaEmbeddingsV3Config:
-    """The config of a BERT's layers under rotary positions."""
+    """Return the config of a BERT's layers under rotary positions."""
     return JinaEmbeddingsV3Config(
         vocab_size=bert.vocab_size,
         hidden_size=bert.hidden_size,
@@ -52,7 +52,7 @@ def rotary_config(bert: BertConfig, rope_theta: float, max_position_embeddings: 
 
 @torch.no_grad()
 def _copy_embeddings(source: Any, target: Any) -> None:
-    """Token vectors and norm as they are; the mean position joins the vector that every token gets."""
+    """Copy token vectors and norm; the mean position is added to the vector that every token gets."""
     target.word_embeddings.load_state_dict(source.word_embeddings.state_dict())
     target.LayerNorm.load_state_dict(source.LayerNorm.state_dict())
     position = source.position_embeddings.weight[:MEAN_POSITIONS].mean(dim=0)
@@ -61,7 +61,7 @@ def _copy_embeddings(source: Any, target: Any) -> None:
 
 def _copy_layer(source: Any, target: Any) -> None:
     attention = source.attention
-    for there, here in (
+    for source_part, target_part in (
         (attention.self.query, target.self_attn.q_proj),
         (attention.self.key, target.self_attn.k_proj),
         (attention.self.value, target.self_attn.v_proj),
@@ -71,4 +71,4 @@ def _copy_layer(source: Any, target: Any) -> None:
         (source.output.dense, target.mlp.fc2),
         (source.output.LayerNorm, target.post_mlp_layernorm),
     ):
-        here.load_state_dict(there.state_dict())
+        target_part.load_state_dict(source_part.state_dict())

@@ -1,4 +1,4 @@
-"""The served model, as MLflow stores it: models from code, so that no pickle is written.
+"""The served model, which MLflow stores as code, so that no pickle is written.
 
 This file is copied into the model version and runs there without stillhouse: it needs mlflow, numpy, pandas
 and sentence-transformers. Shapes: B texts, D dimensions of the embedding.
@@ -7,7 +7,7 @@ and sentence-transformers. Shapes: B texts, D dimensions of the embedding.
 import json
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,19 +15,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import quantize_embeddings
 
 COLUMN = "text"
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 class Embedder(PythonModel):
-    """Texts to embeddings of one of the release's tasks; a task's model is loaded at its first use."""
+    """Embeds texts for one of the release's tasks; a task's model is loaded at its first use."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Remember where the release's merged models are, one Sentence Transformers folder a task; read its ranges."""
+        """Find the release's merged models, a Sentence Transformers folder for each task, and read the int8 ranges."""
         self._merged = Path(context.artifacts["merged"])
         text = Path(context.artifacts["calibration"]).read_text(encoding="utf-8")
         self._limits: dict[str, dict[str, float]] = json.loads(text)["int8_limit"]
@@ -37,7 +36,7 @@ class Embedder(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> np.ndarray:
-        """Embed each text as one row, of unit length before it is rounded.
+        """Embed each text as a row, which has unit length before it is rounded.
 
         Args:
             context: unused; MLflow's contract.
@@ -65,37 +64,35 @@ class Embedder(PythonModel):
         vectors = model.encode(texts, prompt_name=prompt, truncate_dim=dimensions, normalize_embeddings=True)
         return rounded(vectors, precision, ranges)
 
-    def _model(self, task: str) -> "SentenceTransformer":
+    def _model(self, task: str) -> SentenceTransformer:
         tasks = sorted(path.name for path in self._merged.iterdir() if (path / "modules.json").is_file())
         if task not in tasks:
             raise refusal(f"unknown task '{task}': expected one of {', '.join(tasks)}")
         with self._lock:
             if task not in self._models:
-                from sentence_transformers import SentenceTransformer
-
                 self._models[task] = SentenceTransformer(str(self._merged / task), local_files_only=True)
             return self._models[task]
 
 
-def checked_dimensions(dimensions: int, model: "SentenceTransformer") -> int:
-    """The number of dimensions to give: 0 stands for all that the model has."""
+def checked_dimensions(dimensions: int, model: SentenceTransformer) -> int:
+    """Return the number of dimensions to give; 0 stands for all that the model has."""
     available = int(model.get_embedding_dimension() or 0)
     if not 0 <= dimensions <= available:
         raise refusal(f"dimensions={dimensions}: expected 1 to {available}, or 0 for all of them")
     return dimensions or available
 
 
-def checked_prompt(prompt: str, model: "SentenceTransformer") -> str:
-    """The name, if the model has a prompt of that name."""
+def checked_prompt(prompt: str, model: SentenceTransformer) -> str:
+    """Return the name if the model has a prompt of that name."""
     if prompt not in model.prompts:
         raise refusal(f"unknown prompt '{prompt}': expected one of {', '.join(sorted(model.prompts))}")
     return prompt
 
 
 def checked_ranges(precision: str, dimensions: int, limits: dict[str, float]) -> np.ndarray | None:
-    """Both ends of the range of each dimension, [2, D], where the precision has one.
+    """Return both ends of each dimension's range, [2, D], if the precision has one.
 
-    A range has to fit vectors of its own length: a cut vector's coordinates are larger.
+    A range belongs to a number of dimensions, because the coordinates of a cut vector are larger.
     """
     if precision not in PRECISIONS:
         raise refusal(f"unknown precision '{precision}': expected one of {', '.join(PRECISIONS)}")
@@ -108,14 +105,12 @@ def checked_ranges(precision: str, dimensions: int, limits: dict[str, float]) ->
 
 
 def rounded(vectors: np.ndarray, precision: Any, ranges: np.ndarray | None) -> np.ndarray:
-    """Vectors [B, D] in one of `PRECISIONS`."""
-    from sentence_transformers.util import quantize_embeddings
-
+    """Round vectors [B, D] to one of `PRECISIONS`."""
     return np.asarray(quantize_embeddings(vectors, precision=precision, ranges=ranges))
 
 
 def checked_texts(model_input: pd.DataFrame) -> list[str]:
-    """The texts of a frame whose only column is `text`, or has no name because they came as a plain list."""
+    """Return the texts of a frame whose only column is `text`, or has no name because it was a plain list."""
     column = model_input.columns[0]
     if column not in (COLUMN, 0):
         raise refusal(f"got a column named '{column}': expected one named '{COLUMN}', or a plain list of texts")
@@ -126,7 +121,7 @@ def checked_texts(model_input: pd.DataFrame) -> list[str]:
 
 
 def refusal(message: str) -> MlflowException:
-    """An error of the caller's, which the scoring server answers with status 400."""
+    """Return an error of the caller, which the scoring server answers with status 400."""
     return MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
 
 

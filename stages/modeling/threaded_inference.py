@@ -1,7 +1,7 @@
-"""Batches side by side on a CPU: a thread each, which beats many threads on one batch.
+"""Inference on a CPU with one batch for each thread, which is faster than many threads on one batch.
 
-Threads that share a batch wait for each other after every operation and leave the small ones to one of them; with a
-batch each they never do. A batch gives the same to the last bit however many run, as one thread computes it.
+Threads that share a batch wait for each other after every operation. A batch gives the same to the last bit however
+many batches run at once, because one thread computes it.
 """
 
 import functools
@@ -16,14 +16,14 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Items begun or done before their turn, for each thread: enough that none waits for a slow one before it.
+# Items of each thread that are begun before their result is asked for, so that no thread waits for a slow item.
 AHEAD = 2
 
 
-def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Results of `work` on each item, in order; as many run at once as torch has threads, each with one of them.
+def map_in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the results of `work` on each item, in order; as many items run at once as torch has threads.
 
-    While they run, torch computes with one thread in this one, too.
+    Meanwhile torch uses one thread in the calling thread too.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -45,8 +45,8 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that stay: what memory a new one allocates has to be brought in page by page, a fifth of a short batch.
+    """Keep the threads: the memory that a new thread allocates is brought in page by page, a fifth of a short batch.
 
-    Each takes over torch's number of threads when it first computes, which is one.
+    Each thread takes over torch's number of threads, which is one, when it first computes.
     """
-    return ThreadPoolExecutor(threads, thread_name_prefix="side_by_side")
+    return ThreadPoolExecutor(threads, thread_name_prefix="inference")

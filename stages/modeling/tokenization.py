@@ -1,4 +1,4 @@
-"""Tokenizers as encoders need them: able to pad, and ending a text where its embedding is read."""
+"""Tokenizers as encoders need them: with a padding token, and a token at the end of a text for last-token pooling."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from stages.corpus.locations import local_folder
 
 
 def load_tokenizer(location: str) -> PreTrainedTokenizerFast:
-    """Load a tokenizer; one without a padding token pads with its end-of-sequence token.
+    """Load a tokenizer; without a padding token it pads with its end-of-sequence token.
 
     Raises:
         ValueError: the tokenizer has neither token.
@@ -23,14 +23,14 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerFast:
 
 
 def end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> int:
-    """Id of the token that ends a text: the one the tokenizer puts there, else its separator, else its end of sequence.
+    """Return the id of the token that ends a text: the one that the tokenizer adds, its separator, or its end token.
 
-    What it puts there comes first: Qwen3-Embedding ends a text with its padding token, not with its end of sequence.
+    The added token comes first: Qwen3-Embedding ends a text with its padding token, not with its end of sequence.
 
     Raises:
         ValueError: the tokenizer has none.
     """
-    _, ends = _around(tokenizer)
+    _, ends = _added_tokens(tokenizer)
     if ends:
         return ends[-1]
     end: int | None = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
@@ -40,14 +40,14 @@ def end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def ensure_end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Have the tokenizer end every text with a token of its own, which last-token pooling reads.
+    """Let the tokenizer end every text with a token of its own, which last-token pooling reads.
 
-    The change is in the tokenizer's own post-processor, so it is saved with it and holds in every runtime.
+    The change is in the tokenizer's post-processor, so it is saved with the tokenizer and holds in every runtime.
 
     Raises:
         ValueError: the tokenizer has no such token.
     """
-    start_ids, ends = _around(tokenizer)
+    start_ids, ends = _added_tokens(tokenizer)
     if ends:
         return
     end_id = end_of_sequence(tokenizer)
@@ -59,8 +59,8 @@ def ensure_end_of_sequence(tokenizer: PreTrainedTokenizerFast) -> None:
     )
 
 
-def _around(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    """Ids of the tokens that the tokenizer puts before and after a text."""
+def _added_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """Return the ids of the tokens that the tokenizer adds before and after a text."""
     encoded = tokenizer("a", return_special_tokens_mask=True)
     ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
     first, last = added.index(0), len(added) - added[::-1].index(0)

@@ -13,14 +13,18 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Tokens(Sequence[np.ndarray]):
-    """Token ids of N texts; a text is a view of them, and so is a slice of texts."""
+    """Token ids of N texts; a text and a slice of texts are views of them.
+
+    Example:
+        >>> Tokens.of([[5, 6], [7]]).lengths  # array([2, 1])
+    """
 
     ids: np.ndarray  # [T] int32: the texts end to end
     offsets: np.ndarray  # [N + 1] int64: first token of each text, and T
 
     @classmethod
     def of(cls, texts: Iterable[Sequence[int]]) -> "Tokens":
-        """Texts whose ids come as lists, of which one is held at a time.
+        """Collect texts whose ids come as lists, one list at a time.
 
         Raises:
             OverflowError: an id is beyond 32 bits.
@@ -33,7 +37,7 @@ class Tokens(Sequence[np.ndarray]):
 
     @classmethod
     def joined(cls, parts: Sequence["Tokens"]) -> "Tokens":
-        """The texts of several parts, at least one, one after another."""
+        """Join the texts of several parts, of which there is at least one."""
         lengths = np.concatenate([part.lengths for part in parts])
         return cls(np.concatenate([part.ids for part in parts]), _offsets(lengths))
 
@@ -43,13 +47,13 @@ class Tokens(Sequence[np.ndarray]):
         return np.diff(self.offsets)
 
     def select(self, rows: Sequence[int] | np.ndarray) -> "Tokens":
-        """The texts of some rows, in the order of the rows."""
+        """Return the texts of some rows, in the order of the rows."""
         chosen = np.asarray(rows, dtype=np.int64)
         starts = self.offsets[:-1][chosen]
         lengths = self.offsets[1:][chosen] - starts
         offsets = _offsets(lengths)
-        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return Tokens(self.ids[places], offsets)
+        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return Tokens(self.ids[positions], offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

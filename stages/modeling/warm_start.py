@@ -1,4 +1,4 @@
-"""Closed-form starts: a static embedder, a EuroBERT backbone that begins as that embedder, and the projection.
+"""Starts in closed form: a static embedder, a EuroBERT backbone that begins as that embedder, and the projection.
 
 Shapes: N texts, V vocabulary, D student dimension, T teacher dimension.
 """
@@ -16,7 +16,7 @@ from stages.modeling.tokenization import end_of_sequence
 from stages.modeling.tokens import Tokens
 from stages.recipe.distill import Backbone
 
-# Queries start small, so that the first layer begins by attending to tokens by their weight alone.
+# Scale of the first layer's queries: they start small, so that tokens are attended to by their weight alone.
 QUERY_SCALE = 0.1
 # Smooth inverse frequency: a token that makes up a share p of the text weighs a / (a + p) (Arora et al., 2017).
 # Measured on dev nDCG@10 of the static embedder: 57.6 with equal weights; 59.0, 60.4, 61.3, 60.4 with a = 3e-3, 1e-3,
@@ -29,7 +29,11 @@ CHUNK_TEXTS = 65_536
 
 
 def ridge(features: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
-    """Least squares W [D, T] of features [N, D] onto targets [N, T], its L2 penalty relative to the mean variance."""
+    """Solve ridge regression W [D, T] of features [N, D] onto [N, T]; the penalty is relative to the mean variance.
+
+    Example:
+        >>> weights = ridge(embeddings, teacher, penalty=1e-3)
+    """
     return _solve(features.T @ features, features.T @ targets, penalty)
 
 
@@ -39,10 +43,7 @@ def _solve(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:
 
 
 def token_table(backbone: Any) -> np.ndarray:
-    """A backbone's input embeddings without position, normalised to unit root mean square: [V, D].
-
-    The row of a padding token may be zero, and stays so.
-    """
+    """Return a backbone's input embeddings [V, D] without position, of unit root mean square; a zero row stays zero."""
     with torch.inference_mode():
         table = backbone.get_input_embeddings().weight
         if isinstance(backbone, BertModel):
@@ -52,24 +53,24 @@ def token_table(backbone: Any) -> np.ndarray:
 
 
 def token_weights(tokens: Tokens, vocabulary: int) -> np.ndarray:
-    """Smooth inverse frequency of each token in the texts: [V], in (0, 1]."""
+    """Return the smooth inverse frequency of each token in the texts: [V], in (0, 1]."""
     counts = np.zeros(vocabulary, dtype=np.int64)
-    for start in range(0, len(tokens), CHUNK_TEXTS):  # it counts a copy in int64
+    for start in range(0, len(tokens), CHUNK_TEXTS):  # bincount copies its input to int64
         counts += np.bincount(tokens[start : start + CHUNK_TEXTS].ids, minlength=vocabulary)
     return SMOOTHING / (SMOOTHING + counts / counts.sum())
 
 
 def weighted_mean(table: np.ndarray, weights: np.ndarray, tokens: Tokens) -> np.ndarray:
-    """Weighted mean of each text's rows of the table [V, D]: [N, D]."""
+    """Return the weighted mean of each text's rows of the table [V, D]: [N, D]."""
     return np.stack([np.average(table[ids], axis=0, weights=weights[ids]) for ids in tokens])
 
 
 def static_map(
     table: np.ndarray, weights: np.ndarray, tokens: Tokens, teacher: np.ndarray, penalty: float
 ) -> np.ndarray:
-    """Ridge from weighted means of the table [V, D] to the teacher's D principal axes: [D, D].
+    """Solve ridge regression from weighted means of the table [V, D] onto the teacher's D principal axes: [D, D].
 
-    The sums that it takes are made chunk by chunk, so that any number of texts fits into memory.
+    Its sums are made chunk by chunk, so that any number of texts fits into memory.
 
     Args:
         teacher: vectors [N, T] of the texts, float16 as stored.
@@ -84,25 +85,25 @@ def static_map(
 
 
 class StaticEmbedder:
-    """The zero-layer baseline: a weighted mean of token vectors [V, D], fitted in closed form.
+    """The baseline without layers: a weighted mean of token vectors [V, D], fitted in closed form.
 
     Args:
         table: token vectors [V, D], already mapped to the teacher's principal axes.
         weights: token weights [V].
-        encoder: whose tokenizer, prompts and cut are used.
+        encoder: gives tokenizer, prompts and cut.
     """
 
     def __init__(self, table: np.ndarray, weights: np.ndarray, encoder: Encoder) -> None:
         self.table, self.weights, self.encoder = table.astype(np.float32), weights, encoder
 
     def encode(self, texts: Sequence[str], side: str) -> np.ndarray:
-        """Unit embeddings [N, D] of texts."""
+        """Embed texts as unit vectors [N, D]."""
         means = weighted_mean(self.table, self.weights, self.encoder.tokenize(texts, side))
         return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
 def principal_axes(second: np.ndarray) -> np.ndarray:
-    """Rotation [T, T] into the axes of largest second moment first, from the moments [T, T]: prefixes keep the most."""
+    """Return the rotation [T, T] into the principal axes of second moments [T, T], largest first."""
     eigenvalues, axes = np.linalg.eigh(second)
     return axes[:, np.argsort(-eigenvalues)]
 
@@ -160,10 +161,10 @@ def eurobert(
 
 
 def _attend_by_weight(backbone: Any, weights: np.ndarray, end_of_sequence: int) -> None:
-    """Have the last token of a text attend to token i in proportion to weights[i], in every head of the first layer.
+    """Let the last token of a text attend to token i in proportion to weights[i], in every head of the first layer.
 
-    The coordinate of the table that varies least gives way to the log weight. Keys read it into the pair of coordinates
-    that RoPE turns slowest, and the end-of-sequence token's query meets it there: softmax(log w) = w / sum w.
+    The log weight replaces the coordinate of the table that varies least. Keys copy it into the pair of coordinates
+    that RoPE turns slowest, where the end-of-sequence token's query reads it: softmax(log w) = w / sum w.
     """
     table, attention = backbone.embed_tokens.weight, backbone.layers[0].self_attn
     log_weights = torch.from_numpy(np.log(weights)).float()
@@ -182,9 +183,9 @@ def _attend_by_weight(backbone: Any, weights: np.ndarray, end_of_sequence: int) 
 
 
 def nearest_rotation(vectors: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Orthonormal map [T, D], D <= T, that brings vectors [N, T] nearest to targets [N, D] (orthogonal Procrustes).
+    """Solve orthogonal Procrustes: the orthonormal map [T, D], D <= T, of vectors [N, T] nearest to targets [N, D].
 
-    It keeps distances, or, where D < T, those within the D directions that the targets tell most about.
+    It keeps distances or, if D < T, those within D directions.
     """
     left, _, right = np.linalg.svd(vectors.T @ targets, full_matrices=False)
     return np.asarray(left @ right)

@@ -114,9 +114,8 @@ def plan_costs(
         trained.insert(1, phases.extend(recipe.extend))
     costs = [stage_cost(reading, teacher, frozen, engine, device, 1 if embed.ray is None else embed.ray.workers)]
     costs += [stage_cost(phase, student, frozen, engine, device, engine.processes) for phase in trained]
-    checkpoints = [
-        student.trained_parameters(phase.rank, frozen) for phase in (trained[0], *trained)
-    ]  # distill has two
+    with_continued = trained[0], *trained  # the distill stage trains two students
+    checkpoints = [student.trained_parameters(phase.rank, frozen) for phase in with_continued]
     return costs, disk_bytes(costs[0].texts, teacher.config.hidden_size, student.parameters, checkpoints)
 
 

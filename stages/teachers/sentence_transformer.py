@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from stages.corpus.locations import files_digest, local_folder
-from stages.modeling.truncation import means, parts_of, whole_lengths
+from stages.modeling.truncation import average_windows, split_into_windows, whole_lengths
 from stages.recipe.embed import Embed, SentenceTransformerFolder
 from stages.recipe.engine import Engine
 from stages.teachers.fingerprint import Fingerprint, with_digest
@@ -53,7 +53,7 @@ class SentenceTransformerTeacher:
         """Embed texts, longer ones in windows; returns unit vectors [N, T] float32."""
         model, tokens = self._loaded, min(rule.max_tokens, rule.window_tokens)
         around = whole_lengths(model.tokenizer, [rule.instruction])[0] if tokens < rule.max_tokens else 0
-        parts, owners = parts_of(model.tokenizer, texts, rule.max_tokens, tokens, around)
+        parts, owners = split_into_windows(model.tokenizer, texts, rule.max_tokens, tokens, around)
         if self._cuts_texts:
             model.max_seq_length = tokens
         dtype = getattr(torch, self.engine.precision)
@@ -69,7 +69,7 @@ class SentenceTransformerTeacher:
         if len(parts) == len(texts):
             return vectors
         lengths = whole_lengths(model.tokenizer, [rule.instruction + part for part in parts])
-        return means(vectors, np.minimum(lengths, tokens), owners, len(texts))
+        return average_windows(vectors, np.minimum(lengths, tokens), owners, len(texts))
 
     def token_counts(self, texts: Sequence[str], instruction: str) -> list[int] | None:
         """Count the tokens of each whole text behind an instruction; None of a model that reads texts of any length."""

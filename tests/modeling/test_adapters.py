@@ -142,7 +142,7 @@ def test_an_adapter_under_another_name_is_refused_and_writes_nothing(
     load: Load, sentences: list[str], tmp_path: Path
 ) -> None:
     encoder = taught(load("bert"), "retrieval", 1, sentences)
-    with pytest.raises(ValueError, match="adapter retrieval is saved under its own name"):
+    with pytest.raises(ValueError, match="expected the adapter's own name: retrieval"):
         save_adapter(encoder, "retrieval", tmp_path / "other")
     assert list(tmp_path.iterdir()) == []
 

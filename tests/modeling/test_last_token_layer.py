@@ -1,4 +1,4 @@
-"""A narrowed last layer gives what the whole one gives at the position read, and computes no more than that."""
+"""The last-token layer gives what the whole layer gives at the position read, and computes no more than that."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from transformers import AutoModel, Qwen3Config, Qwen3Model
 
 from stages.modeling.backbones import layers_of
 from stages.modeling.encoder import EncoderSettings, load_encoder
-from stages.modeling.last_token_layer import NarrowedLayer, narrow
+from stages.modeling.last_token_layer import LastTokenLayer, use_last_token_layer
 from stages.modeling.pooling import read_positions
 from stages.modeling.tokens import Tokens
 
@@ -48,7 +48,7 @@ def test_states_and_gradients_are_those_of_the_whole_layer(
         return states.detach(), {name: value.grad for name, value in backbone.named_parameters()}
 
     expected, gradients = states_and_gradients()
-    assert narrow(backbone, "last")
+    assert use_last_token_layer(backbone, "last")
     states, found = states_and_gradients(read=read)
     torch.testing.assert_close(states, expected, rtol=0, atol=1e-6)
     for name, value in gradients.items():
@@ -58,7 +58,7 @@ def test_states_and_gradients_are_those_of_the_whole_layer(
 @in_family
 def test_only_keys_and_values_are_of_every_token(backbones: dict[str, Path], architecture: str) -> None:
     backbone = AutoModel.from_pretrained(backbones[architecture])
-    narrow(backbone, "last")
+    use_last_token_layer(backbone, "last")
     rows: dict[str, int] = {}
     for name, module in layers_of(backbone)[-1].named_modules():
         if isinstance(module, nn.Linear):
@@ -87,16 +87,19 @@ def test_without_positions_the_backbone_is_whole(backbones: dict[str, Path], arc
     backbone = AutoModel.from_pretrained(backbones[architecture])
     inputs = batch(MASKS[0])
     expected = backbone(**inputs).last_hidden_state
-    assert narrow(backbone, "last") and narrow(backbone, "last"), "a second encoder may narrow it again"
-    assert not isinstance(layers_of(backbone)[-1].forward._whole, NarrowedLayer)
+    assert use_last_token_layer(backbone, "last") and use_last_token_layer(backbone, "last"), (
+        "a second encoder may do so again"
+    )
+    assert not isinstance(layers_of(backbone)[-1].forward._whole, LastTokenLayer)
     assert torch.equal(backbone(**inputs).last_hidden_state, expected)
     assert backbone.state_dict().keys() == AutoModel.from_pretrained(backbones[architecture]).state_dict().keys()
 
 
-def test_what_cannot_be_narrowed_stays_whole(backbones: dict[str, Path]) -> None:
+def test_other_layers_stay_whole(backbones: dict[str, Path]) -> None:
     loaded = {name: AutoModel.from_pretrained(folder) for name, folder in backbones.items()}
     poolings = {
-        name: [one for one in ("last", "cls", "mean") if narrow(backbone, one)] for name, backbone in loaded.items()
+        name: [one for one in ("last", "cls", "mean") if use_last_token_layer(backbone, one)]
+        for name, backbone in loaded.items()
     }
     assert poolings == {
         "bert": [],
@@ -116,4 +119,6 @@ def test_what_cannot_be_narrowed_stays_whole(backbones: dict[str, Path]) -> None
         sliding_window=2,
         max_window_layers=1,
     )
-    assert not narrow(Qwen3Model(windowed), "last"), "a last token behind a window does not see its whole text"
+    assert not use_last_token_layer(Qwen3Model(windowed), "last"), (
+        "a last token behind a window does not see its whole text"
+    )

@@ -68,5 +68,5 @@ def test_saved_and_loaded_with_the_theta_of_a_phase(rotary: Encoder, tmp_path: P
 
 
 def test_another_backbone_is_refused(backbones: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match="architecture rotary is made of a BERT, got 'eurobert'; use pretrained"):
+    with pytest.raises(ValueError, match="architecture rotary: got 'eurobert', expected a BERT; use pretrained"):
         with_rotary_positions(load_backbone(str(backbones["eurobert"])), 10000.0, 64)

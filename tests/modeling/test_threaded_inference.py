@@ -1,4 +1,4 @@
-"""Batches side by side: in order, one thread each, and nothing left changed behind them."""
+"""Batches in threads: in order, one thread each, and nothing left changed behind them."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stages.modeling.encoder import EncoderSettings, load_encoder
-from stages.modeling.threaded_inference import side_by_side
+from stages.modeling.threaded_inference import map_in_threads
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_two_run_at_once_in_threads_of_their_own_and_results_keep_their_order() 
         time.sleep(0.01 * (4 - item))
         return item, torch.get_num_threads()
 
-    assert list(side_by_side(work, range(4))) == [(0, 1), (1, 1), (2, 1), (3, 1)]
+    assert list(map_in_threads(work, range(4))) == [(0, 1), (1, 1), (2, 1), (3, 1)]
     assert torch.get_num_threads() == 2
 
 
@@ -45,7 +45,7 @@ def test_threads_are_given_back_after_an_error_and_what_waits_is_dropped() -> No
         done.append(item)
 
     with pytest.raises(ValueError, match="item 1"):
-        list(side_by_side(work, range(50)))
+        list(map_in_threads(work, range(50)))
     assert len(done) < 10
     assert torch.get_num_threads() == 2
 
@@ -60,7 +60,7 @@ def test_a_reader_that_stops_early_leaves_nothing_running() -> None:
         ended.append(item)
         return item
 
-    results = side_by_side(work, range(50))
+    results = map_in_threads(work, range(50))
     assert next(results) == 0
     assert torch.get_num_threads() == 1
     results.close()
@@ -75,7 +75,7 @@ def test_threads_stay_for_the_next_batches() -> None:
         time.sleep(0.01)
         return threading.current_thread().name
 
-    first, second = set(side_by_side(work, range(8))), set(side_by_side(work, range(8)))
+    first, second = set(map_in_threads(work, range(8))), set(map_in_threads(work, range(8)))
     assert first == second and len(first) == 2
 
 

@@ -9,7 +9,7 @@ from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.modeling.truncation import (
     check_truncation,
     encode_windows,
-    prefix,
+    first_tokens,
     token_counts,
     truncated_share,
     windows,
@@ -74,6 +74,6 @@ def test_one_window_is_plain_reading(encoder: Encoder) -> None:
 
 
 def test_a_prefix_is_so_many_tokens(encoder: Encoder) -> None:
-    assert prefix(encoder, TEXT, 3) == "ba be bi"
-    assert prefix(encoder, TEXT, 15) == TEXT
-    assert prefix(encoder, TEXT, 100) == TEXT
+    assert first_tokens(encoder, TEXT, 3) == "ba be bi"
+    assert first_tokens(encoder, TEXT, 15) == TEXT
+    assert first_tokens(encoder, TEXT, 100) == TEXT
