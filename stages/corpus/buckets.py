@@ -44,10 +44,11 @@ class Buckets:
         for file in self._files:
             if file.exists():
                 entries = np.fromfile(file, dtype=self._dtype)
+                order = np.argsort(entries["key"])
+                same = np.diff(entries["key"][order]) == 0
+                shared = entries[order[np.concatenate(([False], same)) | np.concatenate((same, [False]))]]
                 # By columns: np.sort(order=...) compares entry by entry.
-                entries = entries[np.lexsort([entries[name] for name in reversed(self._dtype.names or ())])]
-                same = entries["key"][1:] == entries["key"][:-1]
-                yield entries[np.concatenate(([False], same)) | np.concatenate((same, [False]))]
+                yield shared[np.lexsort([shared[name] for name in reversed(self._dtype.names or ())])]
 
     def _write(self) -> None:
         if not self._held:

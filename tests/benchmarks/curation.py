@@ -126,6 +126,7 @@ def curate_rows(rows: int, folder: Path) -> dict[str, Any]:
 
     source = fields(
         "pairs",
+        name="rows",
         files=[str(folder / "rows.jsonl")],
         options={"query": "q", "document": "d"},
         language="und",
