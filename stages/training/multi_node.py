@@ -157,11 +157,12 @@ def _failed_outputs(ray: Any, remote: list[Any], seconds: float) -> list[list[st
 
 
 def _wait_for_end(launcher: "subprocess.Popen[bytes]") -> int:
-    """Return the exit code of a launcher that has to end: by itself, or told once; told twice it leaves processes."""
+    """Return the exit code of a launcher that ends by itself, or 1 where it has to be told because a peer failed."""
     with suppress(subprocess.TimeoutExpired):
         return launcher.wait(STOP_SECONDS)
-    launcher.terminate()
-    return launcher.wait()
+    launcher.terminate()  # only once: told twice, it leaves its processes behind
+    launcher.wait()
+    return 1
 
 
 def _free_port() -> int:
