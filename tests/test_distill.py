@@ -178,7 +178,10 @@ def test_a_teacher_side_projection_starts_as_a_rotation_towards_the_student(proj
     ("changes", "says"),
     [
         ({"objective": "info_nce"}, "training.batch_size: objective info_nce compares the pairs"),
-        ({**VARIANTS["scores"], "projection.trained": False}, "projection: objective score_distillation trains without one"),
+        (
+            {**VARIANTS["scores"], "projection.trained": False},
+            "projection: objective score_distillation trains without one",
+        ),
         ({"training.batch_size": 8}, "give either batch_tokens or batch_size"),
     ],
 )
