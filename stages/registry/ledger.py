@@ -17,6 +17,8 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 from stages.tracking.recorder import find_or_create_experiment
 
 RUN_TAG = "ledger_run_id"
+# A tag that version 0.1 kept beside its ledger, a file that this version does not read.
+OLD_TAG = "ledger_last"
 
 Action = Literal["approved", "refused", "promoted", "rolled back", "found"]
 
@@ -56,7 +58,13 @@ class Ledger:
 
     def __init__(self, client: MlflowClient, name: str) -> None:
         self.name, self._client = name, client
-        self._run_id = client.get_registered_model(name).tags.get(RUN_TAG)
+        tags = client.get_registered_model(name).tags
+        self._run_id = tags.get(RUN_TAG)
+        if OLD_TAG in tags:
+            raise LedgerError(
+                f"the decisions on the registered model {name} were recorded by version 0.1, in ledger.jsonl of the run "
+                f"{self._run_id}, which this version does not read; give promote.registered_model another name"
+            )
         if self._run_id is None:
             raise LedgerError(
                 f"the registered model {name} has no ledger, so this project did not make it; "

@@ -325,6 +325,12 @@ def test_a_model_that_others_registered_has_no_ledger(client: Any) -> None:
         Ledger(client, "other")
 
 
+def test_decisions_of_an_earlier_version_are_never_taken_for_none(client: Any) -> None:
+    client.set_registered_model_tag(MODEL, "ledger_last", "0" * 64)
+    with pytest.raises(LedgerError, match=r"recorded by version 0\.1, in ledger\.jsonl"):
+        Ledger(client, MODEL)
+
+
 def test_of_two_that_register_a_model_at_once_one_ledger_stays(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Ledger(client, MODEL)
     monkeypatch.setattr(type(client), "search_registered_models", lambda *_: [])
