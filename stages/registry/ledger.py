@@ -62,7 +62,7 @@ class Ledger:
         self._run_id = tags.get(RUN_TAG)
         if OLD_TAG in tags:
             raise LedgerError(
-                f"the decisions on the registered model {name} were recorded by version 0.1, in ledger.jsonl of the run "
+                f"the decisions on the registered model {name} were recorded by version 0.1, in ledger.jsonl of run "
                 f"{self._run_id}, which this version does not read; give promote.registered_model another name"
             )
         if self._run_id is None:
