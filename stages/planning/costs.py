@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from stages.planning.devices import Device, timed_speed
 from stages.planning.models import PlannedModel
 from stages.planning.phases import Phase
@@ -43,21 +41,19 @@ def stage_cost(
     phase: Phase, model: PlannedModel, frozen_embeddings: bool, engine: Engine, device: Device, processes: int
 ) -> StageCost:
     """Return the cost of a phase whose texts some processes share."""
-    trained = phase.objective is not None
-    forward, whole = model.flops(phase.rank), model.flops(phase.rank, backward=trained)
-    reads = [(read.times, read.lengths.ravel()) for read in phase.reads]
-    flops = computed = sum(times * whole.of(lengths) for times, lengths in reads)
-    if phase.objective is not None:
-        parted = phase.batch_tokens > engine.micro_batch_tokens
-        # A batch in several parts is embedded once more, unless its loss is a mean; layers may be computed again.
-        again = (parted and not phase.objective.separable) + engine.gradient_checkpointing
-        computed += again * sum(times * forward.of(lengths) for times, lengths in reads)
-        if phase.objective.needs_base:
-            computed += sum(times * model.flops().of(lengths) for times, lengths in reads)
+    objective = phase.objective
+    forward, whole = model.flops(phase.rank), model.flops(phase.rank, backward=objective is not None)
+    flops = computed = sum(read.times * whole.of(read.lengths.ravel()) for read in phase.reads)
+    for read in phase.reads:
+        parted, lengths = read.batch_tokens > engine.micro_batch_tokens, read.lengths.ravel()
+        if objective is not None:
+            # A batch in several parts is embedded once more, unless its loss is a mean; layers may be computed again.
+            again = (parted and not objective.separable) + engine.gradient_checkpointing
+            base = model.flops().of(lengths) if objective.needs_base else 0.0
+            computed += read.times * (again * forward.of(lengths) + base)
     dev = phase.evaluations
     evaluation = dev.times * forward.of(dev.lengths)
-    sample = np.random.default_rng(0).permutation(np.concatenate([lengths for _, lengths in reads]))
-    speed = device.peak * device.share if device.share else timed_speed(model, sample, engine, phase.rank, trained)
+    speed = device.peak * device.share if device.share else timed_speed(model, phase, engine)
     seconds = START_SECONDS + (computed / processes + evaluation) / speed
     return StageCost(
         phase.stage,

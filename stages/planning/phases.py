@@ -41,10 +41,17 @@ Kinds = Sequence[tuple[float, np.ndarray, float]]
 
 @dataclass(frozen=True)
 class Read:
-    """Lengths in tokens, [N] or [N, M], of texts that a stage embeds so many `times`, or of windows of fewer texts."""
+    """Texts that a stage embeds.
+
+    Args:
+        times: how often each text is embedded.
+        lengths: tokens, [N] or [N, M], of the texts, or of the windows of `num_texts` texts.
+        batch_tokens: tokens of a batch on one process.
+    """
 
     times: float
     lengths: np.ndarray
+    batch_tokens: float = 0.0
     num_texts: int | None = None
 
 
@@ -53,8 +60,7 @@ class Phase:
     """The texts that a stage embeds, and what it does with the embeddings.
 
     Args:
-        reads: texts that the stage's processes share.
-        batch_tokens: tokens of a large batch on one process.
+        reads: texts that the stage's processes share; a batch holds texts of one of them.
         evaluations: texts that each process embeds for the dev split.
         objective: what the phase trains for; None if it only embeds.
         rank: of the adapter that is trained; None trains the backbone.
@@ -62,10 +68,14 @@ class Phase:
 
     stage: str
     reads: Sequence[Read]
-    batch_tokens: float
     evaluations: Read
     objective: type[Objective] | None
     rank: int | None = None
+
+    @property
+    def batch_tokens(self) -> float:
+        """Tokens of the largest kind of batch on one process."""
+        return max(read.batch_tokens for read in self.reads)
 
 
 def embed_phase(inputs: Sequence[TeacherInput], embed: Embed, lengths: TextLengths) -> Phase:
@@ -81,8 +91,8 @@ def embed_phase(inputs: Sequence[TeacherInput], embed: Embed, lengths: TextLengt
             tokens = lengths.whole(name, column, side)[list(new.values())]
             around = lengths.around(side) if rule.window_tokens < rule.max_tokens and source.tokens is None else 0
             times = sum(source.rows.values()) / max(1, len(texts))
-            reads.append(Read(times, in_windows(tokens, rule, around), len(tokens)))
-    return Phase("embed", reads, embed.batch_tokens, Read(0, np.empty(0)), None)
+            reads.append(Read(times, in_windows(tokens, rule, around), embed.batch_tokens, len(tokens)))
+    return Phase("embed", reads, Read(0, np.empty(0)), None)
 
 
 def in_windows(lengths: np.ndarray, rule: ReadingRule, around: int) -> np.ndarray:
@@ -113,14 +123,14 @@ class TrainingPhases:
         steps = schedule.steps, distill.continued_steps
         times = sum(_evaluations(schedule, number) for number in steps)
         dev = Read(times, self.lengths.dev(distill.sources, PAIR, distill.max_tokens))
-        return Phase("distill", *self._batches(sum(steps), [(1.0, rows, size)]), dev, objective)
+        return Phase("distill", self._batches(sum(steps), [(1.0, rows, size)]), dev, objective)
 
     def extend(self, extend: Extend) -> Phase:
         """Describe stage 1 on long texts."""
         steps = extend.training.steps
         kinds, dev = self._mixture(extend.mixture)
         evaluations = Read(_evaluations(extend.training, steps), dev)
-        return Phase("extend", *self._batches(steps, kinds), evaluations, DistillationObjective)
+        return Phase("extend", self._batches(steps, kinds), evaluations, DistillationObjective)
 
     def adapters(self, adapt: Adapt) -> list[Phase]:
         """Describe the training of each task's adapter."""
@@ -138,7 +148,7 @@ class TrainingPhases:
             steps = section.training.steps
             times = _evaluations(section.training, steps) + (task == "retrieval")  # also of the mean of two states
             evaluations = Read(times, dev)
-            return Phase(f"adapt@{task}", *self._batches(steps, kinds), evaluations, objective, section.lora.rank)
+            return Phase(f"adapt@{task}", self._batches(steps, kinds), evaluations, objective, section.lora.rank)
 
         mixture, mixture_dev = self._mixture(adapt.retrieval.mixture, adapt.retrieval.num_negatives)
         kinds = [(share, scored, size), (1 - share, pairs, size)]
@@ -151,11 +161,15 @@ class TrainingPhases:
             phase(ClassificationObjective, "classification", classification, anchors, labelled_dev),
         ]
 
-    def _batches(self, steps: int, kinds: Kinds) -> tuple[list[Read], float]:
-        """Return the reads of a phase's steps, and the tokens of its largest batch on one process."""
+    def _batches(self, steps: int, kinds: Kinds) -> list[Read]:
+        """Return the reads of a phase's steps, one of each kind."""
         total = sum(weight for weight, *_ in kinds)
-        reads = [Read(steps * weight / total * size * self.processes / len(rows), rows) for weight, rows, size in kinds]
-        return reads, max(size * float(rows.sum(axis=1).mean()) for _, rows, size in kinds)
+        return [
+            Read(
+                steps * weight / total * size * self.processes / len(rows), rows, size * float(rows.sum(axis=1).mean())
+            )
+            for weight, rows, size in kinds
+        ]
 
     def _mixture(self, mixture: Sequence[Draw], num_negatives: int = 0) -> tuple[Kinds, np.ndarray]:
         """Return the kinds of steps of a mixture, and the tokens of the texts of an evaluation."""

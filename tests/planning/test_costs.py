@@ -14,7 +14,7 @@ from stages.objectives.objective import Objective
 from stages.objectives.retrieval import RetrievalObjective
 from stages.planning import devices
 from stages.planning.costs import START_SECONDS, StageCost, device_memory, disk_bytes, stage_cost
-from stages.planning.devices import Device, find_device, timed_speed
+from stages.planning.devices import Device, find_device, timed_speed, typical_batches
 from stages.planning.models import PlannedModel
 from stages.planning.phases import Phase, Read
 from stages.recipe.engine import Engine
@@ -39,8 +39,8 @@ def by_hand(*lengths: int) -> float:
 
 def phase(objective: type[Objective] | None, batch_tokens: int = 64, rank: int | None = None) -> Phase:
     """Texts of 20 and 12 tokens, each embedded ten times, and a dev text of 8 that is embedded twice."""
-    reads = [Read(10.0, np.array([[20, 12]]))]
-    return Phase("stage", reads, batch_tokens, Read(2.0, np.array([8])), objective, rank)
+    reads = [Read(10.0, np.array([[20, 12]]), batch_tokens)]
+    return Phase("stage", reads, Read(2.0, np.array([8])), objective, rank)
 
 
 def cost(model: PlannedModel, planned: Phase, processes: int = 1, **changed: Any) -> StageCost:
@@ -119,12 +119,18 @@ def test_cards_of_the_table_and_this_machine(monkeypatch: pytest.MonkeyPatch) ->
     assert here.memory > 2**30
 
 
-@pytest.mark.parametrize(("rank", "trained"), [(None, False), (None, True), (4, True)])
-def test_real_passes_are_timed(
-    model: PlannedModel, rank: int | None, trained: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("objective", "rank"), [(None, None), (DistillationObjective, None), (RetrievalObjective, 4)])
+def test_real_batches_are_timed(
+    model: PlannedModel, objective: type[Objective] | None, rank: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between a thousandth of and the whole peak of a matrix product: these passes are tiny."""
+    """Between a thousandth of and twice the peak of a matrix product: these batches are tiny."""
     monkeypatch.setattr(devices, "TIMED_SECONDS", 0.05)
-    speed = timed_speed(model, np.full(100, 20), ENGINE, rank, trained)
+    speed = timed_speed(model, phase(objective, rank=rank), ENGINE)
     peak = devices.gemm_peak(torch.device("cpu"), torch.float32)
     assert peak / 1000 < speed < 2 * peak
+
+
+def test_typical_batches_hold_rows_of_like_length() -> None:
+    rows = np.array([[1, 1], [9, 9], [5, 5], [2, 2], [8, 8], [6, 6]])
+    assert [batch.tolist() for batch in typical_batches(rows, 20)] == [[1, 1, 2, 2], [5, 5, 6, 6], [6, 6, 8, 8]]
+    assert [batch.tolist() for batch in typical_batches(np.array([3, 4]), 100)] == [[3, 4]] * 3
