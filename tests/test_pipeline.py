@@ -1,4 +1,4 @@
-"""The rules of the house, as CONTRIBUTING.md states them: dvc.yaml says what stages read, and rooms import one way."""
+"""The rules that CONTRIBUTING.md states: dvc.yaml lists what stages read, and folders import one way."""
 
 import ast
 from collections import Counter
@@ -17,7 +17,7 @@ from stages.recipe import paths
 ROOT = Path(__file__).resolve().parents[1]
 # DVC tracks the recipe's values themselves, so its classes and the start of a stage are no dependencies.
 UNTRACKED = ("stages.recipe.", "stages.entry")
-# Packages that only the named rooms may import.
+# Packages that only the named modules may import.
 ONLY_IN = {
     "mlflow": (
         "flows.",
@@ -221,7 +221,7 @@ def test_parameters_are_what_a_stage_reads(stage: Stage) -> None:
             value = value[part]
 
 
-# Which room may import which
+# Which folder may import which
 
 LIBRARY = sorted(name for name, path in STAGE_FILES.items() if name.count(".") > 1 and path.name != "__init__.py")
 
@@ -259,7 +259,7 @@ def test_flows_import_neither_torch_nor_stages_but_the_recipe() -> None:
 
 
 @pytest.mark.parametrize("package", ONLY_IN)
-def test_a_package_stays_in_its_rooms(package: str) -> None:
+def test_a_package_stays_in_its_folders(package: str) -> None:
     users = {name for name in FILES if package in {one.partition(".")[0] for one in imported(name)}}
     assert users and all(name.startswith(ONLY_IN[package]) for name in users), sorted(users)
 

@@ -10,7 +10,7 @@ PAGE = Path("docs/reference/recipe.md")
 INTRODUCTION = """\
 # Recipe reference
 
-A recipe, `params.yaml`, holds every value that can change a result. It has no defaults: every key below is written
+A recipe, `params.yaml`, holds every setting of a build. It has no defaults: every key below is written
 down, except for those marked optional. `stillhouse check FILE` checks a recipe. Equations, tables and figures are those
 of the paper, [arXiv 2602.15547](https://arxiv.org/abs/2602.15547).
 
