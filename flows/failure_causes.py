@@ -73,8 +73,9 @@ def classify(reports: Sequence[Report], exit_code: int | None = None) -> Fault:
     """Find the fault behind a failed stage.
 
     Args:
-        reports: of its processes.
-        exit_code: of the stage's command: -n, or 128 + n from a shell, where signal n ended it; None: unknown.
+        reports: reports of the stage's processes.
+        exit_code: exit code of the stage's command: -n, or 128 + n from a shell, where signal n ended it; None if it is
+            unknown.
     """
     raised = [report for report in reports if report and not _names(report["chain"][0]) & _LAUNCHERS]
     own = [report for report in raised if not report["raised_in"].startswith(_COMMUNICATION)]

@@ -58,7 +58,7 @@ def guarded(
         _running.discard(process)
 
 
-def release(process: subprocess.Popen[str]) -> None:
+def stop_command(process: subprocess.Popen[str]) -> None:
     """Close the pipe that keeps the command alive; its guard then stops the command."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ def release(process: subprocess.Popen[str]) -> None:
 
 def end(process: subprocess.Popen[str]) -> None:
     """Have the guard stop its command, and kill the guard's process group where the guard does not end in time."""
-    release(process)
+    stop_command(process)
     try:
         process.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
@@ -114,7 +114,7 @@ def stop_all() -> None:
     STOP.set()
     running = tuple(_running)
     for process in running:
-        release(process)
+        stop_command(process)
     deadline = time.monotonic() + END_SECONDS
     while any(process.poll() is None for process in running) and time.monotonic() < deadline:
         time.sleep(0.05)

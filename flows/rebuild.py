@@ -27,7 +27,7 @@ from flows.rebuild_page import page, table
 from flows.rebuild_recipe import choose_recipe, halve_micro_batch, read_recipe
 from flows.release import VERSION_FILE, start_release
 from flows.schedule import Outcome, run_stages
-from flows.stage_task import Order, StageFailed
+from flows.stage_task import RebuildSettings, StageFailed
 from flows.workspace import BRANCHES, Workspace, workspace
 from stages.recipe.paths import FIGURES, RECIPE, STATE
 
@@ -89,7 +89,7 @@ def rebuild(
                     stages = read_pipeline(space.folder, has_remote=space.has_remote())
                 if not space.has_remote():
                     check_out(space.folder)
-            outcome = run_stages(stages, order(space, forced, devices, stage_hours))
+            outcome = run_stages(stages, rebuild_settings(space, forced, devices, stage_hours))
             if not (_out_of_memory(outcome) and halve_micro_batch(space)):
                 break
         branch = None
@@ -107,9 +107,11 @@ def rebuild(
         return Completed(message=title)
 
 
-def order(space: Workspace, forced: frozenset[str], devices: tuple[str, ...], stage_hours: float | None) -> Order:
+def rebuild_settings(
+    space: Workspace, forced: frozenset[str], devices: tuple[str, ...], stage_hours: float | None
+) -> RebuildSettings:
     """Settings of this rebuild for its stages."""
-    return Order(
+    return RebuildSettings(
         folder=space.folder,
         build=f"prefect-{flow_run.id}",
         recipe=read_recipe(space),

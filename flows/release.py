@@ -1,6 +1,6 @@
 """Sign a release off: ask people, check what they would sign, move the alias `champion`, keep all of it on record.
 
-The registry's work is done by `stages.registry.registry_command` in the process of a checkout's own code.
+`stages.registry.registry_command` does the registry's work, in a separate process that runs the checkout's code.
 """
 
 import json
@@ -112,7 +112,10 @@ def ask(state: dict[str, Any], turn: int, hours: float) -> tuple[SignOff, str]:
 
 @contextmanager
 def tags_watched(state: dict[str, Any]) -> Iterator[list[dict[str, str]]]:
-    """While the block waits for a form, fill it in with what somebody says by tags, which the list then holds."""
+    """While the block waits for a form, fill it in from the version's tags.
+
+    What was read is put into the yielded list.
+    """
     answers: list[dict[str, str]] = []
     stop = threading.Event()
     threading.Thread(target=watch_tags, args=(state, UUID(flow_run.id), answers, stop), daemon=True).start()

@@ -9,7 +9,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.futures import PrefectFuture, as_completed
 
 from flows.pipeline import Stage
-from flows.stage_task import Order, StageResult, run_stage, slot_of
+from flows.stage_task import RebuildSettings, StageResult, run_stage, slot_of
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,19 @@ class Outcome:
         return sum(result.outcome == "run" for result in self.results)
 
 
-def run_stages(stages: Sequence[Stage], order: Order) -> Outcome:
+def run_stages(stages: Sequence[Stage], settings: RebuildSettings) -> Outcome:
     """Run the stale stages, independent ones side by side; stages after a failed one are not reached.
 
     A stage that may have to run carries its slot as a tag, and its task is pending until Prefect's limit of that name
     has room.
     """
-    may_run = possibly_running(stages, order.forced)
+    may_run = possibly_running(stages, settings.forced)
     futures: dict[str, PrefectFuture[Any]] = {}
     for stage in stages:
-        tags = {slot} if stage.name in may_run and (slot := slot_of(stage, order)) else set()
+        tags = {slot} if stage.name in may_run and (slot := slot_of(stage, settings)) else set()
         named = run_stage.with_options(name=stage.name, task_run_name=stage.name, tags=tags)
         upstream: Any = [futures[name] for name in stage.upstream]  # the task gets their results
-        futures[stage.name] = named.submit(stage, order, upstream)
+        futures[stage.name] = named.submit(stage, settings, upstream)
     show_progress(futures.values())
     outcome = Outcome([], [])
     for name, future in futures.items():

@@ -20,7 +20,7 @@ from prefect.states import Cancelled, State
 from flows.devices import CORE, cores, held_devices
 from flows.failure_causes import BUSY_PAUSE, PAUSES, Fault, classify, read_reports
 from flows.pipeline import DVC, Stage
-from flows.process_group import STOP, Stopped, guarded, release
+from flows.process_group import STOP, Stopped, guarded, stop_command
 from flows.redaction import redacted
 from stages.recipe.paths import FAILURES, FAILURES_VARIABLE, MACHINES_VARIABLE, REFUSED
 
@@ -54,7 +54,8 @@ class StageFailed(RuntimeError):
 class StageResult:
     """The result of a stage.
 
-    `outcome` is cached, run, failed, stopped or not reached; the stage held `devices` for `seconds`.
+    `outcome` is cached or run from `run_stage`; flows/schedule.py sets failed, stopped and not reached. The stage held
+    `devices` for `seconds`.
     """
 
     stage: str
@@ -79,7 +80,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Order:
+class RebuildSettings:
     """Settings that a rebuild passes to all its stages.
 
     `forced` stages run although they are up to date; `limit` is the longest attempt in seconds (None: no limit).
@@ -96,7 +97,7 @@ class Order:
 
 
 @task(name="stage", cache_policy=NO_CACHE)
-def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> StageResult | State[Any]:
+def run_stage(stage: Stage, settings: RebuildSettings, upstream: Sequence[StageResult]) -> StageResult | State[Any]:
     """Bring one stage up to date through DVC, with its output as this task's log.
 
     Args:
@@ -106,51 +107,51 @@ def run_stage(stage: Stage, order: Order, upstream: Sequence[StageResult]) -> St
         The stage's result, or the state Cancelled where the rebuild had to end.
 
     Raises:
-        StageFailed: the stage failed; the message has the last lines of its log.
+        StageFailed: the stage failed, and the message has the last lines of its log; or it took longer than it may.
     """
     logger = get_run_logger()
     rerun = [result.stage for result in upstream if result.outcome == "run"]
-    if not (stage.reasons or rerun or stage.name in order.forced):
+    if not (stage.reasons or rerun or stage.name in settings.forced):
         logger.info("up to date")
         return StageResult(stage.name, "cached")
     logger.info("why: %s", ", ".join([*stage.reasons, *(f"{name} ran" for name in rerun)]) or "forced")
-    devices, number = usable_devices(stage, order)
+    devices, number = usable_devices(stage, settings)
 
     def waiting() -> None:
         logger.info("waiting for %d of the devices %s", number, ", ".join(devices))
 
     try:
-        with held_devices(devices, number, order.locks, waiting) as held:
+        with held_devices(devices, number, settings.locks, waiting) as held:
             started = time.monotonic()
-            ran = run_with_retries(stage, order, held)
+            ran = run_with_retries(stage, settings, held)
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
     return StageResult(stage.name, "run" if ran else "cached", time.monotonic() - started, held)
 
 
-def slot_of(stage: Stage, order: Order) -> str | None:
+def slot_of(stage: Stage, settings: RebuildSettings) -> str | None:
     """Name of the Prefect limit that a stage counts for; without GPUs, a GPU stage counts as a CPU stage."""
-    return CPU_SLOT if stage.needs.slot == GPU_SLOT and not order.devices else stage.needs.slot
+    return CPU_SLOT if stage.needs.slot == GPU_SLOT and not settings.devices else stage.needs.slot
 
 
-def usable_devices(stage: Stage, order: Order) -> tuple[tuple[str, ...], int]:
+def usable_devices(stage: Stage, settings: RebuildSettings) -> tuple[tuple[str, ...], int]:
     """List the devices that a stage may use and count those that it uses: GPUs or cores; a light stage uses none.
 
-    Several machines share the processes of a training stage evenly, and use devices of the numbers that the stage holds
-    on this machine. Ray places the processes of the embed stage, at most on all devices.
+    Several machines share the processes of a training stage evenly; every machine uses the devices with the same
+    numbers as those reserved here. Ray places the processes of the embed stage, at most on all devices.
     """
-    slot = slot_of(stage, order)
+    slot = slot_of(stage, settings)
     if slot is None:
         return (), 0
-    processes, machines = _number(order.recipe, stage.needs.devices), int(os.environ.get(MACHINES_VARIABLE, "1"))
+    processes, machines = _number(settings.recipe, stage.needs.devices), int(os.environ.get(MACHINES_VARIABLE, "1"))
     if stage.needs.devices == "engine.processes":
         processes = -(-processes // machines)
-    elif machines > 1 and order.devices:
-        processes = min(processes, len(order.devices))
+    elif machines > 1 and settings.devices:
+        processes = min(processes, len(settings.devices))
     if slot == GPU_SLOT:
-        return order.devices, processes
+        return settings.devices, processes
     here = cores()
-    return here, min(len(here), processes * _number(order.recipe, "engine.threads"))
+    return here, min(len(here), processes * _number(settings.recipe, "engine.threads"))
 
 
 def _number(recipe: Mapping[str, Any], key: str | None) -> int:
@@ -161,7 +162,7 @@ def _number(recipe: Mapping[str, Any], key: str | None) -> int:
     return value if isinstance(value, int) else 1
 
 
-def run_with_retries(stage: Stage, order: Order, devices: Sequence[str]) -> bool:
+def run_with_retries(stage: Stage, settings: RebuildSettings, devices: Sequence[str]) -> bool:
     """Run a stage, and run it again while its fault may pass.
 
     Returns:
@@ -175,23 +176,23 @@ def run_with_retries(stage: Stage, order: Order, devices: Sequence[str]) -> bool
     pauses = {fault: list(seconds) for fault, seconds in PAUSES.items()}
     waited = 0.0
     while True:
-        attempt = run_once(stage, order, devices)
+        attempt = run_once(stage, settings, devices)
         if not attempt.dvc_exit_code:
             return attempt.ran
-        fault = classify(read_reports(failures_folder(stage, order)), attempt.command_exit_code)
-        if fault is Fault.BUSY and (order.limit is None or waited < order.limit):
+        fault = classify(read_reports(failures_folder(stage, settings)), attempt.command_exit_code)
+        if fault is Fault.BUSY and (settings.limit is None or waited < settings.limit):
             pause = BUSY_PAUSE
             waited += pause
         elif pauses.get(fault):
             pause = pauses[fault].pop(0)
         else:
-            raise StageFailed(failure_message(stage.name, attempt, order.folder), fault)
-        logger.warning("this may pass (%s): trying again in %.0f s", fault.value, pause)
+            raise StageFailed(failure_message(stage.name, attempt, settings.folder), fault)
+        logger.warning("temporary failure (%s): trying again in %.0f s", fault.value, pause)
         if STOP.wait(pause):
             raise Stopped(f"the rebuild was told to end before another try of {stage.name}")
 
 
-def run_once(stage: Stage, order: Order, devices: Sequence[str]) -> Attempt:
+def run_once(stage: Stage, settings: RebuildSettings, devices: Sequence[str]) -> Attempt:
     """Run a stage once through DVC, with its output in this task's log.
 
     Raises:
@@ -199,18 +200,18 @@ def run_once(stage: Stage, order: Order, devices: Sequence[str]) -> Attempt:
         Stopped: the rebuild has to end.
     """
     logger = get_run_logger()
-    options = ["--force"] if stage.name in order.forced else []
+    options = ["--force"] if stage.name in settings.forced else []
     # An output that is not here comes from the remote when it is needed; without a remote `--pull` fails for it.
-    options += ["--pull", "--allow-missing"] if order.has_remote else []
+    options += ["--pull", "--allow-missing"] if settings.has_remote else []
     command = [*DVC, "repro", "--single-item", *options, stage.name]
     ran, tail, expired = False, deque[str](maxlen=LAST_LINES), threading.Event()
-    with guarded(command, order.folder, stage_environment(stage, order, devices)) as process:
+    with guarded(command, settings.folder, stage_environment(stage, settings, devices)) as process:
 
         def expire() -> None:
             expired.set()
-            release(process)
+            stop_command(process)
 
-        timer = threading.Timer(order.limit or threading.TIMEOUT_MAX, expire)
+        timer = threading.Timer(settings.limit or threading.TIMEOUT_MAX, expire)
         timer.daemon = True
         timer.start()
         for line in lines_of(process):
@@ -222,8 +223,8 @@ def run_once(stage: Stage, order: Order, devices: Sequence[str]) -> Attempt:
     if STOP.is_set():
         raise Stopped(f"{stage.name} was stopped")
     if expired.is_set():
-        assert order.limit is not None
-        message = f"stage '{stage.name}' took longer than {order.limit / 3600:g} h (stage_hours) and was stopped"
+        assert settings.limit is not None
+        message = f"stage '{stage.name}' took longer than {settings.limit / 3600:g} h (stage_hours) and was stopped"
         raise StageFailed(f"{message}; training resumes from its checkpoint in the next rebuild", Fault.FINAL)
     return Attempt(ran, code, tuple(tail))
 
@@ -239,18 +240,18 @@ def failure_message(stage: str, attempt: Attempt, folder: Path) -> str:
     return "\n".join([*lines, f"Last lines of its log (all of them are in the task '{stage}'):", *attempt.tail])
 
 
-def failures_folder(stage: Stage, order: Order) -> Path:
+def failures_folder(stage: Stage, settings: RebuildSettings) -> Path:
     """Folder in which the processes of a stage report how they failed."""
-    return order.folder / FAILURES / stage.name
+    return settings.folder / FAILURES / stage.name
 
 
-def stage_environment(stage: Stage, order: Order, devices: Sequence[str]) -> dict[str, str]:
+def stage_environment(stage: Stage, settings: RebuildSettings, devices: Sequence[str]) -> dict[str, str]:
     """Environment of an attempt: this interpreter first in the path, the devices, an empty folder for reports."""
-    reports = failures_folder(stage, order).resolve()
+    reports = failures_folder(stage, settings).resolve()
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir(parents=True)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    own = {"PATH": path, "STILLHOUSE_BUILD": order.build, FAILURES_VARIABLE: str(reports), "PYTHONUNBUFFERED": "1"}
+    own = {"PATH": path, "STILLHOUSE_BUILD": settings.build, FAILURES_VARIABLE: str(reports), "PYTHONUNBUFFERED": "1"}
     if gpus := [device for device in devices if not device.startswith(CORE)]:
         own["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     return {"TQDM_MININTERVAL": "10", **os.environ, **own}  # progress bars that flood no log

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.process_group import GUARD, release
+from flows.process_group import GUARD, stop_command
 from tests.servers import free_port
 
 SCRIPT = Path(__file__).resolve().parents[1] / "deploy/machine.sh"
@@ -43,7 +43,7 @@ def machine(index: int, folder: Path, environment: dict[str, str], *command: str
     try:
         yield psutil.Process(guard.pid)
     finally:
-        release(guard)
+        stop_command(guard)
         guard.wait(60)
 
 
