@@ -2,8 +2,8 @@
 
 Every release becomes a model version with alias `challenger`, also one that its gates refuse: it was built, its report
 exists, and the reasons belong in the registry. A refused version does not get the alias `champion`, and the stage still
-ends with success and says so. A version that is champion already stays it, since whatever serves
-`models:/<name>@champion` would stop; `stillhouse rollback` takes it down.
+ends with success and says so. The current champion stays champion even if it is refused now, since whatever
+serves `models:/<name>@champion` would stop; `stillhouse rollback` takes it down.
 
 Writes data/promoted: version.json, report.html (the evaluation's, with the verdicts) and evidence/, by which the
 release was judged and with which the next one will be compared.
@@ -61,7 +61,7 @@ def main(recipe: Recipe) -> None:
 
 
 def promote(recipe: Recipe, run: StageRun) -> tuple[dict[str, Any], list[Verdict]]:
-    """Register a release, or find it where it is registered already; judge it, and sign it off where nobody is asked.
+    """Register a release, unless it is registered already; judge it, and sign it off if `signoff` is automatic.
 
     Returns:
         (the content of version.json, the verdicts).

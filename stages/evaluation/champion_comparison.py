@@ -107,7 +107,7 @@ def _ndcg(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
 
 def index_statement(verdicts: Sequence[Verdict]) -> str:
     """Say whether the documents have to be embedded again before this release replaces the champion."""
-    index = next((verdict for verdict in verdicts if verdict.metric == INDEX), None)
+    index = next((verdict for verdict in verdicts if verdict.name == INDEX), None)
     if index is None:
         return "The recipe sets no limit for index_compatibility, so nothing is said about a re-index."
     if not index.applies:

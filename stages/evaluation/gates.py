@@ -13,9 +13,9 @@ from stages.recipe.promote import Gate
 
 @dataclass(frozen=True)
 class Figure:
-    """A number with its 95 % interval, where it has one, and a note that explains it.
+    """A number with its 95 % interval and its p-value `p`, where it has them, and a note that explains it.
 
-    NaN stands for a figure that should exist and cannot be had, None for one that does not apply; `note` says why.
+    NaN stands for a figure that could not be computed, None for one that does not apply; `note` says why.
     """
 
     value: float | None
@@ -29,7 +29,7 @@ class Figure:
 class Verdict:
     """A figure judged by its gate, all limits inclusive."""
 
-    metric: str
+    name: str
     figure: Figure
     gate: Gate
 
@@ -77,14 +77,14 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The reason for a refusal or a warning."""
-        return f"{self.metric} is {self.shown or 'not a number'}, not {self.limit}"
+        return f"{self.name} is {self.shown or 'not a number'}, not {self.limit}"
 
     def as_dict(self) -> dict[str, str | float | bool | None]:
         """Give the verdict as plain data for a JSON file, a report or a tag."""
         figure = asdict(self.figure)
         value = figure.pop("value")
         return {
-            "metric": self.metric,
+            "metric": self.name,
             "figure": value if value is not None and math.isfinite(value) else None,
             **{name: figure[name] for name in ("low", "high", "p")},
             "min": self.gate.min,
@@ -97,7 +97,7 @@ class Verdict:
 
 
 def judge(figures: Mapping[str, Figure], gates: Mapping[str, Gate]) -> list[Verdict]:
-    """Judge each gate's figure, which has the gate's name.
+    """Pair each gate with its figure.
 
     >>> judge({"recall": Figure(0.9)}, {"recall": Gate(min=0.95)})[0].word
     'refused'
@@ -133,7 +133,7 @@ def status(mode: str, verdicts: Sequence[Verdict]) -> str:
 def table(verdicts: Sequence[Verdict]) -> str:
     """Format the verdicts as a Markdown table with aligned columns, for a terminal and for a web page."""
     rows = [("gate", "figure", "limit", "verdict")]
-    rows += [(verdict.metric, verdict.shown, verdict.limit, verdict.word) for verdict in verdicts]
+    rows += [(verdict.name, verdict.shown, verdict.limit, verdict.word) for verdict in verdicts]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ["".join(f"| {cell.ljust(width)} " for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "".join(f"|{'-' * (width + 2)}" for width in widths))

@@ -36,17 +36,17 @@ def decide(client: MlflowClient, name: str, number: str, decision: Decision, app
     """Enter a decision in the ledger, and make the version `champion` when enough people have approved it.
 
     Args:
-        client: of the registry.
-        name: of the registered model.
-        number: of its version.
-        decision: on the version.
+        client: client of the registry.
+        name: name of the registered model.
+        number: number of the version.
+        decision: decision on the version.
         approvals: number of people, of different names, who have to approve.
 
     Returns:
         `champion`, `refused`, or `waiting` for another approval.
 
     Raises:
-        NotAllowedError: something stands against it. Nothing was entered then.
+        NotAllowedError: something stands against it. The decision was not entered.
         LedgerError: the ledger was changed.
     """
     return _without_conflict(lambda: _decide(client, client.get_model_version(name, number), decision, approvals))
@@ -81,42 +81,42 @@ def objections(client: MlflowClient, version: ModelVersion, ledger: Ledger, by_p
     """List what stands against making this version champion; empty where nothing does.
 
     Args:
-        client: of the registry.
+        client: client of the registry.
         version: the version.
-        ledger: of its model.
-        by_person: whether a person signs. A person can vouch only for what can be built again; `signoff: automatic`
-            vouches for nothing, and the ledger says whether files differed from the commit.
+        ledger: ledger of the version's model.
+        by_person: whether a person signs. People may not approve a build from uncommitted files; automatic sign-off
+            may, and the ledger records it.
     """
     tags, champion = version.tags, ledger.champion or store.NONE
     release = QUANTIZED / tags.get("release", "")
     now = provenance(release)
-    faults = []
+    against = []
     if by_person and tags.get("git_dirty") == "True":
-        faults.append(
+        against.append(
             "it was built from files that git does not have; commit them, then "
             "dvc repro --force --single-item quantize && dvc repro"
         )
     if tags.get("validation_status") == "refused":
-        faults.append(f"its gates refuse it ({tags.get('refused_because')})")
+        against.append(f"its gates refuse it ({tags.get('refused_because')})")
     if any(entry.action == "refused" and entry.version == str(version.version) for entry in ledger.entries):
-        faults.append("somebody refused it (see history); build another")
+        against.append("somebody refused it (see history); build another")
     if not by_person and any(_was_rolled_back(entry, version) for entry in ledger.entries):
-        faults.append("it was champion and was rolled back (see history); a person has to sign it off again")
+        against.append("it was champion and was rolled back (see history); a person has to sign it off again")
     if tags.get("dvc_lock") != now["dvc_lock"]:
-        faults.append("dvc.lock here is not that of its build; check out its commit")
+        against.append("dvc.lock in this checkout is not the one it was built with; check out its commit")
     if tags.get("release_digest") != now["release_digest"]:
-        faults.append(f"{release} here does not hash to what was registered; `dvc checkout` brings it back")
+        against.append(f"{release} differs from what was registered; `dvc checkout` brings it back")
     if not _serves_what_was_registered(client, version):
-        faults.append("its served models no longer hash to what was registered")
+        against.append("its served models differ from what was registered")
     evidence = store.evidence_of(version)
     if (evidence and digest(evidence)) != tags.get("evidence_digest"):
-        faults.append("what it was judged by is no longer what was recorded")
+        against.append("the evidence it was judged by has changed")
     if (judged := tags.get("judged_against")) != champion:
-        faults.append(
+        against.append(
             f"it was judged against champion {judged}, and champion is {champion} now; "
             "judge it anew: dvc repro --force --single-item promote"
         )
-    return faults
+    return against
 
 
 def approvers(ledger: Ledger, version: ModelVersion) -> set[str]:
@@ -131,15 +131,15 @@ def approvers(ledger: Ledger, version: ModelVersion) -> set[str]:
     return approved
 
 
-def settle(client: MlflowClient, name: str) -> Ledger:
+def reconcile_alias(client: MlflowClient, name: str) -> Ledger:
     """Read the ledger and bring the alias and the ledger together.
 
     A decision whose process died before it moved the alias is carried out. A move of the alias that was no decision,
     such as by hand in MLflow, goes on record.
     """
-    ledger = Ledger(
-        client, name
-    )  # read first: a decision between the two reads then leads to a conflict, no wrong entry
+    # The ledger is read first: a decision made meanwhile then raises ConflictError instead of being recorded as
+    # `found`.
+    ledger = Ledger(client, name)
     alias = store.champion_number(client, name)
     if ledger.interrupted:
         _move_alias(client, ledger)
@@ -160,15 +160,15 @@ def _without_conflict(act: Callable[[], Any]) -> Any:
 
 def _decide(client: MlflowClient, version: ModelVersion, decision: Decision, approvals: int) -> str:
     name, number, who = version.name, str(version.version), decision.who.strip()
-    ledger = settle(client, name)
+    ledger = reconcile_alias(client, name)
     if not decision.approve:
         _record(ledger, "refused", version, decision, ledger.champion)
         client.set_model_version_tag(name, number, "signoff_status", "refused")
         return "refused"
     if ledger.champion == number:
         return "champion"
-    if faults := objections(client, version, ledger, decision.how != "automatic"):
-        raise NotAllowedError(f"{name} version {number} cannot be signed off: {'; '.join(faults)}")
+    if against := objections(client, version, ledger, decision.how != "automatic"):
+        raise NotAllowedError(f"{name} version {number} cannot be signed off: {'; '.join(against)}")
     before = approvers(ledger, version)
     known = len(before | {who.casefold()})
     if known >= approvals:
@@ -184,15 +184,15 @@ def _decide(client: MlflowClient, version: ModelVersion, decision: Decision, app
 
 
 def _roll_back(client: MlflowClient, name: str, decision: Decision) -> tuple[str, str]:
-    ledger = settle(client, name)
+    ledger = reconcile_alias(client, name)
     champion = ledger.champion
     former = ledger.former(champion) if champion is not None else None
     if champion is None or former is None:
         raise NotAllowedError(f"{name}: champion is {champion or 'none'}, and the ledger knows of none before it")
     version = client.get_model_version(name, former)
     if not _serves_what_was_registered(client, version):
-        fault = "its served models no longer hash to what was registered"
-        raise NotAllowedError(f"{name} version {former} cannot be champion again: {fault}")
+        why = "its served models differ from what was registered"
+        raise NotAllowedError(f"{name} version {former} cannot be champion again: {why}")
     _record(ledger, "rolled back", version, decision, former)
     _move_alias(client, ledger)
     return champion, former

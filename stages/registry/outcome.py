@@ -28,7 +28,7 @@ def outcome(version: ModelVersion, verdicts: Sequence[Verdict]) -> dict[str, Any
 def verdict_tags(mode: str, summary: Mapping[str, float], verdicts: Sequence[Verdict]) -> dict[str, str | None]:
     """Return the figures, the gates and the outcome as tags of the version."""
     tags: dict[str, str | None] = {f"metric.{name}": f"{value:.6g}" for name, value in summary.items()}
-    tags |= {f"gate.{verdict.metric}": f"{verdict.word}: {verdict.shown} ({verdict.limit})" for verdict in verdicts}
+    tags |= {f"gate.{verdict.name}": f"{verdict.word}: {verdict.shown} ({verdict.limit})" for verdict in verdicts}
     return tags | {
         "validation_status": gates.status(mode, verdicts),
         "refused_because": "; ".join(gates.refusals(verdicts)) or None,
@@ -41,7 +41,7 @@ def next_steps(promotion: Mapping[str, Any], address: str, report: Path) -> str:
 
     Args:
         promotion: the content of version.json.
-        address: of the MLflow store, as one would type it.
+        address: address of the MLflow store, as a person would type it.
         report: the page to read before a decision.
     """
     name, number = promotion["name"], promotion["version"]

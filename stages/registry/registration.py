@@ -84,8 +84,8 @@ def served_cosine(
 
     Args:
         version: the registered version.
-        texts: by side, `query` and `document`.
-        vectors: by side, [at least number of texts, D]: the first rows are those of the texts.
+        texts: texts by side, `query` and `document`.
+        vectors: vectors by side, [at least number of texts, D]: the first rows are those of the texts.
     """
     model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
     cosines = [1.0]

@@ -20,7 +20,7 @@ from stages.tracking.digests import digest
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EVIDENCE = "evidence"  # folder of a run's artifacts
-NONE = "none"  # stands in tags and the ledger for no champion
+NONE = "none"  # means no champion, in tags and the ledger
 
 
 def registry() -> MlflowClient:

@@ -140,7 +140,7 @@ def test_decisions_by_command_and_the_way_back(client: Any, capsys: pytest.Captu
     rollback(name="Eve", reason="slow")
     assert printed() == [f"{MODEL}: champion was version 2, is version 1"]
     Path("data/quantized/tiny/merged/retrieval/weights").write_text("twa")
-    with pytest.raises(RegistryError, match="does not hash to what was registered"):
+    with pytest.raises(RegistryError, match="differs from what was registered"):
         sign_off(version=2, approve=True, name="Ada", reason="again")
     sign_off(version=2, refuse=True, name="Ada", reason="no")
     assert printed() == ["refused"]
@@ -172,7 +172,7 @@ def test_nobody_is_asked_about_what_cannot_be_signed_off(client: Any) -> None:
     process = start("sign-off")
     output = finish(process)
     assert process.returncode != 0
-    assert "version 1 cannot be signed off: dvc.lock here is not that of its build" in output
+    assert "version 1 cannot be signed off: dvc.lock in this checkout is not the one it was built with" in output
     assert Ledger(client, MODEL).entries == []
 
 

@@ -153,12 +153,12 @@ def spoil(what: str, client: Any) -> None:
     [
         ("gates", r"its gates refuse it \(retention is 0.5\)"),
         ("dirty", "built from files that git does not have"),
-        ("lock", "dvc.lock here is not that of its build"),
-        ("release", "does not hash to what was registered"),
-        ("serving code", "its served models no longer hash to what was registered"),
-        ("calibration", "its served models no longer hash to what was registered"),
-        ("served", "its served models no longer hash to what was registered"),
-        ("evidence", "what it was judged by is no longer what was recorded"),
+        ("lock", "dvc.lock in this checkout is not the one it was built with"),
+        ("release", "tiny differs from what was registered"),
+        ("serving code", "its served models differ from what was registered"),
+        ("calibration", "its served models differ from what was registered"),
+        ("served", "its served models differ from what was registered"),
+        ("evidence", "the evidence it was judged by has changed"),
         ("champion", "judged against champion 7, and champion is none now"),
     ],
 )
@@ -257,7 +257,7 @@ def test_the_way_back_is_on_record_too(client: Any) -> None:
     register_version(client, MODEL, "three")
     decide(client, MODEL, "3", ADA, approvals=1)
     Path("served/one/artifacts/merged/retrieval/weights").write_text("onf")
-    with pytest.raises(NotAllowedError, match="version 1 cannot be champion again: its served models no longer hash"):
+    with pytest.raises(NotAllowedError, match="version 1 cannot be champion again: its served models differ"):
         roll_back(client, MODEL, "Bob", "complaints")
     assert champion(client) == "3"
 
