@@ -1,4 +1,4 @@
-"""Adapt: stage 2 of the recipe, a LoRA adapter on the frozen student for each task.
+"""Adapt: stage 2 of the paper, a LoRA adapter on the frozen student for each task.
 
 `python -m stages.adapt TASK` writes data/adapted/<task>: the adapter in PEFT's format, and curve.csv.
 """
@@ -64,6 +64,7 @@ def adapt(task: str, recipe: Recipe, settings: TaskSettings, build_phase: BuildP
     """Train an adapter and save it under its task's name.
 
     Args:
+        settings: section with the adapter's LoRA and training settings.
         build_phase: makes the phase from the recipe, the encoder with its new adapter, and the projection of stage 1.
         recorded: values of the recipe that go to MLflow and into the checkpoint's key.
     """
@@ -90,7 +91,7 @@ def adapt(task: str, recipe: Recipe, settings: TaskSettings, build_phase: BuildP
                 shutil.rmtree(ADAPTED / task, ignore_errors=True)
                 save_adapter(encoder, task, ADAPTED / task)
                 write_curve(ADAPTED / task / "curve.csv", curve)
-            # Logged before the checkpoint is removed: if MLflow is away, the next try has nothing to train again.
+            # If MLflow is unreachable, the checkpoint survives and the next attempt only logs.
             run.log_artifact(ADAPTED / task / "curve.csv")
 
 
@@ -98,7 +99,7 @@ def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Traini
     """Train on queries, their documents and mined hard negatives.
 
     Raises:
-        ValueError: a source has too few pairs with enough hard negatives for a batch.
+        ValueError: a source has too few pairs with enough hard negatives for a batch, or too many of its texts are cut.
     """
     settings, dims, engine = recipe.adapt.retrieval, recipe.distill.matryoshka_dims, recipe.engine
     teacher = TeacherVectors(EMBEDDED, recipe.embed)
@@ -128,7 +129,10 @@ def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Traini
 
 
 def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
-    """Train on pairs with human scores, then pairs without scores, all read as documents; a batch holds one kind."""
+    """Train on pairs with scores and pairs without, all read as documents.
+
+    A batch holds one kind of pairs; `scored_share` of the batches hold pairs with scores.
+    """
     settings, dims, seed = recipe.adapt.text_matching, recipe.distill.matryoshka_dims, recipe.seed
     scored = read_split(CURATED, "scored", "train", settings.scored_sources)
     pairs = read_split(CURATED, "pairs", "train", settings.pair_sources)

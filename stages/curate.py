@@ -44,8 +44,9 @@ def curate(recipe: Recipe) -> dict[str, dict[str, int]]:
     """Curate every source; return the rows by source and split.
 
     Raises:
-        SystemExit: a source was refused; the message names the expectation, the rows and where to read them.
+        SystemExit: a source or a test set was refused; the message says why, and where the rows are.
         ValueError, FileNotFoundError: a source cannot be read; the message names it.
+        ModuleNotFoundError: a source's package is not installed; the message says how to install it.
     """
     working, profiles = STATE / "curating", STATE / "profiles" / f"{recipe.name}.json"
     shutil.rmtree(working, ignore_errors=True)
@@ -63,7 +64,7 @@ def curate(recipe: Recipe) -> dict[str, dict[str, int]]:
         shutil.rmtree(working, ignore_errors=True)
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
-        where = f"rows and results: {REFUSED} (open its validated/validation.html)"
+        where = f"the rows are in {REFUSED}; open {REFUSED}/validated/validation.html"
         sys.exit(f"error: curated rows were refused\n{listed}\n  {where}")
     remember(profiles, curated.profiles)
     return curated.counts
@@ -79,7 +80,7 @@ def _metrics(curated: Curated) -> dict[str, Any]:
 
 
 def _drift(curated: Curated, profiles: Path) -> list[dict[str, Any]]:
-    """Compare each source with its last accepted version that was another."""
+    """Compare each source with its version in the last accepted build of other content."""
     before = earlier(profiles, curated.profiles)
     return [
         {"source": source, **drift(before[source], profile)}

@@ -1,4 +1,4 @@
-"""Distill: stage 1 of the recipe, which trains the student to predict the frozen teacher's vectors by a projection.
+"""Distill: stage 1 of the paper, which trains the student to predict the frozen teacher's vectors by a projection.
 
 Writes data/distilled: student/ (backbone, tokenizer, encoder.json), projection.safetensors, continued/ (the student
 trained on for `continued_steps`, a baseline), static.safetensors (the closed-form baseline) and curve.csv.
@@ -62,7 +62,7 @@ def distill(recipe: Recipe, key: str, run: StageRun | SilentRun) -> None:
     """Build the student, distil it, train it on for the baseline, and write everything to data/distilled.
 
     Args:
-        key: of the run's checkpoints.
+        key: names the run's checkpoints.
     """
     settings, engine = recipe.distill, recipe.engine
     torch.set_num_threads(engine.threads)
@@ -108,7 +108,7 @@ def distill(recipe: Recipe, key: str, run: StageRun | SilentRun) -> None:
             encoder.save(DISTILLED / "continued")
             tensors = {name: torch.from_numpy(values) for name, values in static.mapped().items()}
             save_file(tensors, DISTILLED / "static.safetensors")
-        # Logged before the checkpoints are removed: if MLflow is away, the next try has nothing to train again.
+        # If MLflow is unreachable, the checkpoints survive and the next attempt only logs.
         run.log_artifact(DISTILLED / "curve.csv")
 
 
@@ -132,14 +132,17 @@ def untrained_student(recipe: Recipe, pairs: pa.Table) -> tuple[Encoder, StaticS
 def batches_of(
     settings: Distill, pairs: pa.Table, lengths: np.ndarray, processes: int
 ) -> tuple[Callable[[int, int], list[np.ndarray]], list[str]]:
-    """Return (seed, epoch) -> batches of rows, and the rows' names; rows are texts or, by the objective, pairs.
+    """Return (seed, epoch) -> batches of rows, and the rows' names.
+
+    A row is a text, or a pair if the objective compares pairs.
 
     Args:
-        lengths: tokens of the texts: queries, then documents.
+        lengths: number of tokens of each text, queries first, then documents.
     """
     training, pair_ids = settings.training, pairs["id"].to_pylist()
     text_ids = [f"{pair} ({side})" for side in SIDES for pair in pair_ids]
-    if training.batch_tokens is not None:  # of texts: the recipe's check asks for a batch_size where rows are pairs
+    if training.batch_tokens is not None:
+        # Token batches hold texts; for pairs the recipe's check requires batch_size.
         budget = training.batch_tokens * processes
         return lambda seed, epoch: shuffled_token_batches(lengths, budget, seed, epoch), text_ids
     assert training.batch_size is not None, "checked with the recipe"

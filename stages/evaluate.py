@@ -100,7 +100,7 @@ def evaluate(recipe: Recipe, models: BuildModels, cache: EmbeddingCache) -> tupl
 
     figures |= mteb_figures(recipe, models, release)
 
-    # Long documents: the release at every RoPE theta, the model before `extend` at its own and the release's alone.
+    # Long documents: the release at every RoPE theta; the model before `extend` only at its own and the release's.
     theta = read_json(release / "base/encoder.json")["rope_theta"]  # not null where the recipe has long documents
     long = long_documents.long_scores(
         {"before": DISTILLED / "student", "after": EXTENDED / "student"},
@@ -138,7 +138,9 @@ def score_tasks(recipe: Recipe, models: BuildModels) -> dict[str, dict[str, dict
 
 def mteb_figures(recipe: Recipe, models: BuildModels, release: Path) -> dict[str, Any]:
     """Compute `mteb`, scores of the test rows and of the tasks that the recipe names, and `mteb_overlap`, the share of
-    a named task's texts that are in train or dev. The teacher has no vectors of bitext and of named tasks.
+    a named task's texts that are in train or dev.
+
+    The teacher is not scored on bitext or named tasks, whose texts it has not embedded.
     """
     settings, sources = recipe.evaluate, recipe.evaluate.sources
     base, adapters, teacher = (digest(folder)[:12] for folder in (release / "base", release / "adapters", EMBEDDED))
@@ -177,7 +179,10 @@ def write_outputs(recipe: Recipe, models: BuildModels, figures: dict[str, Any], 
 
 
 def describe(recipe: Recipe, models: BuildModels) -> dict[str, Any]:
-    """Describe recipe, teacher, student, sources and the queries worth reading, for the report."""
+    """Describe recipe, teacher, student, sources and some queries, for the report.
+
+    The queries are the worst ones, and those that changed most against the base.
+    """
     release, sources = QUANTIZED / recipe.name, recipe.evaluate.sources
     takes_instructions = len(set(recipe.embed.prompts.values())) > 1
     note = "The teacher takes no instructions, so the clustering adapter distils the same vectors as stage 1."

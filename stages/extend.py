@@ -49,7 +49,7 @@ def extend(recipe: Recipe, key: str, run: StageRun | SilentRun) -> None:
     """Train student and projection on the mixture, and write both to data/extended.
 
     Args:
-        key: of the run's checkpoint.
+        key: names the run's checkpoint.
 
     Raises:
         ValueError: a source has too few pairs for a batch, or too many of its texts are cut.
@@ -75,7 +75,7 @@ def extend(recipe: Recipe, key: str, run: StageRun | SilentRun) -> None:
             encoder.save(EXTENDED / "student")
             write_projection(projection, EXTENDED / "projection.safetensors")
             write_curve(EXTENDED / "curve.csv", curve)
-        # Logged before the checkpoint is removed: if MLflow is away, the next try has nothing to train again.
+        # If MLflow is unreachable, the checkpoint survives and the next attempt only logs.
         run.log_artifact(EXTENDED / "curve.csv")
 
 

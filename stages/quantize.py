@@ -55,7 +55,7 @@ def main(recipe: Recipe) -> None:
         for name, result in report.items():
             for task, figures in result["tasks"].items():
                 run.log_metrics({f"{name}.{task}.{figure}": value for figure, value in figures.items()})
-    # Run ids differ between builds, so they stand in data/lineage; the digest of SHA256SUMS binds them to the release.
+    # Run ids differ between builds, so they are in data/lineage; the digest of SHA256SUMS binds them to the release.
     record = json.loads((LINEAGE / "quantize.json").read_text(encoding="utf-8"))
     record |= {"release": recipe.name, "sha256sums": digest(QUANTIZED / recipe.name / SUMS)}
     write_lineage("quantize", record | {"run_ids": run_ids((*UPSTREAM, "quantize"))})

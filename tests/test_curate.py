@@ -161,7 +161,7 @@ def test_too_many_rejected_rows_are_refused(recipe_here: dict[str, Any]) -> None
         "document: empty (1)"
     )
     assert "wikipedia: expect_column_values_to_be_between(rows): observed 0, expected {'min_value': 1" in lines[2]
-    assert lines[-1].startswith(f"  rows and results: {REFUSED}")
+    assert lines[-1].startswith(f"  the rows are in {REFUSED}; open ")
     rejected = read_table(REFUSED / "curated" / "rejected.parquet").to_pylist()
     assert [row["reason"] for row in rejected if row["source"] == "wikipedia"][:60] == ["document: over 5 words"] * 60
     assert rejected[0]["texts"] == ["Thing 0 is a thing of kind 0.", "People of town 0 made it long ago."]

@@ -109,7 +109,7 @@ def test_the_projection_fits_the_student_it_stands_beside(project: dict[str, Any
     psi = read_projection(DISTILLED / "projection.safetensors")
     student = saved_encoder(DISTILLED / "student", None)
     texts = read_split(CURATED, "pairs", "train", SOURCES)["query"].to_pylist()
-    teacher = torch.from_numpy(VectorStore(EMBEDDED).texts(ReadingRule("", 24, 24), texts)).float()
+    teacher = torch.from_numpy(VectorStore(EMBEDDED).vectors_of(ReadingRule("", 24, 24), texts)).float()
     with torch.no_grad():
         projected = psi(torch.from_numpy(student.encode(texts, "query")))
     right = cosine_similarity(projected, teacher).mean()

@@ -114,10 +114,10 @@ def test_documents_of_a_long_source_are_read_in_windows(
     store = VectorStore(EMBEDDED)
     documents = sentences[1:40:4]  # of the first source, as queries and documents go in turns, and so do sources
     expected = encode_windows(teacher, documents, "document", 16, 8, batch_tokens=64)
-    np.testing.assert_allclose(store.texts(ReadingRule("", 16, 8), documents), expected, atol=1e-3)
+    np.testing.assert_allclose(store.vectors_of(ReadingRule("", 16, 8), documents), expected, atol=1e-3)
     assert np.abs(expected - teacher.encode(documents, "document")).max() > 0.01
     np.testing.assert_allclose(
-        store.texts(RULES["clustering"], documents), teacher.encode(documents, "clustering"), atol=1e-3
+        store.vectors_of(RULES["clustering"], documents), teacher.encode(documents, "clustering"), atol=1e-3
     )
 
 
@@ -156,7 +156,7 @@ def test_stored_vectors_are_the_teachers(teacher: Encoder, sentences: list[str])
     sides = {"query": sentences[:20:2], "document": sentences[1:20:2], "clustering": sentences[:20:4]}
     for side, texts in sides.items():
         expected = teacher.encode(texts, side)
-        np.testing.assert_allclose(store.texts(RULES[side], texts), expected, atol=1e-3)
+        np.testing.assert_allclose(store.vectors_of(RULES[side], texts), expected, atol=1e-3)
         assert np.abs(expected - teacher.encode(texts, "query" if side == "document" else "document")).max() > 0.01
 
 

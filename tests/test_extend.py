@@ -131,7 +131,7 @@ def test_a_long_document_is_distilled_from_its_windows(project: dict[str, Any]) 
     for source, reading in (("wikipedia", ReadingRule("", 24, 24)), ("docstrings", ReadingRule("", 64, 16))):
         first = read_split(CURATED, "pairs", "train", [source]).to_pylist()[0]
         place = ids.index(f"{first['id']} (document)")
-        np.testing.assert_array_equal(data.teacher[[place]].numpy(), store.texts(reading, [first["document"]]))
+        np.testing.assert_array_equal(data.teacher[[place]].numpy(), store.vectors_of(reading, [first["document"]]))
 
 
 def test_too_many_cut_texts_are_refused(project: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ def _judge(
     raw = [record[name] for name in fields]
     row: Row = {"source": section.name, "language": section.language, "license": section.license, "identified": ""}
     row |= record | dict(zip(fields, texts, strict=True))
-    reason = _wrong_encoding(row) or _wrong_language(row["language"], section.language)
+    reason = _wrong_encoding(row) or _wrong_stated_language(row["language"], section.language)
     reason = reason or _wrong_length(lengths, source) or _wrong_values(row)
     if reason is None and languages:
         row["identified"], foreign = languages.check(texts, row["language"])
@@ -128,7 +128,7 @@ def _wrong_encoding(row: Row) -> str | None:
     return None
 
 
-def _wrong_language(language: str, declared: str) -> str | None:
+def _wrong_stated_language(language: str, declared: str) -> str | None:
     """Compare the language that a row states with its source's; a row that states none has its source's."""
     if not DECLARED.match(language):
         return "language: no code such as en, pt-BR or en-de"

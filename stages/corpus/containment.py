@@ -1,4 +1,4 @@
-"""Test texts that stand inside longer texts, found by shared runs of words.
+"""Test texts that occur inside longer texts, found by shared runs of words.
 
 PaLM was decontaminated so (arXiv 2204.02311): test examples were dropped where 70 % of their runs of 8 words stood in
 the training text. In memory a test text costs 16 bytes a word; the texts searched are not kept.

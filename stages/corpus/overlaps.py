@@ -1,8 +1,8 @@
-"""Rejection of rows that repeat a test row, or that nearly repeat another row; both are found by shared keys.
+"""Rejection of rows that repeat a test row, or that repeat or nearly repeat another row.
 
-Texts that share the key of their words are equal; texts that share a band of their MinHash signatures are compared by
-their signatures. Among the texts of a key, each is compared with one other, the first, so that the work grows with the
-number of texts and not with its square.
+Repeats are found by shared keys in three ways: equal texts share the key of their words; near texts share a band of
+their MinHash signatures, which are then compared; and a text that contains a test text shares its runs of words. Each
+text is compared only with the first other text of the same key, so the work grows linearly.
 
 Shapes: M pairs of a text and the partner it overlaps with, both as numbers of texts.
 """
@@ -21,7 +21,7 @@ from stages.corpus.tables import SPLITS
 from stages.corpus.text_index import TextIndex
 from stages.recipe.curate import EvaluationOverlap, NearDuplicates
 
-# Ways in which a test row stands in train or dev.
+# Ways in which a test row occurs in train or dev.
 EXACT, NEAR, INSIDE = 1, 2, 4
 
 Pairs = tuple[np.ndarray, np.ndarray]
@@ -31,13 +31,18 @@ def reject_test_overlaps(index: TextIndex, limits: EvaluationOverlap, reasons: R
     """Reject train and dev rows that a test row of any source repeats in any role, and report on each test set.
 
     Returns:
-        {source, rows, exact, near, inside, entities, share}: its test rows; how many of them stand in train or dev
-        exactly, else nearly, else inside a longer text (None where that was not looked for); how many share an entity
-        with train or dev; and the share of rows that stand there in any of the three ways.
+        For each source with test rows:
+            source: its name.
+            rows: number of its test rows.
+            exact: number of them that occur in train or dev exactly.
+            near: number of the others that occur there nearly.
+            inside: number of the rest that occur inside a longer text there; None where that was not looked for.
+            entities: number of test rows that share an entity with train or dev.
+            share: share of test rows that occur there in any of the three ways.
     """
     ways = np.zeros(len(index.texts), dtype=np.uint8)
     for way, buckets, word in ((EXACT, index.equal, "in"), (NEAR, index.similar, "nearly in")):
-        for texts, partners in _tested_and_not(index, buckets):
+        for texts, partners in _pairs_across_test(index, buckets):
             if way == NEAR:
                 texts, partners = _similar(index, texts, partners, limits.jaccard)
             tested = index.is_test(texts)
@@ -47,7 +52,7 @@ def reject_test_overlaps(index: TextIndex, limits: EvaluationOverlap, reasons: R
     if limits.containment is not None:
         _reject_containing(index, limits.containment, ways, reasons)
     shares_entity = np.zeros(len(index.texts), dtype=bool)
-    for texts, _ in _tested_and_not(index, index.entities):
+    for texts, _ in _pairs_across_test(index, index.entities):
         shares_entity[texts] = True
     reports = [_report(index, number, ways, shares_entity) for number in range(len(index.sources))]
     if limits.containment is None:
@@ -56,7 +61,10 @@ def reject_test_overlaps(index: TextIndex, limits: EvaluationOverlap, reasons: R
 
 
 def reject_near_duplicates(index: TextIndex, limits: NearDuplicates, reasons: Reasons) -> None:
-    """Reject rows that nearly repeat an earlier one of their source and split, or repeat one of their group."""
+    """Reject rows that repeat, exactly or nearly, an earlier row of the same split and language.
+
+    The earlier row is of the same source or of the same group of `limits.across`.
+    """
     names = [source.section.name for source in index.sources]
     first = {name: group[0] for group in limits.across for name in group}
     groups = np.array([names.index(first.get(name, name)) for name in names])
@@ -68,7 +76,7 @@ def reject_near_duplicates(index: TextIndex, limits: NearDuplicates, reasons: Re
             _reject(index, texts, partners, f"{word} of a row of {{source}}", reasons)
 
 
-def _tested_and_not(index: TextIndex, buckets: Buckets) -> Iterator[Pairs]:
+def _pairs_across_test(index: TextIndex, buckets: Buckets) -> Iterator[Pairs]:
     """Pair untested texts with the first tested one of their key, and tested texts with the first untested one."""
     for entries in buckets.shared():
         texts, group = entries["text"].astype(np.int64), group_numbers(entries["key"])

@@ -31,7 +31,7 @@ class Profile:
 
     def __init__(self, source: Source, folder: Path) -> None:
         self._source, self._fields = source, TEXT_FIELDS[source.kind]
-        # Scored texts recur; texts of the other kinds stand in a source once, or once in each of its languages.
+        # Scored texts recur; texts of the other kinds occur in a source once, or once in each of its languages.
         self._unique = ("id", *(self._fields if source.kind != "scored" else ()))
         self._keys = {name: Buckets(folder / name) for name in (*self._unique, "entity")}
         self._rows = 0

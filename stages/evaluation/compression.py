@@ -30,7 +30,7 @@ def compression(
     Sentence Transformers does.
 
     Args:
-        vectors: by source and side (`query` [Q, D], `document` [Q, D]), unit vectors, document i relevant to query i.
+        vectors: unit vectors by source and side (`query` [Q, D], `document` [Q, D]), document i relevant to query i.
         int8_limits: by dimension, the magnitude at the end of the int8 range, as in the release's calibration.json.
     """
     found: dict[str, dict[str, RowOutcomes]] = {}
@@ -47,7 +47,7 @@ def compression_figures(draws: Mapping[str, Mapping[str, Draws]], dims: Sequence
     """`compression`: nDCG@10 by precision and dimension; `compression_kept`: its share of the full float vectors'.
 
     Args:
-        draws: by `precision/dimension` and source.
+        draws: draws by `precision/dimension` and source.
     """
     means = {cell: overall(by_source) for cell, by_source in draws.items()}
     full = means[f"float32/{max(dims)}"]

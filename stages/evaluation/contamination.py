@@ -1,4 +1,4 @@
-"""Contamination: texts of benchmarks that stand in the training text, exactly or nearly as MinHash estimates it.
+"""Contamination: texts of benchmarks that occur in the training text, exactly or nearly as MinHash estimates it.
 
 The benchmarks' texts are held in memory by their keys and signatures, some 500 bytes each; the training texts, of which
 there are many more, pass by once. Roles do not matter: a query has been seen where it was trained on as a document.
@@ -37,10 +37,10 @@ def trained_texts(curated: Path) -> Iterator[list[str]]:
 
 
 class Contamination:
-    """Texts of benchmarks, to find the share of each benchmark that stands in other texts.
+    """Texts of benchmarks, to find the share of each benchmark that occurs in other texts.
 
     Args:
-        jaccard: similarity of word shingles from which a text stands nearly where another does.
+        jaccard: similarity of word shingles from which a text nearly repeats another.
 
     Example:
         >>> contamination = Contamination(0.8)
@@ -69,7 +69,7 @@ class Contamination:
         self._keys[benchmark] = set(by_key)
 
     def shares(self, batches: Iterable[Sequence[str]]) -> dict[str, float]:
-        """Return for each benchmark with texts the share of them that stand in the batches of other texts.
+        """Return for each benchmark with texts the share of them that occur in the batches of other texts.
 
         The batches are not read where no benchmark has texts.
         """

@@ -14,7 +14,7 @@ def data_figures(
     """Read the figures about the data.
 
     Args:
-        lineage: of the release, with its `sources`.
+        lineage: content of the release's lineage.json.
         allowed_licenses: None for any that is stated.
 
     Returns:

@@ -35,8 +35,8 @@ class Evidence:
     """What an evaluation leaves behind.
 
     Args:
-        outcomes: by task, model and source.
-        vectors: of the retrieval adapter, by source and side.
+        outcomes: outcomes of the test rows, by task, model and source.
+        vectors: vectors of the retrieval adapter, by source and side.
         tests: digests of the test sets, by task and source.
         units: units of the test rows (see `units_of_tests`), by task and source.
     """
@@ -105,7 +105,7 @@ def digests_of_tests(curated: Path, sources: Mapping[str, Sequence[str]], seed: 
 
     Args:
         sources: names by task.
-        seed: of k-means, which determines clustering's figures too.
+        seed: seed of k-means, which determines clustering's figures too.
     """
     digests: dict[str, dict[str, str]] = {}
     for task, names in sources.items():

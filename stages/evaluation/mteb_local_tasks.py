@@ -195,7 +195,7 @@ def _task(
 
     Args:
         description: says what determines the task's figures beside its rows.
-        languages: by subset; None where there are no subsets.
+        languages: languages by subset; None where there are no subsets.
     """
     digest = hashlib.sha256(description.encode())
     for column in rows.column_names:

@@ -50,7 +50,7 @@ class MtebModel:
 
     Args:
         name: a name that `models` knows, or `ROUTED`.
-        digest: of all that determines its vectors; mteb's cache keeps results under it.
+        digest: digest of all that determines its vectors; mteb's cache keeps results under it.
     """
 
     def __init__(self, models: ComparedModels, name: str, digest: str) -> None:

@@ -1,4 +1,4 @@
-"""The flat figures of an evaluation: all that gates can name, and the headline that DVC and MLflow show.
+"""The flat figures of an evaluation, for gates to judge, and the headline that DVC and MLflow show.
 
 A figure is a share or a difference of scores in [0, 1], unless its name says otherwise.
 """
@@ -60,7 +60,7 @@ def task_summary(draws: Mapping[str, Mapping[str, Mapping[str, Draws]]]) -> Summ
     """Compare each adapter with the teacher, the base and the base trained on; retrieval also with BM25.
 
     Args:
-        draws: by task, model and source.
+        draws: draws by task, model and source.
     """
     flat: Summary = {
         f"{model}_ndcg_at_10": overall(draws["retrieval"][model]).figure for model in ("retrieval", "teacher")

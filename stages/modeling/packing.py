@@ -151,8 +151,8 @@ def packed_attention(
     """Compute the attention [1, T, H, D] of each text to itself; transformers gives the heads as [1, H, T, D].
 
     Args:
-        query: of every token, or one of each text that attends to all of it, [B, H, 1, D]; attention is then
-            [1, B, H, D].
+        query: query of every token, or one query of each text that attends to all of it, [B, H, 1, D]; attention is
+            then [1, B, H, D].
         options: transformers' own, and `packed`: without it the batch is padded and goes the usual way.
     """
     packed = options.pop("packed", None)

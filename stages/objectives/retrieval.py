@@ -32,7 +32,10 @@ class Temperature(nn.Module):
         self.logarithm = nn.Parameter(torch.tensor(math.log(start)))
 
     def forward(self) -> Tensor:
-        """Return the temperature, a scalar; the parameter is set back to TEMPERATURE_BOUNDS, where it still learns."""
+        """Return the temperature, a scalar.
+
+        The parameter is first clamped to TEMPERATURE_BOUNDS; a clamp on the result would stop its gradient.
+        """
         with torch.no_grad():
             self.logarithm.clamp_(*map(math.log, TEMPERATURE_BOUNDS))
         return self.logarithm.exp()
@@ -74,11 +77,11 @@ class RetrievalObjective(Objective):
 
     def forward(self, rows: np.ndarray, embeddings: Tensor, base: Tensor | None = None) -> dict[str, Tensor]:
         """Return the three weighted terms of rows [B] from embeddings [B * (2 + N), D]."""
-        negative_rows = self.negatives[rows]  # [B, N]
-        queries, positives, rest = embeddings.split([len(rows), len(rows), negative_rows.size])
-        negatives = rest.view(*negative_rows.shape, -1)
+        negative_documents = self.negatives[rows]  # [B, N]
+        queries, positives, rest = embeddings.split([len(rows), len(rows), negative_documents.size])
+        negatives = rest.view(*negative_documents.shape, -1)
         targets = [side.targets(rows, queries.device) for side in (self.queries, self.documents)]
-        temperature, excluded = self.temperature(), self._excluded(rows, negative_rows, targets)
+        temperature, excluded = self.temperature(), self._excluded(rows, negative_documents, targets)
         terms = {
             "info_nce": mean_over_dims(
                 lambda dim: info_nce(
@@ -92,17 +95,19 @@ class RetrievalObjective(Objective):
         }
         return {name: self.weights[name] * term for name, term in terms.items()}
 
-    def _excluded(self, rows: np.ndarray, negative_rows: np.ndarray, targets: Sequence[Tensor]) -> Tensor:
+    def _excluded(self, rows: np.ndarray, negative_documents: np.ndarray, targets: Sequence[Tensor]) -> Tensor:
         """Find false negatives [B, B + B * N] among the candidates: a query's own document as another's hard negative
-        and, with a margin, candidates that the teacher's vectors place about as near as the positive.
+        and, with a margin, candidates with a cosine above (1 - margin) times the positive's, by the teacher's vectors.
         """
         anchors, positives = targets
-        is_own = rows[:, None] == negative_rows.ravel()
+        is_own = rows[:, None] == negative_documents.ravel()
         excluded = np.concatenate([np.zeros((len(rows), len(rows)), dtype=bool), is_own], axis=1)
         own_document = torch.from_numpy(excluded).to(anchors.device)
         if self.false_negative_margin is None:
             return own_document
-        negatives = self.documents.targets(negative_rows.ravel(), anchors.device).view(*negative_rows.shape, -1)
+        negatives = self.documents.targets(negative_documents.ravel(), anchors.device).view(
+            *negative_documents.shape, -1
+        )
         return own_document | false_negatives(anchors, positives, negatives, self.false_negative_margin)
 
 

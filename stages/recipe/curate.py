@@ -110,7 +110,7 @@ class NearDuplicates(Section):
 
 
 class EvaluationOverlap(Section):
-    """Rejection of train and dev rows whose text also stands in a test row of any source."""
+    """Rejection of train and dev rows whose text also occurs in a test row of any source."""
 
     jaccard: Threshold = Field(
         description="Jaccard similarity of three-word shingles to a test text from which a train or dev row is "

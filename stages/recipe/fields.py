@@ -59,6 +59,9 @@ Increasing = Annotated[
 
 
 class Section(BaseModel):
-    """A part of a recipe. Every key is required, unknown keys are refused, and nothing changes after reading."""
+    """A part of a recipe. Unknown keys are refused, and nothing changes after reading.
+
+    Every key is required, except `words` or `tokens` of a source, and `min`, `max`, `low` and `otherwise` of a gate.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

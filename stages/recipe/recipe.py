@@ -1,6 +1,7 @@
 """The whole recipe: its sections, the checks across them, and the only reader of params.yaml.
 
-A recipe has no defaults and no unknown keys. Reading it imports nothing heavy.
+A recipe has no unknown keys, and no defaults but for keys that need not be given: `words` or `tokens` of a source, and
+`min`, `max`, `low` and `otherwise` of a gate. Reading it imports nothing heavy.
 """
 
 import re

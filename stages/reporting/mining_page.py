@@ -24,7 +24,7 @@ def render_mining(section: Mine, audit: Mapping[str, Mapping[str, Any]]) -> str:
     """Render the audit of a build's hard negatives; the same audit gives the same bytes.
 
     Args:
-        audit: by source, as the stage writes it to audit.json.
+        audit: results by source, as the stage writes it to audit.json.
 
     Returns:
         An HTML document that requests nothing from the network.

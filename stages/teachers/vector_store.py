@@ -26,7 +26,7 @@ class VectorStore:
     """A folder of shards and a manifest with the fingerprint of the teacher whose vectors they hold.
 
     >>> store = VectorStore(Path("data/embedded"))
-    >>> vectors = store.texts(ReadingRule("query: ", 512, 512), ["how is whisky distilled?"])  # [1, T] float16
+    >>> vectors = store.vectors_of(ReadingRule("query: ", 512, 512), ["how is whisky distilled?"])  # [1, T] float16
 
     Raises:
         ValueError: the folder holds vectors of another teacher or a damaged shard; or `fingerprint` is None and the
@@ -103,7 +103,7 @@ class VectorStore:
             raise KeyError(f"{self.folder}: {missing} of {len(keys)} texts have no teacher vector; run the embed stage")
         return vectors[inverse]
 
-    def texts(self, rule: ReadingRule, texts: Sequence[str]) -> np.ndarray:
+    def vectors_of(self, rule: ReadingRule, texts: Sequence[str]) -> np.ndarray:
         """Read the vectors [N, T] float16 of texts that are read by one rule; raises like `lookup`."""
         return self.lookup(self.keys(rule, texts))
 
@@ -120,7 +120,7 @@ class VectorStore:
             self._replace(small, np.concatenate([shard.keys for shard in small]), shard_rows)
 
     def delete_except(self, keys: np.ndarray, shard_rows: int = SHARD_ROWS) -> int:
-        """Delete the vectors of all other keys, once the rest is written anew; returns how many were deleted."""
+        """Rewrite the vectors of these keys, then delete all others; return how many were deleted."""
         before, left = len(self), np.unique(keys[self.holds(keys)])
         if len(left) < before:
             self._replace(self._shards, left, shard_rows)

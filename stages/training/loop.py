@@ -1,4 +1,4 @@
-"""The training loop, the same for every phase: it knows steps and named loss terms, no model and no loss.
+"""The training loop of every phase; it knows no loss, and of the model only its backbone's layout.
 
 An objective says which texts a batch needs and maps their embeddings to named, weighted loss terms. Every parameter of
 it that requires a gradient is trained: the student, a projection, a temperature.
@@ -38,8 +38,8 @@ class TrainingPhase:
     """A training phase: what it trains, on which rows, and how its progress is measured.
 
     Args:
-        name: shown on the progress bar.
-        epoch_batches: epoch -> batches of row numbers, over all processes; the same whenever an epoch is asked for.
+        name: name on the progress bar.
+        epoch_batches: returns the batches of row numbers of an epoch, over all processes; must be deterministic.
         row_ids: name of each row, to report the rows on which a loss failed.
         evaluate: dev metrics of the model as it stands.
     """
@@ -188,7 +188,8 @@ def _failure(figures: dict[str, float], curve: Curve) -> str | None:
             return f"the {name} is not finite {at}; look at the texts of its rows, or lower the learning rate"
     first = [row["loss"] for row in curve[:FIRST_STEPS]]
     if len(first) == FIRST_STEPS and figures["loss"] > EXPLOSION * max(first):
-        return f"the loss exploded: over {EXPLOSION} times its first {max(first):.4g} {at}; lower the learning rate"
+        began = f"{max(first):.4g}, the largest loss of the first {FIRST_STEPS} steps"
+        return f"the loss exploded: over {EXPLOSION:g} times {began}, {at}; lower the learning rate"
     return None
 
 

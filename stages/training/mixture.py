@@ -37,8 +37,8 @@ def load_pairs(
     """Read and tokenise the pairs of a mixture, and look up their teacher vectors.
 
     Args:
-        key: of the mixture in the recipe, for error messages.
-        processes: each of which takes the `batch_size` of a source.
+        key: names the mixture in the recipe, for error messages.
+        processes: number of processes, each of which takes the `batch_size` of a source.
 
     Raises:
         ValueError: too many texts of a source are cut.

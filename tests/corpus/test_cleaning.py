@@ -158,7 +158,7 @@ def test_an_entity_is_in_the_same_split_in_every_source(tmp_path: Path) -> None:
         splits = [SPLITS[number] for number in ingested.ingest.splits]
         entities[name] = {(row["entity"], split) for row, split in zip(ingested.clean, splits, strict=True)}
     assert entities["one"] == entities["two"]
-    assert len(entities["one"]) == 200, "no entity stands in two splits"
+    assert len(entities["one"]) == 200, "no entity occurs in two splits"
     sizes = {split: sum(1 for _, other in entities["one"] if other == split) for split in SPLITS}
     assert sizes["test"] == pytest.approx(60, abs=20)
     assert sizes["dev"] == pytest.approx(40, abs=18)

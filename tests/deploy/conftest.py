@@ -26,7 +26,7 @@ _VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::[?-]([^}]*))?\}")
 
 @dataclass(frozen=True)
 class Stack:
-    """Where its servers listen, what stands in deploy/.env, and the checkout that its worker uses."""
+    """Where its servers listen, what deploy/.env holds, and the checkout that its worker uses."""
 
     folder: Path
     checkout: Path

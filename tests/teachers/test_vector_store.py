@@ -40,7 +40,7 @@ def test_vectors_come_back_by_text_in_the_order_asked(tmp_path: Path) -> None:
     filled(tmp_path, [range(7), range(7, 20)])
     store = VectorStore(tmp_path)  # as another process sees it
     asked = [19, 0, 7, 6, 0]
-    found = store.texts(PLAIN_RULE, [TEXTS[number] for number in asked])
+    found = store.vectors_of(PLAIN_RULE, [TEXTS[number] for number in asked])
     assert found.dtype == np.float16
     np.testing.assert_array_equal(found, VECTORS[asked].astype(np.float16))
     assert len(store) == 20
@@ -85,9 +85,9 @@ def test_no_store_is_no_empty_store(tmp_path: Path) -> None:
 def test_missing_texts_are_counted(tmp_path: Path) -> None:
     store = filled(tmp_path, [range(5)])
     with pytest.raises(KeyError, match="2 of 4 texts have no teacher vector; run the embed stage"):
-        store.texts(PLAIN_RULE, [TEXTS[0], TEXTS[5], TEXTS[1], TEXTS[6]])
+        store.vectors_of(PLAIN_RULE, [TEXTS[0], TEXTS[5], TEXTS[1], TEXTS[6]])
     with pytest.raises(KeyError, match="1 of 1"):
-        store.texts(ReadingRule("query: ", 128, 128), [TEXTS[0]])
+        store.vectors_of(ReadingRule("query: ", 128, 128), [TEXTS[0]])
 
 
 def test_vectors_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_kill_while_writing_leaves_whole_shards_only(
     again = VectorStore(tmp_path / "store", FINGERPRINT)
     assert len(again) == 5
     again.add(keys, VECTORS[5:9])
-    np.testing.assert_array_equal(again.texts(PLAIN_RULE, TEXTS[:9]), VECTORS[:9].astype(np.float16))
+    np.testing.assert_array_equal(again.vectors_of(PLAIN_RULE, TEXTS[:9]), VECTORS[:9].astype(np.float16))
 
 
 def test_an_export_is_the_same_bytes_whatever_the_history(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_an_export_is_the_same_bytes_whatever_the_history(tmp_path: Path) -> Non
     assert len(exported[0]) == 4  # the manifest, 6 + 6 + 3 rows
     target = VectorStore(tmp_path / "exported0", FINGERPRINT)
     assert len(target) == 15
-    np.testing.assert_array_equal(target.texts(PLAIN_RULE, TEXTS[:15]), VECTORS[:15].astype(np.float16))
+    np.testing.assert_array_equal(target.vectors_of(PLAIN_RULE, TEXTS[:15]), VECTORS[:15].astype(np.float16))
     assert target.holds(store.keys(PLAIN_RULE, TEXTS[14:16])).tolist() == [True, False]
 
 
@@ -164,7 +164,7 @@ def test_a_lookup_finds_the_same_however_the_rows_are_spread(tmp_path: Path, gro
     again = VectorStore(tmp_path)
     for size in (1, 2, 30, 999, 3000):
         asked = generator.integers(1000, size=size)
-        np.testing.assert_array_equal(again.texts(PLAIN_RULE, [texts[number] for number in asked]), vectors[asked])
+        np.testing.assert_array_equal(again.vectors_of(PLAIN_RULE, [texts[number] for number in asked]), vectors[asked])
     asked_for = store.keys(PLAIN_RULE, ["no", "row 5", "neither", "row 999", "row 5"])
     assert again.holds(asked_for).tolist() == [False, True, False, True, True]
 
@@ -178,7 +178,7 @@ def test_a_damaged_shard_is_named_with_what_to_do(tmp_path: Path, damage: str) -
         content[-3] ^= 1
     path.write_bytes({"cut": content[:-5], "emptied": b"", "header": b"x" * 40 + content}.get(damage, bytes(content)))
     with pytest.raises(ValueError, match=rf"{path} is damaged: .*; delete this file and run the embed stage"):
-        VectorStore(tmp_path).texts(PLAIN_RULE, TEXTS)
+        VectorStore(tmp_path).vectors_of(PLAIN_RULE, TEXTS)
     path.unlink()
     assert len(VectorStore(tmp_path)) in (7, 13), "the other shard is as it was"
 
@@ -188,7 +188,7 @@ def test_small_shards_are_merged_and_lose_nothing(tmp_path: Path) -> None:
     store.compact(8)
     assert sorted(len(shards.Shard(path)) for path in tmp_path.glob("*.safetensors")) == [4, 8, 8]
     for merged in (store, VectorStore(tmp_path)):
-        np.testing.assert_array_equal(merged.texts(PLAIN_RULE, TEXTS), VECTORS.astype(np.float16))
+        np.testing.assert_array_equal(merged.vectors_of(PLAIN_RULE, TEXTS), VECTORS.astype(np.float16))
         assert len(merged) == 20
     before = files(tmp_path)
     VectorStore(tmp_path).compact(8)
@@ -205,7 +205,7 @@ def test_a_kill_while_merging_loses_nothing(tmp_path: Path, monkeypatch: pytest.
     assert len(store) == 40, "merged rows and the small shards that they came from"
     store.compact(50)
     assert len(store) == len(VectorStore(tmp_path)) == 20
-    np.testing.assert_array_equal(store.texts(PLAIN_RULE, TEXTS), VECTORS.astype(np.float16))
+    np.testing.assert_array_equal(store.vectors_of(PLAIN_RULE, TEXTS), VECTORS.astype(np.float16))
 
 
 def test_all_other_rows_are_deleted_and_no_more(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_all_other_rows_are_deleted_and_no_more(tmp_path: Path) -> None:
     left = VectorStore(tmp_path)
     held = left.holds(store.keys(PLAIN_RULE, TEXTS))
     assert held.tolist() == [number < 5 or 8 <= number < 12 for number in range(20)]
-    np.testing.assert_array_equal(left.texts(PLAIN_RULE, TEXTS[8:12]), VECTORS[8:12].astype(np.float16))
+    np.testing.assert_array_equal(left.vectors_of(PLAIN_RULE, TEXTS[8:12]), VECTORS[8:12].astype(np.float16))
 
 
 @pytest.mark.skipif(not MAPS.exists(), reason="only Linux lists the files that a process has mapped")
@@ -225,4 +225,4 @@ def test_a_shard_is_mapped_and_not_copied_into_memory(tmp_path: Path) -> None:
     assert str(path) not in MAPS.read_text()
     store = VectorStore(tmp_path)
     assert str(path) in MAPS.read_text()
-    np.testing.assert_array_equal(store.texts(PLAIN_RULE, TEXTS), VECTORS.astype(np.float16))
+    np.testing.assert_array_equal(store.vectors_of(PLAIN_RULE, TEXTS), VECTORS.astype(np.float16))

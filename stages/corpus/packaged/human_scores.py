@@ -12,7 +12,7 @@ from stages.corpus.records import Row
 def word_pairs(files: list[Path], scale: float) -> Iterator[Row]:
     """Read tab-separated lines `word word score`, score in [0, `scale`]; `#` starts a comment.
 
-    The entity is the connected component of a word, so that no word stands in two splits of a source.
+    The entity is the connected component of a word, so that no word occurs in two splits of a source.
     """
     rows = [
         line.split("\t")

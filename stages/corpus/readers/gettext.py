@@ -19,7 +19,7 @@ _PLACEHOLDER = re.compile(r"%\(\w+\)[#0\- +]*\d*[a-zA-Z]|%[sdifru]|\{\w*\}")
 def pairs(files: Sequence[Path], messages: str = "en") -> Iterator[Record]:
     """Yield pairs of message -> translation with their languages as `en-fr`.
 
-    The entity is the message, so that it stands in one split in all its languages.
+    The entity is the message, so that it occurs in one split in all its languages.
 
     Args:
         messages: language of the messages themselves.
