@@ -17,7 +17,7 @@ build: $(READY)  ## everything that is stale, from sources to a promoted model a
 	@echo "report: data/promoted/report.html   history and registry: make ui"
 
 test: $(READY)  ## the tests, on up to 4 cores
-	@pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## style and types
 	@ruff check . && ruff format --check . && mypy

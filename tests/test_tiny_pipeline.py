@@ -169,19 +169,19 @@ def test_second_build_does_nothing_and_a_changed_value_reruns_its_stages_alone(b
     assert ran(run(built, *DVC, "repro")) == []
     set_params(built, {"adapt.clustering.training.learning_rate": 0.002})
     again = run(built, *DVC, "repro")
-    assert ran(again) == ["params", "adapt@clustering", "quantize", "evaluate", "promote"]
+    assert ran(again) == ["check", "adapt@clustering", "quantize", "evaluate", "promote"]
 
 
 def test_a_misspelt_key_stops_the_build_before_any_output_is_touched(built: Path) -> None:
     good = (built / "params.yaml").read_text(encoding="utf-8")
-    before = sorted(path for path in (built / "data").rglob("*") if path.is_file() and "params" not in path.parts)
+    before = sorted(path for path in (built / "data").rglob("*") if path.is_file() and "checked" not in path.parts)
     (built / "params.yaml").write_text(good.replace("relative_margin", "relativ_margin"), encoding="utf-8")
     stopped = run(built, *DVC, "repro", check=False)
     (built / "params.yaml").write_text(good, encoding="utf-8")
     assert stopped.returncode != 0
     assert "mine.relativ_margin: unknown key" in stopped.stdout + stopped.stderr
     assert (
-        sorted(path for path in (built / "data").rglob("*") if path.is_file() and "params" not in path.parts) == before
+        sorted(path for path in (built / "data").rglob("*") if path.is_file() and "checked" not in path.parts) == before
     )
 
 

@@ -145,7 +145,7 @@ def test_steps_are_timed_after_the_first(few: list[tuple[str, str]], tmp_path: P
     encoder = eurobert(**TINY)
     texts = [query for query, _ in few]
     data = distillation._texts(encoder, few, np.ones((96, 8), dtype=np.float32))
-    objective = distillation.Distillation(encoder, torch.nn.Linear(32, 8), [32], data)
+    objective = distillation.DistillationObjective(encoder, torch.nn.Linear(32, 8), [32], data)
     batches = [np.arange(4), np.arange(4, 8), np.arange(8, 12)]
     timed = engine.timed_steps(objective, batches, warm_steps=1)
     expected = [encoder.tokenize(texts[start : start + 4], "query").lengths.tolist() for start in (4, 8)]

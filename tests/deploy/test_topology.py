@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from flows.failure_causes import Fault, classify
+from flows.failure_causes import Fault, classify, read_reports
+from stages.recipe.paths import FAILURES_VARIABLE
 from tests.checkouts import checkout, short_recipe
 from tests.deploy.conftest import ROOT, Stack, free_port, mlflow_server, service, stack_on_loopback
 from tests.flows.conftest import commit, git
@@ -189,23 +190,27 @@ def accepted(stack: Stack, run_id: str) -> bool:
     return bool(reply["status"] == "ACCEPT")
 
 
-def test_wrong_credentials_stop_a_stage_for_good_and_are_not_shown(retrain: Retrain) -> None:
-    environment = stage_environment(retrain.stack) | {"MLFLOW_TRACKING_PASSWORD": "a-wrong-password"}
+def test_wrong_credentials_stop_a_stage_for_good_and_are_not_shown(retrain: Retrain, tmp_path: Path) -> None:
+    environment = stage_environment(retrain.stack, tmp_path) | {"MLFLOW_TRACKING_PASSWORD": "a-wrong-password"}
     lineage = (retrain.workspace / "data/lineage/promote.json").read_bytes()
-    code = "from stages.tracking.runs import stage_run\nwith stage_run('promote', {'name': 'tiny'}, []): pass"
+    code = (
+        "from stages.tracking.failure_report import reported_failure\nfrom stages.tracking.runs import stage_run\n"
+        "with reported_failure(), stage_run('promote', {'name': 'tiny'}, []): pass"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=retrain.workspace, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 1
     assert "MLflow could not record it" in done.stderr and "401" in done.stderr
     assert "a-wrong-password" not in done.stderr
-    assert classify(done.stderr.splitlines()) is Fault.FINAL
+    assert classify(read_reports(tmp_path), done.returncode) is Fault.FINAL
     assert (retrain.workspace / "data/lineage/promote.json").read_bytes() == lineage
 
 
-def stage_environment(stack: Stack) -> dict[str, str]:
-    """What a stage finds that runs on the worker."""
-    return stack.environment("worker") | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "OMP_NUM_THREADS": "1"}
+def stage_environment(stack: Stack, failures: Path) -> dict[str, str]:
+    """Environment of a stage that runs on the worker and reports its failures in a folder."""
+    own = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "OMP_NUM_THREADS": "1", FAILURES_VARIABLE: str(failures)}
+    return stack.environment("worker") | own
 
 
 def test_no_password_is_in_anything_that_the_retrain_wrote(retrain: Retrain) -> None:
@@ -234,7 +239,7 @@ def all_runs(stack: Stack) -> dict[str, Any]:
     return {"experiment_ids": [one["experiment_id"] for one in experiments], "max_results": 1000}
 
 
-def test_a_server_that_goes_at_the_end_of_training_costs_no_training(retrain: Retrain) -> None:
+def test_a_server_that_goes_at_the_end_of_training_costs_no_training(retrain: Retrain, tmp_path: Path) -> None:
     """MLflow is killed when the student is written; with MLflow back the next try logs it and trains nothing."""
     going = replace(retrain.stack, ports={**retrain.stack.ports, "mlflow": free_port()})
     output = retrain.workspace / "data/distilled"
@@ -243,14 +248,14 @@ def test_a_server_that_goes_at_the_end_of_training_costs_no_training(retrain: Re
     command = [sys.executable, "-u", "-m", "stages.distill"]
     with mlflow_server(going):
         stage = subprocess.Popen(
-            command, cwd=retrain.workspace, env=stage_environment(going), text=True, stderr=subprocess.PIPE
+            command, cwd=retrain.workspace, env=stage_environment(going, tmp_path), text=True, stderr=subprocess.PIPE
         )
         deadline = time.monotonic() + SECONDS
         while not (output / "curve.csv").exists() and stage.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
     said = stage.communicate(timeout=SECONDS)[1]
-    assert stage.returncode == 1 and classify(said.splitlines()) is Fault.NETWORK, said
-    environment = stage_environment(retrain.stack)
+    assert stage.returncode == 1 and classify(read_reports(tmp_path), stage.returncode) is Fault.NETWORK, said
+    environment = stage_environment(retrain.stack, tmp_path)
     again = subprocess.run(command, cwd=retrain.workspace, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert files(output) == before
