@@ -1,24 +1,27 @@
 """Adapt: stage 2 of the paper, a LoRA adapter on the frozen student for each task.
 
-`python -m stages.adapt TASK` writes data/adapted/<task>: the adapter in PEFT's format, and curve.csv.
+`python -m stages.adapt TASK` writes data/adapted/<task>: the adapter in PEFT's format, and curve.csv. For a task
+that the recipe leaves out it writes an empty curve and ends before torch is imported.
 """
 
 if __name__ == "__main__":  # The entry checks the recipe and starts the processes before torch is imported.
     from stages.entry import run_stage
+    from stages.training.absent_task import leave_absent
 
-    run_stage("adapt", distributed=True)
+    run_stage("adapt", distributed=True, skip=lambda recipe, task: leave_absent(recipe.adapt, task))
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import nn
 
-from stages.corpus.tables import read_split, read_table
+from stages.corpus.tables import SCHEMAS, read_split, read_table
 from stages.modeling.adapters import add_adapter, average_adapter, save_adapter
 from stages.modeling.encoder import Encoder, saved_encoder
 from stages.modeling.projection import read_projection
@@ -28,7 +31,7 @@ from stages.objectives.distillation import DistillationObjective
 from stages.objectives.retrieval import RetrievalObjective, negative_rows
 from stages.objectives.text_matching import TextMatchingObjective
 from stages.objectives.training_texts import TrainingTexts
-from stages.recipe.adapt import Classification, Clustering, Retrieval, TextMatching
+from stages.recipe.adapt import Classification, Clustering, Retrieval, TaskSettings, TextMatching
 from stages.recipe.paths import ADAPTED, CURATED, EMBEDDED, EXTENDED, MINED
 from stages.recipe.recipe import Recipe
 from stages.teachers.teacher_vectors import TeacherVectors
@@ -43,7 +46,6 @@ from stages.training.mixture import load_pairs
 
 INPUTS = (CURATED, EMBEDDED, EXTENDED)  # of every task; retrieval reads MINED too
 
-TaskSettings = Retrieval | TextMatching | Clustering | Classification
 BuildPhase = Callable[[Recipe, Encoder, nn.Linear], TrainingPhase]
 
 
@@ -51,11 +53,11 @@ def main(recipe: Recipe, task: str) -> None:
     """Train the adapter of a task: `retrieval`, `text-matching`, `clustering` or `classification`.
 
     Raises:
-        ValueError: there is no such task.
+        ValueError: the recipe does not train this task.
     """
-    if task not in PHASES:
-        raise ValueError(f"got task {task!r}, expected one of {', '.join(PHASES)}")
-    settings: TaskSettings = getattr(recipe.adapt, task.replace("-", "_"))
+    settings = next((section for name, section in recipe.adapt.trained.items() if name == task), None)
+    if settings is None:
+        raise ValueError(f"got task {task!r}, expected one that the recipe trains: {', '.join(recipe.adapt.tasks)}")
     recorded = recipe.model_dump(include={"name", "seed", "engine"}) | settings.model_dump()
     adapt(task, recipe, settings, PHASES[task], recorded)
 
@@ -102,6 +104,7 @@ def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Traini
         ValueError: a source has too few pairs with enough hard negatives for a batch, or too many of its texts are cut.
     """
     settings, dims, engine = recipe.adapt.retrieval, recipe.distill.matryoshka_dims, recipe.engine
+    assert isinstance(settings, Retrieval), "main trains no absent task"
     teacher = TeacherVectors(EMBEDDED, recipe.embed)
     pairs = load_pairs("adapt.retrieval.mixture", settings, encoder, teacher, engine.processes)
     mined = read_table(MINED / "negatives.parquet")
@@ -131,11 +134,12 @@ def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Traini
 def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
     """Train on pairs with scores and pairs without, all read as documents.
 
-    A batch holds one kind of pairs; `scored_share` of the batches hold pairs with scores.
+    A batch holds one kind of pairs; where the recipe has both kinds, `scored_share` of the batches hold pairs with
+    scores.
     """
     settings, dims, seed = recipe.adapt.text_matching, recipe.distill.matryoshka_dims, recipe.seed
-    scored = read_split(CURATED, "scored", "train", settings.scored_sources)
-    pairs = read_split(CURATED, "pairs", "train", settings.pair_sources)
+    assert isinstance(settings, TextMatching), "main trains no absent task"
+    scored, pairs = _train_rows("scored", settings.scored_sources), _train_rows("pairs", settings.pair_sources)
     left = scored["text_a"].to_pylist() + pairs["query"].to_pylist()
     right = scored["text_b"].to_pylist() + pairs["document"].to_pylist()
     sources = scored["source"].to_pylist() + pairs["source"].to_pylist()
@@ -146,10 +150,11 @@ def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Tr
     pairs_key = f"adapt.text-matching.pair_sources {', '.join(settings.pair_sources)}"
 
     def epoch_batches(epoch: int) -> list[np.ndarray]:
-        with_scores = shuffled_batches(lengths[:num_scored], size, seed, epoch, scored_key)
-        without = shuffled_batches(lengths[num_scored:], size, seed, epoch, pairs_key)
+        with_scores = shuffled_batches(lengths[:num_scored], size, seed, epoch, scored_key) if len(scored) else []
+        without = shuffled_batches(lengths[num_scored:], size, seed, epoch, pairs_key) if len(pairs) else []
         parts = (with_scores, [rows + num_scored for rows in without])
-        return mixed_batches(parts, (settings.scored_share, 1 - settings.scored_share), seed, epoch)
+        share = settings.scored_share if all(parts) else float(bool(with_scores))
+        return mixed_batches(parts, (share, 1 - share), seed, epoch)
 
     return TrainingPhase(
         "adapt text-matching",
@@ -161,8 +166,12 @@ def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Tr
 
 
 def clustering(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
-    """Train on texts of pairs, read as documents, towards the teacher's vectors under its clustering instruction."""
+    """Train on texts of pairs, read as documents, towards the teacher's vectors under its clustering instruction.
+
+    The labels of the dev score are those of classification; without its sources there is no dev score.
+    """
     settings, dims = recipe.adapt.clustering, recipe.distill.matryoshka_dims
+    assert isinstance(settings, Clustering), "main trains no absent task"
     pairs = read_split(CURATED, "pairs", "train", settings.sources)
     texts = pairs["query"].to_pylist() + pairs["document"].to_pylist()
     vectors = TeacherVectors(EMBEDDED, recipe.embed).of("clustering", texts, pairs["source"].to_pylist() * 2)
@@ -179,6 +188,7 @@ def clustering(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Train
 def classification(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
     """Train on labelled texts; the projection is not read."""
     settings, dims = recipe.adapt.classification, recipe.distill.matryoshka_dims
+    assert isinstance(settings, Classification), "main trains no absent task"
     rows = read_split(CURATED, "labelled", "train", settings.sources)
     data = _documents("adapt.classification", settings, encoder, rows["text"].to_pylist())
     labels = [f"{row['source']}/{row['label']}" for row in rows.select(["source", "label"]).to_pylist()]
@@ -189,6 +199,11 @@ def classification(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> T
         rows["id"].to_pylist(),
         lambda: clustering_on_dev(encoder, CURATED, settings.sources, recipe.seed),
     )
+
+
+def _train_rows(kind: str, sources: Sequence[str]) -> pa.Table:
+    """Read training rows, which are none where there are no sources."""
+    return read_split(CURATED, kind, "train", sources) if sources else SCHEMAS[kind].empty_table()
 
 
 def _documents(

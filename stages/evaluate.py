@@ -93,9 +93,11 @@ def evaluate(recipe: Recipe, models: BuildModels, cache: EmbeddingCache) -> tupl
 
     # Smaller vectors and weights.
     vectors = retrieval_vectors(models, CURATED, settings.sources.retrieval)
-    limits = read_json(release / "calibration.json")["int8_limit"]["retrieval"]
-    compressed = comparison.draws(compression(vectors, settings.truncate_dims, limits), *resampling, units["retrieval"])
-    figures |= compression_figures(compressed, settings.truncate_dims)
+    if vectors:
+        limits = read_json(release / "calibration.json")["int8_limit"]["retrieval"]
+        shortened = compression(vectors, settings.truncate_dims, limits)
+        compressed = comparison.draws(shortened, *resampling, units["retrieval"])
+        figures |= compression_figures(compressed, settings.truncate_dims)
     figures["weights_int8"] = read_json(QUANTIZED / "weights.json")
 
     figures |= mteb_figures(recipe, models, release)
@@ -113,7 +115,7 @@ def evaluate(recipe: Recipe, models: BuildModels, cache: EmbeddingCache) -> tupl
     figures["long"] = long_documents.figures(long)
 
     flat = summary.task_summary(draws)
-    flat |= summary.size_summary(figures["compression_kept"], figures["weights_int8"], settings.truncate_dims)
+    flat |= summary.size_summary(figures.get("compression_kept"), figures["weights_int8"], settings.truncate_dims)
     flat |= long_documents.summary(long, theta, *resampling)
     figures |= summary.split(flat)
     return figures, Evidence(outcomes, vectors, digests_of_tests(CURATED, sources, recipe.seed), units)
@@ -138,7 +140,8 @@ def score_tasks(recipe: Recipe, models: BuildModels) -> dict[str, dict[str, dict
 
 def mteb_figures(recipe: Recipe, models: BuildModels, release: Path) -> dict[str, Any]:
     """Compute `mteb`, scores of the test rows and of the tasks that the recipe names, and `mteb_overlap`, the share of
-    a named task's texts that are in train or dev.
+    a named task's texts that are in train or dev. The release as a whole is scored on kinds of tasks that it has an
+    adapter for.
 
     The teacher is not scored on bitext or named tasks, whose texts it has not embedded.
     """
@@ -164,14 +167,15 @@ def write_outputs(recipe: Recipe, models: BuildModels, figures: dict[str, Any], 
     EVALUATED.mkdir(parents=True, exist_ok=True)
     for path, content in ((FIGURES, figures), (EVALUATED / "metrics.json", headline)):
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    precisions = figures["compression"]
+    precisions = figures.get("compression", {})
     rows = [
         {"dimensions": dim, **{precision: precisions[precision][str(dim)] for precision in precisions}}
         for dim in recipe.evaluate.truncate_dims
+        if precisions
     ]
-    write_curve(EVALUATED / "truncation.csv", rows)
+    write_curve(EVALUATED / "truncation.csv", rows, header=("dimensions", "float32", "int8", "binary"))
     curves = {phase: read_curve(path) for phase, path in CURVES.items()}
-    curves = {phase: curve for phase, curve in curves.items() if curve or phase != "extend"}  # an optional phase
+    curves = {phase: curve for phase, curve in curves.items() if curve}  # without phases that the recipe leaves out
     about = describe(recipe, models)
     contents = {"metrics": figures, "curves": curves, "about": about}
     (EVALUATED / "report.json").write_text(json.dumps(contents) + "\n", encoding="utf-8")
@@ -184,7 +188,7 @@ def describe(recipe: Recipe, models: BuildModels) -> dict[str, Any]:
     The queries are the worst ones, and those that changed most against the base.
     """
     release, sources = QUANTIZED / recipe.name, recipe.evaluate.sources
-    takes_instructions = len(set(recipe.embed.prompts.values())) > 1
+    same_vectors = len(set(recipe.embed.prompts.values())) == 1 and "clustering" in models.tasks
     note = "The teacher takes no instructions, so the clustering adapter distils the same vectors as stage 1."
     return {
         "name": recipe.name,
@@ -194,7 +198,7 @@ def describe(recipe: Recipe, models: BuildModels) -> dict[str, Any]:
         "teacher": teacher_facts(recipe.embed, VectorStore(EMBEDDED).dimensions),
         "student": student_facts(models.encoder("base"), release),
         "sources": [{**source, **source["rows"]} for source in read_json(release / "lineage.json")["sources"]],
-        "notes": [] if takes_instructions else [note],
+        "notes": [note] if same_vectors else [],
         "queries": queries_to_read(models, CURATED, [*sources.retrieval, *sources.unseen]),
     }
 

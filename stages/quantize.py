@@ -3,8 +3,8 @@
 Writes data/quantized/<name>: base/, adapters/<task>/ (PEFT), merged/<task>/ (Sentence Transformers), a folder for each
 further format that agrees with torch (onnx/, onnx-int8/, openvino-int8/), calibration.json (ranges of embeddings in
 int8), parity.json and parity/ (how closely each format agrees, and the texts to verify it again), lineage.json,
-README.md and SHA256SUMS. Beside that folder: metrics.json, the same figures in one file, and weights.json, the
-figures of int8 weights for the evaluation.
+README.md and SHA256SUMS. Tasks and formats are those that the recipe chooses. Beside that folder: metrics.json, the
+same figures in one file, and weights.json, the figures of int8 weights for the evaluation.
 """
 
 if __name__ == "__main__":  # The entry checks the recipe before torch is imported.
@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from stages.corpus.tables import read_split
+from stages.corpus.tables import read_table
 from stages.modeling.adapters import load_adapter, merge_adapter
 from stages.modeling.encoder import saved_encoder
-from stages.recipe.fields import TASKS
+from stages.recipe.fields import TEXT_FIELDS
 from stages.recipe.paths import ADAPTED, CURATED, EXTENDED, LINEAGE, QUANTIZED
 from stages.recipe.recipe import Recipe
 from stages.release.calibration import calibration, embedding_limits
@@ -94,8 +94,12 @@ def quantize(recipe: Recipe, output: Path) -> ParityReport:
 
 
 def calibration_texts(recipe: Recipe) -> list[str]:
-    """Draw training documents of all sources: parity and int8 ranges are never measured on the test split."""
-    documents = read_split(CURATED, "pairs", "train")["document"].to_pylist()
+    """Draw training documents of all sources: parity and int8 ranges are never measured on the test split.
+
+    Where there are no pairs, the texts of another kind take the place of documents.
+    """
+    texts = (read_table(CURATED / kind / "train.parquet")[names[-1]].to_pylist() for kind, names in TEXT_FIELDS.items())
+    documents: list[str] = next(filter(None, texts))
     count = min(recipe.quantize.num_calibration_texts, len(documents))
     rows = np.random.default_rng(recipe.seed).choice(len(documents), count, replace=False)
     return [documents[row] for row in rows]
@@ -118,7 +122,7 @@ def write_models(recipe: Recipe, release: Path, fixed: Sequence[Case], texts: Se
     writer = Writer(release, recipe.quantize.formats)
     references: dict[str, FormatOutput] = {}
     limits: dict[str, dict[str, float]] = {}
-    for task in tqdm(TASKS, desc="quantize", unit="adapter"):
+    for task in tqdm(recipe.adapt.tasks, desc="quantize", unit="adapter"):
         copy_adapter(ADAPTED / task, release / "adapters" / task, recipe.name)
         encoder = saved_encoder(EXTENDED / "student", *at_inference)
         load_adapter(encoder, task, ADAPTED / task)
@@ -133,14 +137,19 @@ def write_models(recipe: Recipe, release: Path, fixed: Sequence[Case], texts: Se
 def int8_weights_figures(report: ParityReport) -> dict[str, dict[str, float]]:
     """Agreement and size of int8 weights by task, from OpenVINO or else ONNX, with the size of the float model.
 
+    Without a format of int8 weights there is only that size.
+
     Raises:
-        ValueError: neither format could be loaded.
+        ValueError: none of the formats of int8 weights could be loaded.
     """
+    float_sizes = {
+        task: {"float_megabytes": figures["megabytes"]} for task, figures in report["merged"]["tasks"].items()
+    }
     for name in ("openvino-int8", "onnx-int8"):
         if name in report and report[name]["tasks"]:
-            merged = report["merged"]["tasks"]
-            tasks = report[name]["tasks"].items()
-            return {task: figures | {"float_megabytes": merged[task]["megabytes"]} for task, figures in tasks}
+            return {task: figures | float_sizes[task] for task, figures in report[name]["tasks"].items()}
+    if not any(name.endswith("int8") for name in report):
+        return float_sizes
     reasons = {name: result["reasons"] for name, result in report.items() if result["reasons"]}
     raise ValueError(f"no format with int8 weights could be read: {reasons}")
 
@@ -166,6 +175,7 @@ def card_facts(recipe: Recipe, release: Path, report: ParityReport) -> dict[str,
         "name": recipe.name,
         "license": recipe.quantize.license,
         "teacher": recipe.embed.teacher.name,
+        "tasks": recipe.adapt.tasks,
         "dims": recipe.evaluate.truncate_dims,
         # Sources that are only tested on do not belong to the card.
         "sources": [source.model_dump() for source in recipe.curate.sources if source.name in recipe.trained_on()],

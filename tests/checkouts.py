@@ -16,6 +16,13 @@ COPIED = (
     *("stages", "flows", "dvc.yaml", "params.yaml"),
     *(".dvcignore", ".gitignore", ".dvc/.gitignore", ".dvc/config", "data/sources/README.md"),
 )
+# How a recipe leaves a task out.
+ABSENT: dict[str, dict[str, list[str]]] = {
+    "retrieval": {"mixture": []},
+    "text-matching": {"scored_sources": [], "pair_sources": []},
+    "clustering": {"sources": []},
+    "classification": {"sources": []},
+}
 LONG_SOURCES = {"needles", "speeches-whole", "encyclopedia", "cwe"}
 
 
@@ -27,6 +34,31 @@ def short_recipe() -> dict[str, Any]:
     recipe["extend"]["mixture"], recipe["extend"]["training"]["steps"] = [], 0
     recipe["evaluate"]["long"] |= {"haystacks": None, "articles": None}
     recipe["evaluate"]["sources"]["unseen"] = []
+    del recipe["promote"]["gates"]["unseen_over_champion"]
+    return recipe
+
+
+def chosen_tasks(recipe: dict[str, Any], *tasks: str) -> dict[str, Any]:
+    """The recipe with these tasks alone: the others, and all that only they need, are left out."""
+    sources = recipe["evaluate"]["sources"]
+    for task in ABSENT.keys() - set(tasks):
+        recipe["adapt"][task], sources[task] = ABSENT[task], []
+    if "retrieval" not in tasks:
+        recipe["mine"]["sources"], sources["unseen"] = [], []
+    unneeded = {"scored"} if "text-matching" not in tasks else set()
+    unneeded |= {"labelled"} if not {"clustering", "classification"} & set(tasks) else set()
+    recipe["curate"]["sources"] = [one for one in recipe["curate"]["sources"] if one["kind"] not in unneeded]
+    unmeasured = tuple(f"{task.replace('-', '_')}_" for task, names in sources.items() if not names)
+    unmeasured += () if sources["retrieval"] else ("index_compatibility", "binary_retention", "int8_retention")
+    gates = recipe["promote"]["gates"]
+    recipe["promote"]["gates"] = {name: gate for name, gate in gates.items() if not name.startswith(unmeasured)}
+    return recipe
+
+
+def without_formats(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with a release of adapters and merged models alone."""
+    recipe["quantize"]["formats"] = []
+    recipe["promote"]["gates"].pop("int8_weights_cosine_min", None)
     return recipe
 
 

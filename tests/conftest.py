@@ -168,6 +168,7 @@ def short_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     recipe["extend"]["training"]["steps"] = 0
     recipe["evaluate"]["long"] |= {"haystacks": None, "articles": None}
     recipe["evaluate"]["sources"]["unseen"] = []
+    recipe["promote"]["gates"] = {name: g for name, g in recipe["promote"]["gates"].items() if "unseen" not in name}
     return recipe
 
 

@@ -24,7 +24,7 @@ Rescore = Callable[[Mapping[str, Sequence[str]]], Evidence]
 
 def figure_names(tasks: Sequence[str]) -> list[str]:
     """Name the figures of `compare_with_champion`."""
-    return [*(_name(task) for task in tasks), INDEX]
+    return [*(_name(task) for task in tasks), *([INDEX] if "retrieval" in tasks else [])]
 
 
 def _name(task: str) -> str:
@@ -37,7 +37,10 @@ def not_comparable(tasks: Sequence[str], note: str, value: float | None) -> dict
 
 
 def champion_on_our_rows(ours: Evidence, champion: Evidence | None, rescore: Rescore) -> Evidence:
-    """Find the champion's outcomes on our test rows: stored ones where its rows were the same, else scored again."""
+    """Find the champion's outcomes on our test rows: stored ones where its rows were the same, else scored again.
+
+    A task that the champion has no adapter for is left out.
+    """
     stored = champion or Evidence({}, {}, {})
     changed = {
         task: [source for source, digest in of_task.items() if stored.tests.get(task, {}).get(source) != digest]
@@ -53,11 +56,13 @@ def champion_on_our_rows(ours: Evidence, champion: Evidence | None, rescore: Res
         }
 
     vectors = {**stored.vectors, **again.vectors}
-    return Evidence({task: {adapter_of(task): outcomes(task)} for task in ours.tests}, vectors, ours.tests)
+    tests = {task: rows for task, rows in ours.tests.items() if task not in changed or task in again.outcomes}
+    return Evidence({task: {adapter_of(task): outcomes(task)} for task in tests}, vectors, tests)
 
 
 def score_adapters(models: ComparedModels, curated: Path, sources: Mapping[str, Sequence[str]], seed: int) -> Evidence:
-    """Score the adapter of each task on the named sources, by task: a `Rescore` of the champion's models."""
+    """Score each adapter that there is on the sources named for its task, by task: a `Rescore` of the champion's."""
+    sources = {task: names for task, names in sources.items() if adapter_of(task) in models.tasks}
     outcomes = {
         task: {
             adapter_of(task): {
@@ -74,16 +79,23 @@ def compare_with_champion(ours: Evidence, champion: Evidence, seed: int, num_res
     figures = {}
     for task, by_model in ours.outcomes.items():
         adapter = adapter_of(task)
+        if task not in champion.outcomes:
+            figures[_name(task)] = Figure(None, note=f"the champion has no adapter for {adapter}")
+            continue
         both = {"ours": by_model[adapter], "champion": champion.outcomes[task][adapter]}
         drawn = draws(both, seed, num_resamples, ours.units.get(task))
         found = bootstrap.difference(overall(drawn["ours"]), overall(drawn["champion"]))
         figures[_name(task)] = Figure(found.figure, found.low, found.high, found.p)
-    return figures | {INDEX: _index_compatibility(ours, champion, seed, num_resamples)}
+    if "retrieval" in ours.outcomes:
+        figures[INDEX] = _index_compatibility(ours, champion, seed, num_resamples)
+    return figures
 
 
 def _index_compatibility(ours: Evidence, champion: Evidence, seed: int, num_resamples: int) -> Figure:
     """nDCG@10 of our queries on the champion's documents, as a share of what its own queries reach there."""
     sources = list(ours.vectors)
+    if "retrieval" not in champion.outcomes:
+        return Figure(None, note="the champion has no adapter for retrieval")
     documents = {source: champion.vectors[source]["document"] for source in sources}
     dims = {ours.vectors[source]["query"].shape[1] for source in sources}
     dims |= {vectors.shape[1] for vectors in documents.values()}

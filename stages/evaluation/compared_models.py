@@ -23,9 +23,14 @@ DISTILLED_FILES = {"base": (), "continued": ("continued",), "static": ("static.s
 
 
 class ComparedModels(ABC):
-    """Models by name; each text is embedded once per model and side, however many tasks use it."""
+    """Models by name; each text is embedded once per model and side, however many tasks use it.
 
-    def __init__(self) -> None:
+    Args:
+        adapters: folder with a folder for each task that the models have an adapter for.
+    """
+
+    def __init__(self, adapters: Path) -> None:
+        self.tasks = {path.name for path in adapters.iterdir()}
         self._models: dict[str, Embed] = {}
         self._vectors: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
@@ -54,7 +59,7 @@ class BuildModels(ComparedModels):
     def __init__(
         self, distilled: Path, release: Path, teacher: TeacherVectors, precision: str, cache: EmbeddingCache
     ) -> None:
-        super().__init__()
+        super().__init__(release / "adapters")
         self._distilled, self._release, self._teacher = distilled, release, teacher
         self._precision, self._cache = precision, cache
 
@@ -91,7 +96,7 @@ class ReleasedModels(ComparedModels):
     """The models of a registered release: the merged model of each task, as it is served."""
 
     def __init__(self, merged: Path, precision: str) -> None:
-        super().__init__()
+        super().__init__(merged)
         self._merged, self._precision = merged, precision
 
     def _load(self, name: str) -> Embed:

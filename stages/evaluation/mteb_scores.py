@@ -59,6 +59,11 @@ class MtebModel:
             {"name": f"stillhouse/{name}", "revision": digest, "similarity_fn_name": ScoringFunction.COSINE}
         )
 
+    def reads(self, task: AbsTask) -> bool:
+        """Say whether there is a model for a task: only the release as a whole needs the adapter of its kind."""
+        kinds = {part.metadata.simplified_task_type for part in task_parts(task)}
+        return self._name != ROUTED or {ADAPTERS[kind] for kind in kinds} <= self._models.tasks
+
     def encode(
         self,
         inputs: Iterable[Mapping[str, Any]],
@@ -84,14 +89,14 @@ class MtebModel:
 
 
 def mteb_scores(models: Mapping[str, MtebModel], tasks: Mapping[str, AbsTask], cache: Path) -> Table:
-    """Compute the main score of every model on every task, in [0, 1], with `mteb.evaluate`.
+    """Compute the main score of every model on every task that it reads, in [0, 1], with `mteb.evaluate`.
 
     Args:
         cache: folder in which mteb keeps its results; known results of the same model, task and rows are reused.
     """
     logging.getLogger("mteb").setLevel(logging.ERROR)
     return {
-        task_name: {model_name: _score(model, task, cache) for model_name, model in models.items()}
+        task_name: {name: _score(model, task, cache) for name, model in models.items() if model.reads(task)}
         for task_name, task in tasks.items()
     }
 

@@ -62,44 +62,45 @@ def task_summary(draws: Mapping[str, Mapping[str, Mapping[str, Draws]]]) -> Summ
     Args:
         draws: draws by task, model and source.
     """
-    flat: Summary = {
-        f"{model}_ndcg_at_10": overall(draws["retrieval"][model]).figure for model in ("retrieval", "teacher")
-    }
+    flat: Summary = {}
+    if "retrieval" in draws:
+        of_retrieval = draws["retrieval"]
+        flat = {f"{model}_ndcg_at_10": overall(of_retrieval[model]).figure for model in ("retrieval", "teacher")}
     for task, of_task in draws.items():
         key, means = task.replace("-", "_"), {model: overall(by_source) for model, by_source in of_task.items()}
         ours = means[adapter_of(task)]
         flat[f"{key}_retention"] = bootstrap.ratio(ours, means["teacher"])
         baselines = ("bm25", "base", "continued") if task == "retrieval" else ("base", "continued")
         flat |= {f"{key}_over_{model}": bootstrap.difference(ours, means[model]) for model in baselines}
-    adapter, lexical = (draws["retrieval"][model] for model in ("retrieval", "bm25"))
-    return flat | {
-        f"retrieval_over_bm25_{source}": bootstrap.difference(adapter[source], lexical[source]) for source in adapter
-    }
+    for source, adapter in draws.get("retrieval", {}).get("retrieval", {}).items():
+        flat[f"retrieval_over_bm25_{source}"] = bootstrap.difference(adapter, draws["retrieval"]["bm25"][source])
+    return flat
 
 
 def size_summary(
-    compression_kept: Mapping[str, Mapping[str, Mapping[str, float]]],
+    compression_kept: Mapping[str, Mapping[str, Mapping[str, float]]] | None,
     int8_weights: Mapping[str, Mapping[str, float]],
     dims: Sequence[int],
 ) -> Summary:
     """Summarise what smaller vectors and int8 weights keep.
 
     Args:
-        compression_kept: shares by precision and dimension, of `compression_figures`.
+        compression_kept: shares by precision and dimension, of `compression_figures`; None without retrieval.
         int8_weights: cost and saving of int8 weights by task, from weights.json.
         dims: dimensions in rising order; half of them means the largest that is at most half of the full one.
     """
     full = max(dims)
     half = max((dim for dim in dims if 2 * dim <= full), default=full)
     cells = {"binary": ("binary", full), "int8": ("int8", full), "half_dimensions": ("float32", half)}
-    return {
-        **{
-            f"{name}_retention": Estimate(**compression_kept[precision][str(dim)])
-            for name, (precision, dim) in cells.items()
-        },
-        "int8_weights_cosine_min": float(np.min([of_task["cosine_min"] for of_task in int8_weights.values()])),
-        "model_megabytes": max(of_task["float_megabytes"] for of_task in int8_weights.values()),
+    flat: Summary = {
+        f"{name}_retention": Estimate(**compression_kept[precision][str(dim)])
+        for name, (precision, dim) in cells.items()
+        if compression_kept is not None
     }
+    cosines = [of_task["cosine_min"] for of_task in int8_weights.values() if "cosine_min" in of_task]
+    if cosines:
+        flat["int8_weights_cosine_min"] = float(np.min(cosines))
+    return flat | {"model_megabytes": max(of_task["float_megabytes"] for of_task in int8_weights.values())}
 
 
 def split(summary: Summary) -> dict[str, dict[str, Any]]:

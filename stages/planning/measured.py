@@ -16,5 +16,6 @@ def measured_seconds(lineage: Path, tracking_uri: str) -> dict[str, float]:
     if not records:
         raise FileNotFoundError(f"{lineage} holds no finished stage to compare the plan with; run dvc repro")
     client = MlflowClient(tracking_uri=tracking_uri)
-    runs = {record["stage"]: client.get_run(record["run_id"]).info for record in records}
+    # The record of an absent task is empty.
+    runs = {record["stage"]: client.get_run(record["run_id"]).info for record in records if record}
     return {stage: (run.end_time - run.start_time) / 1000 for stage, run in runs.items()}

@@ -6,7 +6,6 @@ Shapes: N rows at hand, which stand for all rows of some sources, M texts that a
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,11 @@ from stages.objectives.pairs import ContrastiveObjective, ScoreDistillationObjec
 from stages.objectives.retrieval import RetrievalObjective
 from stages.objectives.text_matching import TextMatchingObjective
 from stages.planning.sources import TextLengths
-from stages.recipe.adapt import Adapt
+from stages.recipe.adapt import Adapt, Clustering, Retrieval, TaskSettings, TextMatching
 from stages.recipe.distill import Distill
 from stages.recipe.embed import Embed
 from stages.recipe.extend import Extend
+from stages.recipe.fields import Task
 from stages.recipe.training import Draw, Schedule
 from stages.teachers.teacher import ReadingRule, reading_rule
 from stages.teachers.teacher_inputs import TeacherInput
@@ -34,6 +34,12 @@ DISTILL_OBJECTIVES: dict[str, type[Objective]] = {
     "embedding_distillation": DistillationObjective,
     "score_distillation": ScoreDistillationObjective,
     "info_nce": ContrastiveObjective,
+}
+ADAPTER_OBJECTIVES: dict[Task, type[Objective]] = {
+    "retrieval": RetrievalObjective,
+    "text-matching": TextMatchingObjective,
+    "clustering": DistillationObjective,
+    "classification": ClassificationObjective,
 }
 # Kinds of steps: weight, tokens [N, M] of the rows that batches are drawn from, rows of a batch on one process.
 Kinds = Sequence[tuple[float, np.ndarray, float]]
@@ -134,32 +140,46 @@ class TrainingPhases:
 
     def adapters(self, adapt: Adapt) -> list[Phase]:
         """Describe the training of each task's adapter."""
-        matching, clustering, classification = adapt.text_matching, adapt.clustering, adapt.classification
-        size, share, lengths = matching.training.batch_size, matching.scored_share, self.lengths
-        scored = lengths.train(matching.scored_sources, SCORED, matching.max_tokens)
-        pairs = lengths.train(matching.pair_sources, DOCUMENTS, matching.max_tokens)
-        scored_dev = lengths.dev(matching.scored_sources, SCORED, matching.max_tokens)
-        single = lengths.train(clustering.sources, DOCUMENTS, clustering.max_tokens).reshape(-1, 1)
-        labelled = lengths.train(classification.sources, LABELLED, classification.max_tokens)
-        with_others = _with_random_texts(labelled, 1 + classification.num_negatives)
-        labelled_dev = lengths.dev(classification.sources, LABELLED, classification.max_tokens)
-
-        def phase(objective: type[Objective], task: str, section: Any, kinds: Kinds, dev: np.ndarray) -> Phase:
+        found = []
+        for task, section in adapt.trained.items():
+            kinds, dev = self._adapter(section, adapt.classification.sources)
             steps = section.training.steps
             times = _evaluations(section.training, steps) + (task == "retrieval")  # also of the mean of two states
-            evaluations = Read(times, dev)
-            return Phase(f"adapt@{task}", self._batches(steps, kinds), evaluations, objective, section.lora.rank)
+            reads = self._batches(steps, kinds)
+            found.append(Phase(f"adapt@{task}", reads, Read(times, dev), ADAPTER_OBJECTIVES[task], section.lora.rank))
+        return found
 
-        mixture, mixture_dev = self._mixture(adapt.retrieval.mixture, adapt.retrieval.num_negatives)
-        kinds = [(share, scored, size), (1 - share, pairs, size)]
-        texts = [(1.0, single, clustering.training.batch_size)]
-        anchors = [(1.0, with_others, classification.training.batch_size)]
-        return [
-            phase(RetrievalObjective, "retrieval", adapt.retrieval, mixture, mixture_dev),
-            phase(TextMatchingObjective, "text-matching", matching, kinds, scored_dev),
-            phase(DistillationObjective, "clustering", clustering, texts, labelled_dev),
-            phase(ClassificationObjective, "classification", classification, anchors, labelled_dev),
+    def _adapter(self, section: TaskSettings, labelled: Sequence[str]) -> tuple[Kinds, np.ndarray]:
+        """Return the kinds of steps of an adapter, and the tokens of the texts of an evaluation.
+
+        Args:
+            labelled: sources of labelled texts, on which clustering is evaluated too.
+        """
+        match section:
+            case Retrieval():
+                return self._mixture(section.mixture, section.num_negatives)
+            case TextMatching():
+                return self._text_matching(section)
+            case Clustering():
+                rows = self.lengths.train(section.sources, DOCUMENTS, section.max_tokens).reshape(-1, 1)
+            case _:
+                rows = self.lengths.train(section.sources, LABELLED, section.max_tokens)
+                rows = _with_random_texts(rows, 1 + section.num_negatives)
+        kinds = [(1.0, rows, section.training.batch_size)]
+        return kinds, self.lengths.dev(labelled, LABELLED, section.max_tokens)
+
+    def _text_matching(self, section: TextMatching) -> tuple[Kinds, np.ndarray]:
+        """Return the kinds of steps of text matching, and the tokens of the texts of an evaluation."""
+        share, most = section.scored_share, section.max_tokens
+        parts = [(share, section.scored_sources, SCORED), (1 - share, section.pair_sources, DOCUMENTS)]
+        kinds = [
+            (weight, self.lengths.train(names, sides, most), section.training.batch_size)
+            for weight, names, sides in parts
+            if names
         ]
+        if len(kinds) == 1:  # all steps are of one kind, whatever its share
+            kinds = [(1.0, *kinds[0][1:])]
+        return kinds, self.lengths.dev(section.scored_sources, SCORED, most)
 
     def _batches(self, steps: int, kinds: Kinds) -> list[Read]:
         """Return the reads of a phase's steps, one of each kind."""

@@ -115,7 +115,9 @@ class TextLengths:
         return np.minimum(np.concatenate(drawn), max_tokens)
 
     def dev(self, sources: Sequence[str], sides: Mapping[str, str], max_tokens: int) -> np.ndarray:
-        """Return the tokens of all texts that an evaluation on the dev split embeds."""
+        """Return the tokens of all texts that an evaluation on the dev split embeds; none without sources."""
+        if not sources:
+            return np.empty(0, dtype=np.int64)
         read = [
             self.whole(name, column, side)[: min(MAX_ROWS, self.sources[name].rows["dev"])]
             for name in sources

@@ -1,10 +1,14 @@
-"""Section `adapt`: stage 2 of the paper, one LoRA adapter for each task on the frozen student."""
+"""Section `adapt`: stage 2 of the paper, a LoRA adapter on the frozen student for each task that the recipe chooses.
 
-from typing import Annotated
+A task whose sources are empty is absent: nothing is trained, released or measured for it.
+"""
 
-from pydantic import Field
+from typing import Annotated, Any, Self
 
-from stages.recipe.fields import Count, Names, NotNegative, Positive, Section, Share, Tokens
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from stages.recipe.fields import TASKS, Count, Name, Names, NotNegative, Positive, Section, Share, Task, Tokens
 from stages.recipe.training import BatchSchedule, Draw, Schedule
 
 
@@ -26,6 +30,15 @@ class Adapter(Section):
         description="Base of the rotary position embedding while the adapter is trained; null for a backbone without "
         "it. Table A1 has the paper's, one for each task."
     )
+
+
+class Absent(Section):
+    """A task that is not trained; any other key that it has is not read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_other_keys(cls, values: Any) -> Any:
+        return {key: values[key] for key in cls.model_fields} if isinstance(values, dict) else values
 
 
 class FixedLengthAdapter(Adapter):
@@ -78,6 +91,12 @@ class Retrieval(Adapter):
     average: Average = Field(description="Mean of the adapter's last and earlier weights.")
 
 
+class AbsentRetrieval(Absent):
+    """No adapter for retrieval."""
+
+    mixture: tuple[()] = Field(description="Empty.")
+
+
 class TextMatchingWeights(Section):
     """Weights of the terms of the text-matching loss; a batch is either scored or not."""
 
@@ -91,12 +110,29 @@ class TextMatchingWeights(Section):
 class TextMatching(FixedLengthAdapter):
     """Adapter for text matching (semantic textual similarity), trained on scored pairs and on pairs without scores."""
 
-    scored_sources: Names = Field(description="Sources of scored pairs.")
-    pair_sources: Names = Field(description="Sources of pairs without scores, such as paraphrases or translations.")
-    scored_share: Share = Field(description="Share of the steps that draw a batch of scored pairs.")
+    scored_sources: tuple[Name, ...] = Field(description="Sources of scored pairs; empty for none.")
+    pair_sources: tuple[Name, ...] = Field(
+        description="Sources of pairs without scores, such as paraphrases or translations; empty for none."
+    )
+    scored_share: Share = Field(
+        description="Share of the steps that draw a batch of scored pairs, where there are pairs of both kinds."
+    )
     temperature: Positive = Field(description="Temperature of InfoNCE on pairs without scores; 0.02 in the paper.")
     cosent_temperature: Positive = Field(description="Temperature tau' of CoSENT, equation (5); 0.05 in the paper.")
     weights: TextMatchingWeights = Field(description="Weights of the terms of the loss.")
+
+
+class AbsentTextMatching(Absent):
+    """No adapter for text matching."""
+
+    scored_sources: tuple[()] = Field(description="Empty.")
+    pair_sources: tuple[()] = Field(description="Empty.")
+
+
+class AbsentSources(Absent):
+    """No adapter for clustering, or for classification."""
+
+    sources: tuple[()] = Field(description="Empty.")
 
 
 class Clustering(FixedLengthAdapter):
@@ -124,12 +160,58 @@ class Classification(FixedLengthAdapter):
     weights: ClassificationWeights = Field(description="Weights of the terms of the loss.")
 
 
-class Adapt(Section):
-    """One section for each task."""
+TaskSettings = Retrieval | TextMatching | Clustering | Classification
+TRAINED, ABSENT = "trained", "absent"  # tags of an annotated choice; messages leave them out
 
-    retrieval: Retrieval = Field(description="Adapter for retrieval.")
-    text_matching: Annotated[TextMatching, Field(alias="text-matching")] = Field(
-        description="Adapter for text matching."
+
+def _chosen_by(*keys: str) -> Discriminator:
+    """Tell an absent task by its lists of sources, all of which are written down and empty."""
+
+    def kind(values: Any) -> str:
+        is_absent = isinstance(values, Absent) or (
+            isinstance(values, dict) and all(key in values and not values[key] for key in keys)
+        )
+        return ABSENT if is_absent else TRAINED
+
+    return Discriminator(kind)
+
+
+class Adapt(Section):
+    """One section for each task. At least one task is trained; the others name no sources."""
+
+    retrieval: Annotated[
+        Annotated[Retrieval, Tag(TRAINED)] | Annotated[SkipJsonSchema[AbsentRetrieval], Tag(ABSENT)],
+        _chosen_by("mixture"),
+    ] = Field(description="Adapter for retrieval; `{mixture: []}` leaves it out.")
+    text_matching: Annotated[
+        Annotated[TextMatching, Tag(TRAINED)] | Annotated[SkipJsonSchema[AbsentTextMatching], Tag(ABSENT)],
+        _chosen_by("scored_sources", "pair_sources"),
+    ] = Field(
+        alias="text-matching",
+        description="Adapter for text matching; `{scored_sources: [], pair_sources: []}` leaves it out.",
     )
-    clustering: Clustering = Field(description="Adapter for clustering.")
-    classification: Classification = Field(description="Adapter for classification.")
+    clustering: Annotated[
+        Annotated[Clustering, Tag(TRAINED)] | Annotated[SkipJsonSchema[AbsentSources], Tag(ABSENT)],
+        _chosen_by("sources"),
+    ] = Field(description="Adapter for clustering; `{sources: []}` leaves it out.")
+    classification: Annotated[
+        Annotated[Classification, Tag(TRAINED)] | Annotated[SkipJsonSchema[AbsentSources], Tag(ABSENT)],
+        _chosen_by("sources"),
+    ] = Field(description="Adapter for classification; `{sources: []}` leaves it out.")
+
+    @property
+    def trained(self) -> dict[Task, TaskSettings]:
+        """Sections of the tasks that are trained, by task."""
+        sections = zip(TASKS, (self.retrieval, self.text_matching, self.clustering, self.classification), strict=True)
+        return {task: section for task, section in sections if not isinstance(section, Absent)}
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Tasks that are trained."""
+        return tuple(self.trained)
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        if not self.tasks:
+            raise ValueError("expected sources for at least one task, got none; give one of them its sources")
+        return self

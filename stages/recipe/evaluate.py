@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from stages.recipe.fields import BatchSize, Count, Increasing, Name, Names, NotNegative, Positive, Section, Share
+from stages.recipe.fields import BatchSize, Count, Increasing, Name, NotNegative, Positive, Section, Share
 
 
 def _check_parentheses(name: str) -> str:
@@ -23,18 +23,19 @@ class Bm25(Section):
 
 
 class EvaluateSources(Section):
-    """Sources of each task; their test split is scored."""
+    """Sources of each task, whose test split is scored; a task without sources is not measured."""
 
-    retrieval: Names = Field(description="Sources of pairs, scored by nDCG@10.")
+    retrieval: tuple[Name, ...] = Field(description="Sources of pairs, scored by nDCG@10; empty for none.")
     unseen: tuple[Name, ...] = Field(
         description="Sources of pairs that no phase trains on, scored by nDCG@10; empty for none."
     )
-    text_matching: Annotated[Names, Field(alias="text-matching")] = Field(
-        description="Sources of scored pairs, scored by the Spearman correlation of the cosines."
+    text_matching: Annotated[tuple[Name, ...], Field(alias="text-matching")] = Field(
+        description="Sources of scored pairs, scored by the Spearman correlation of the cosines; empty for none."
     )
-    clustering: Names = Field(description="Sources of labelled texts, scored by V-measure.")
-    classification: Names = Field(
-        description="Sources of labelled texts, scored by the accuracy of a logistic regression on the embeddings."
+    clustering: tuple[Name, ...] = Field(description="Sources of labelled texts, scored by V-measure; empty for none.")
+    classification: tuple[Name, ...] = Field(
+        description="Sources of labelled texts, scored by the accuracy of a logistic regression on the embeddings; "
+        "empty for none."
     )
 
 

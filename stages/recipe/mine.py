@@ -4,13 +4,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stages.recipe.fields import Count, Names, NotNegative, Range, Section, Share
+from stages.recipe.fields import Count, Name, NotNegative, Range, Section, Share
 
 
 class Mine(Section):
     """Candidates for hard negatives, and the teacher's margins below which they are taken."""
 
-    sources: Names = Field(description="Sources of pairs; each query's negatives are documents of its own source.")
+    sources: tuple[Name, ...] = Field(
+        description="Sources of pairs; each query's negatives are documents of its own source. Empty where no adapter "
+        "for retrieval is trained."
+    )
     candidates: Annotated[tuple[Literal["teacher", "bm25", "student"], ...], Field(min_length=1)] = Field(
         description="Ranked lists that candidates are taken from, in turns: the documents nearest to the query for the "
         "teacher, for BM25, or for the student of an earlier build."

@@ -12,14 +12,14 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
-from stages.recipe.adapt import Adapt
+from stages.recipe.adapt import ABSENT, TRAINED, Adapt, Clustering, Retrieval, TextMatching
 from stages.recipe.curate import Curate
 from stages.recipe.distill import Distill
 from stages.recipe.embed import Embed
 from stages.recipe.engine import Engine
 from stages.recipe.evaluate import Evaluate
 from stages.recipe.extend import Extend
-from stages.recipe.fields import Kind, Name, Section
+from stages.recipe.fields import TASKS, Kind, Name, Section
 from stages.recipe.mine import Mine
 from stages.recipe.paths import RECIPE
 from stages.recipe.promote import Promote
@@ -27,6 +27,8 @@ from stages.recipe.quantize import Quantize
 
 _TRAINING_SECTIONS = ("distill.", "extend.", "adapt.")
 _ARTICLES = "evaluate.long.articles"
+# Figures of retrieval whose names do not begin with it.
+_OF_RETRIEVAL = ("teacher_ndcg", "half_dimensions_", "int8_retention", "binary_", "index_compatibility")
 
 
 class Recipe(Section):
@@ -110,6 +112,40 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_absent_tasks(self) -> Self:
+        measured = self.evaluate.sources.model_dump(by_alias=True)
+        needing = {f"evaluate.sources.{task}": (task, measured[task]) for task in TASKS}
+        needing |= {
+            "evaluate.sources.unseen": ("retrieval", measured["unseen"]),
+            "mine.sources": ("retrieval", self.mine.sources),
+        }
+        for key, (task, names) in needing.items():
+            if names and task not in self.adapt.tasks:
+                raise ValueError(
+                    f"{key}: expected none, since adapt.{task} has no sources, got {list(names)}; set it to [], or "
+                    f"give adapt.{task} sources"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_gates(self) -> Self:
+        unmeasured = {
+            f"evaluate.sources.{task}": (f"{task.replace('-', '_')}_", *(_OF_RETRIEVAL if task == "retrieval" else ()))
+            for task, names in self.evaluate.sources.model_dump(by_alias=True).items()
+            if not names
+        }
+        if not any(name.endswith("int8") for name in self.quantize.formats):
+            unmeasured["quantize.formats"] = ("int8_weights_",)
+        for key, beginnings in unmeasured.items():
+            if gates := [name for name in self.promote.gates if name.startswith(beginnings)]:
+                missing = "no int8 format" if key == "quantize.formats" else "no source"
+                raise ValueError(
+                    f"promote.gates: got {gates}, but there are no such figures, since {key} names {missing}; remove "
+                    "these gates"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_lengths(self) -> Self:
         mixtures = {"extend.mixture": self.extend.mixture, "adapt.retrieval.mixture": self.adapt.retrieval.mixture}
         for key, draw in ((key, draw) for key, mixture in mixtures.items() for draw in mixture):
@@ -123,8 +159,11 @@ class Recipe(Section):
                 )
         student_tokens = {
             "distill": self.distill.max_tokens,
-            "adapt.text-matching": self.adapt.text_matching.max_tokens,
-            "adapt.clustering": self.adapt.clustering.max_tokens,
+            **{
+                f"adapt.{task}": section.max_tokens
+                for task, section in self.adapt.trained.items()
+                if isinstance(section, TextMatching | Clustering)  # classification does not read the teacher
+            },
         }
         for key, max_tokens in student_tokens.items():
             if max_tokens > self.embed.max_tokens:
@@ -150,7 +189,7 @@ class Recipe(Section):
         unmined = sorted({draw.source for draw in retrieval.mixture} - set(self.mine.sources))
         if unmined:
             raise ValueError(f"adapt.retrieval.mixture: {unmined} have no mined negatives; add them to mine.sources")
-        if retrieval.num_negatives > self.mine.num_negatives:
+        if isinstance(retrieval, Retrieval) and retrieval.num_negatives > self.mine.num_negatives:
             raise ValueError(
                 f"adapt.retrieval.num_negatives: expected at most mine.num_negatives, {self.mine.num_negatives}, got "
                 f"{retrieval.num_negatives}; lower it, or raise mine.num_negatives"
@@ -191,7 +230,7 @@ def load(file: Path = RECIPE) -> Recipe:
 
 
 def _explain(file: Path, fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(str(part) for part in fault["loc"] if part not in (TRAINED, ABSENT))
     match fault["type"]:
         case "extra_forbidden":
             return f"{file}: {key}: unknown key; correct its spelling or remove it"

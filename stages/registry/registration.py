@@ -24,17 +24,19 @@ SERVED_WITH = ("mlflow", "numpy", "pandas", "sentence-transformers", "torch", "t
 def register(client: MlflowClient, name: str, release: Path, run_id: str) -> ModelVersion:
     """Log the release as a pyfunc model, load it back and ask it for vectors; only then make it a version."""
     example = pd.DataFrame({"text": ["a first sentence to embed", "a second one"]})
-    parameters = {"task": "retrieval", "prompt": "document", "dimensions": 0, "precision": "float32"}
+    tasks = sorted(path.name for path in (release / "merged").iterdir())
+    default = "retrieval" if "retrieval" in tasks else tasks[0]
+    parameters = {"task": default, "prompt": "document", "dimensions": 0, "precision": "float32"}
     with mlflow.start_run(run_id=run_id):
         model = mlflow.pyfunc.log_model(
             name="embedder",
             python_model=str(SERVING),
             artifacts={"merged": str(release / "merged"), "calibration": str(release / "calibration.json")},
-            signature=signature(),
+            signature=signature(default),
             input_example=(example, parameters),
             pip_requirements=[requirement(package) for package in SERVED_WITH],
         )
-    check_served(model.model_uri, example, sorted(path.name for path in (release / "merged").iterdir()))
+    check_served(model.model_uri, example, tasks)
     make_registered_model(client, name)
     number = str(mlflow.register_model(model.model_uri, name, tags={"release_digest": digest(release)}).version)
     served = store.served_digest(client, client.get_model_version(name, number))
@@ -47,13 +49,13 @@ def requirement(package: str) -> str:
     return f"{package}=={installed_version(package).partition('+')[0]}"
 
 
-def signature() -> ModelSignature:
+def signature(default_task: str) -> ModelSignature:
     """Return the served model's signature: a column of texts in, a row for each text out.
 
     The column has no name, so that a plain list of texts will do. The row is of float32 unless `precision` says
     otherwise, which a signature cannot express.
     """
-    task = ParamSpec("task", "string", "retrieval")
+    task = ParamSpec("task", "string", default_task)
     dimensions = ParamSpec("dimensions", "long", 0)
     prompt = ParamSpec("prompt", "string", "document")
     precision = ParamSpec("precision", "string", "float32")

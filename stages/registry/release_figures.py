@@ -44,6 +44,8 @@ def format_figures(release: Path) -> dict[str, Figure]:
 
 def served_figures(version: ModelVersion, evidence: Evidence) -> dict[str, Figure]:
     """`served_cosine_min`: least cosine between the registered model's vectors and those that were evaluated."""
+    if not evidence.vectors:
+        return {"served_cosine_min": Figure(None, note="retrieval was not evaluated")}
     source, vectors = next(iter(evidence.vectors.items()))
     rows = read_split(CURATED, "pairs", "test", [source])[:SERVED_TEXTS]
     texts = {side: rows[side].to_pylist() for side in vectors}
@@ -81,7 +83,7 @@ def champion_queries(evidence: Evidence, champion: ModelVersion | None) -> dict[
     if theirs is None:
         return {}
     known = theirs.tests.get("retrieval", {})
-    same = [source for source, rows in evidence.tests["retrieval"].items() if known.get(source) == rows]
+    same = [source for source, rows in evidence.tests.get("retrieval", {}).items() if known.get(source) == rows]
     return moved_queries(CURATED, {source: evidence.vectors[source] for source in same}, theirs.vectors)
 
 

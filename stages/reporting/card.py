@@ -20,7 +20,7 @@ def render_card(about: dict[str, Any], task: str | None) -> str:
     """Render the card of the whole release (task None) or of one merged model.
 
     Args:
-        about: name, license, teacher, dims, pooling, sources and formats (released, reasons, figures by task).
+        about: name, license, teacher, tasks, dims, pooling, sources and formats (released, reasons, figures by task).
     """
     # Markdown is not HTML, so nothing is escaped; the values come from the recipe.
     environment = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, autoescape=False)

@@ -4,7 +4,7 @@ All inputs are plain dictionaries. An optional value that is missing is shown as
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stages.reporting import report_tables, verdicts
@@ -60,12 +60,13 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         results=report_tables.results(metrics),
         queries=about.get("queries") or {},
         mteb=metrics.get("mteb") or {},
+        mteb_models=list(dict.fromkeys(model for scores in (metrics.get("mteb") or {}).values() for model in scores)),
         mteb_overlap=metrics.get("mteb_overlap") or {},
         long=length_charts(metrics.get("long") or {}),
         precisions=precisions,
         compression=compression,
         truncation_figure=truncation_figure(curve_of_dimensions, teacher) if curve_of_dimensions else None,
-        weights=metrics.get("weights_int8") or {},
+        weights={task: row for task, row in (metrics.get("weights_int8") or {}).items() if "megabytes" in row},
         training=[_phase(phase, rows, terms) for phase, rows in curves.items()],
         sources=about.get("sources") or [],
         recipe=[(name, list(_leaves(values, name))) for name, values in (about.get("recipe") or {}).items()],
@@ -84,7 +85,15 @@ def _introduction(about: Metrics) -> str:
         parts.append(f"({layers}{student['architecture']}, {student.get('pooling') or 'unknown'} pooling)")
     if teacher.get("name"):
         parts.append(f"distilled from {teacher['name']}")
-    return " ".join(parts) + ", with an adapter for each task."
+    return f"{' '.join(parts)}, with {_adapters(student.get('tasks'))}."
+
+
+def _adapters(tasks: Sequence[str] | None) -> str:
+    """Name the tasks that the student has adapters for; None where they are not known."""
+    if tasks is None or len(tasks) == len(TASKS):
+        return "an adapter for each task"
+    *others, last = (words(task).lower() for task in tasks)
+    return f"adapters for {', '.join(others)} and {last}" if others else f"an adapter for {last}"
 
 
 def _tiles(metrics: Metrics, about: Metrics) -> list[Tile]:

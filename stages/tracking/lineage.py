@@ -16,5 +16,6 @@ def write_lineage(stage: str, lineage: Mapping[str, Any]) -> None:
 
 
 def read_lineages() -> list[dict[str, Any]]:
-    """Read the lineage of every stage that has one, by name of the stage."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(LINEAGE.glob("*.json"))]
+    """Read the lineage of every stage that ran, by name of the stage; that of an absent task is empty."""
+    lineages = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(LINEAGE.glob("*.json")))
+    return [lineage for lineage in lineages if lineage]

@@ -1,13 +1,18 @@
 """Training curves as CSV files, which DVC plots and the report reads."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def write_curve(path: Path, curve: list[dict[str, float]]) -> None:
-    """Write a curve, a row for each step; a cell is empty where a row lacks the figure."""
+def write_curve(path: Path, curve: list[dict[str, float]], header: Sequence[str] = ("step", "loss")) -> None:
+    """Write a curve, a row for each step; a cell is empty where a row lacks the figure.
+
+    Args:
+        header: columns of a curve without rows, which DVC plots expects.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = list(dict.fromkeys(name for row in curve for name in row))
+    columns = list(dict.fromkeys(name for row in curve for name in row)) or header
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()

@@ -1,6 +1,6 @@
 """Quick metrics on the dev split, for training curves; only evaluate looks at the test split, once.
 
-Every metric is the mean over sources, each with its first `MAX_ROWS` rows.
+Every metric is the mean over sources, each with its first `MAX_ROWS` rows; without sources there is no metric.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def retrieval_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) ->
         documents = encoder.encode(pairs["document"].to_pylist(), "document")
         ranked, _ = rank(queries, documents, 10)
         figures.append(ndcg_at_10(ranked, [{row} for row in range(len(pairs))]).mean())
-    return {"ndcg_at_10": float(np.mean(figures))}
+    return _mean("ndcg_at_10", figures)
 
 
 def similarity_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) -> dict[str, float]:
@@ -38,7 +38,7 @@ def similarity_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) -
         left = encoder.encode(pairs["text_a"].to_pylist(), "document")
         right = encoder.encode(pairs["text_b"].to_pylist(), "document")
         figures.append(spearman(left, right, pairs["score"].to_numpy()))
-    return {"spearman": float(np.mean(figures))}
+    return _mean("spearman", figures)
 
 
 def clustering_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str], seed: int) -> dict[str, float]:
@@ -48,4 +48,8 @@ def clustering_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str], s
         rows = read_split(curated, "labelled", "dev", [source]).slice(0, MAX_ROWS)
         embeddings = encoder.encode(rows["text"].to_pylist(), "document")
         figures.append(v_measure(embeddings, rows["label"].to_pylist(), seed))
-    return {"v_measure": float(np.mean(figures))}
+    return _mean("v_measure", figures)
+
+
+def _mean(metric: str, figures: Sequence[float]) -> dict[str, float]:
+    return {metric: float(np.mean(figures))} if figures else {}

@@ -29,7 +29,7 @@ def model_folder(tiny_release: Path, tmp_path_factory: pytest.TempPathFactory) -
         path=folder,
         python_model=str(SERVING),
         artifacts=artifacts,
-        signature=signature(),
+        signature=signature("retrieval"),
         pip_requirements=["mlflow", "sentence-transformers"],
     )
     return folder

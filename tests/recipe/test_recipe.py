@@ -17,6 +17,7 @@ from stages.recipe.fields import Section
 from stages.recipe.paths import CHECKED
 from stages.recipe.promote import Gate
 from stages.recipe.recipe import read
+from tests.checkouts import chosen_tasks, short_recipe, without_formats
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "mlflow", "pandas", "pyarrow", "great_expectations", "numpy")
@@ -93,7 +94,13 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("adapt/classification/training/batch_size", 1, "adapt.classification.training.batch_size", "equal to 2"),
     ("mine/relative_margin", 1.5, "mine.relative_margin", "less than or equal to 1"),
     ("mine/rank_window", [50, 1], "mine.rank_window", "[least, most]"),
-    ("mine/sources", [], "mine.sources", "at least 1"),
+    ("mine/sources", [], "adapt.retrieval.mixture", "no mined negatives; add them to mine.sources"),
+    # Tasks that are left out.
+    ("adapt/clustering", {"sources": []}, "evaluate.sources.clustering", "since adapt.clustering has no sources, got"),
+    ("adapt/clustering", {"sources": None}, "adapt.clustering.sources", "valid tuple"),
+    ("adapt/retrieval", {"mixture": []}, "evaluate.sources.retrieval", "set it to [], or give adapt.retrieval sources"),
+    ("evaluate/sources/unseen", [], "promote.gates", "but there are no such figures"),
+    ("quantize/formats", ["onnx"], "promote.gates", "since quantize.formats names no int8 format; remove these gates"),
     ("distill/matryoshka_dims", [64, 32], "distill.matryoshka_dims", "increasing"),
     ("distill/pooling", "max", "distill.pooling", "'last', 'mean' or 'cls'"),
     ("distill/training/learning_rate", float("inf"), "distill.training.learning_rate", "finite"),
@@ -178,7 +185,6 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("quantize/formats", ["onnx", "gguf"], "quantize.formats", "gguf is not released: no kept package loads it"),
     ("quantize/formats", ["onnx", "onnx"], "quantize.formats", "expected each format once"),
     ("quantize/formats", ["onnx-int8", "tflite"], "quantize.formats.1", "'onnx', 'onnx-int8' or 'openvino-int8'"),
-    ("quantize/formats", ["onnx"], "quantize.formats", "add onnx-int8 or openvino-int8"),
     ("quantize/parity/int8/cosine_mean", 1.1, "quantize.parity.int8.cosine_mean", "less than or equal to 1"),
     ("quantize/rope_theta", None, "evaluate.long", "give both, or set haystacks and articles to null"),
     (
@@ -203,6 +209,46 @@ def test_a_fault_is_one_line_that_names_its_key(
     assert len(lines) == 1
     assert lines[0].startswith(f"{file}: {key}: ")
     assert says in lines[0]
+
+
+ALONE = [("retrieval",), ("text-matching",), ("clustering",), ("classification",), ("retrieval", "classification")]
+
+
+@pytest.mark.parametrize("tasks", ALONE, ids="+".join)
+def test_any_tasks_can_be_chosen_and_only_their_sources_are_needed(tmp_path: Path, tasks: tuple[str, ...]) -> None:
+    file = written(without_formats(chosen_tasks(short_recipe(), *tasks)), tmp_path / "params.yaml")
+    recipe = read(file)
+    assert recipe.adapt.tasks == tasks
+    assert ("scored" in {source.kind for source in recipe.curate.sources}) == ("text-matching" in tasks)
+    assert [key for key, (_, names) in recipe.named_sources().items() if key.startswith("adapt.") and names] == [
+        key for key in recipe.named_sources() if key.startswith(tuple(f"adapt.{task}." for task in tasks))
+    ]
+
+
+def test_at_least_one_task_is_chosen(tmp_path: Path) -> None:
+    (line,) = faults(chosen_tasks(short_recipe()), tmp_path / "params.yaml")
+    assert "adapt: expected sources for at least one task, got none" in line
+
+
+def test_other_keys_of_a_task_that_is_left_out_may_stay(tmp_path: Path) -> None:
+    values = chosen_tasks(short_recipe(), "retrieval")
+    values["adapt"]["clustering"] = short_recipe()["adapt"]["clustering"] | {"sources": []}
+    assert read(written(values, tmp_path / "params.yaml")).adapt.tasks == ("retrieval",)
+
+
+@pytest.mark.parametrize("key", ["scored_sources", "pair_sources"])
+def test_text_matching_may_have_pairs_of_one_kind(recipe: dict[str, Any], tmp_path: Path, key: str) -> None:
+    recipe["adapt"]["text-matching"][key] = []
+    assert "text-matching" in read(written(recipe, tmp_path / "params.yaml")).adapt.tasks
+
+
+def test_an_absent_task_ends_before_torch_is_imported(tmp_path: Path) -> None:
+    written(chosen_tasks(short_recipe(), "retrieval"), tmp_path / "params.yaml")
+    process = run_module("stages.adapt", tmp_path, "clustering")
+    assert process.returncode == 0, process.stderr
+    assert not imported(process) & set(HEAVY)
+    assert (tmp_path / "data/adapted/clustering/curve.csv").read_text().split() == ["step,loss"]
+    assert (tmp_path / "data/lineage/adapt@clustering.json").read_text() == "{}\n"
 
 
 def test_a_source_named_twice_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ def about() -> dict[str, Any]:
         "name": "demo",
         "license": "CC-BY-SA-4.0",
         "teacher": "package:teacher/model",
+        "tasks": ["retrieval", "clustering"],
         "dims": [64, 192, 384],
         "pooling": "mean",
         "sources": [source, source | {"name": "other", "language": "fr"}],
