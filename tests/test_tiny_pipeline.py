@@ -15,8 +15,8 @@ from ruamel.yaml import YAML
 
 from stages import adapt, extend
 from stages.recipe.recipe import read
-from stages.release.verification import content_faults
-from tests.checkouts import ROOT, TINY, run
+from stages.release.verification import content_faults, release_faults
+from tests.checkouts import ROOT, TINY, checkout, chosen_tasks, run, without_formats
 
 TASKS = ("retrieval", "text-matching", "clustering", "classification")
 DVC = (sys.executable, "-m", "dvc")
@@ -28,7 +28,7 @@ def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.split("'")[1] for line in marks]
 
 
-def checkout(folder: Path, changes: dict[str, object]) -> Path:
+def small_checkout(folder: Path, changes: dict[str, object]) -> Path:
     """A checkout without git whose params.yaml is the tiny recipe, with values at dotted keys changed."""
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "data/sources").mkdir(parents=True)
@@ -58,7 +58,7 @@ def set_params(folder: Path, changes: dict[str, object]) -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = checkout(tmp_path_factory.mktemp("tiny"), {})
+    folder = small_checkout(tmp_path_factory.mktemp("tiny"), {})
     run(folder, *DVC, "repro")
     return folder
 
@@ -260,12 +260,35 @@ def _kill_after_checkpoint(folder: Path, command: tuple[str, ...], checkpoints: 
     process.wait()
 
 
+def test_retrieval_alone_without_formats_runs_from_check_to_promote(tmp_path: Path) -> None:
+    recipe = without_formats(chosen_tasks(YAML(typ="safe").load(TINY), "retrieval"))
+    folder = checkout(tmp_path, recipe)
+    run(folder, *DVC, "repro")
+    release = folder / "data/quantized/stillhouse-tiny"
+    for form in ("adapters", "merged"):
+        assert [path.name for path in (release / form).iterdir()] == ["retrieval"]
+    assert not [path for path in release.iterdir() if path.name.startswith(("onnx", "openvino"))]
+    assert release_faults(release, embed=True, threads=2) == []
+    parity, limits = (json.loads((release / name).read_text()) for name in ("parity.json", "calibration.json"))
+    assert {task for found in parity["formats"].values() for task in found["tasks"]} == {"retrieval"}
+    assert set(limits["int8_limit"]) == {"retrieval"}
+    figures = json.loads((folder / "data/evaluated/figures.json").read_text(encoding="utf-8"))
+    report = json.loads((folder / "data/evaluated/report.json").read_text(encoding="utf-8"))
+    promoted = json.loads((folder / "data/promoted/version.json").read_text(encoding="utf-8"))
+    named = [*figures, *figures["summary"], *report["curves"], *(gate["metric"] for gate in promoted["gates"])]
+    absent = [task for task in TASKS if task != "retrieval"]
+    assert not [name for name in named for task in absent if task.replace("-", "_") in name.replace("-", "_")]
+    assert set(report["curves"]) == {"distill", "extend", "adapt@retrieval"}
+    assert promoted["validation_status"] == "passed"
+    assert ran(run(folder, *DVC, "repro")) == []
+
+
 def test_a_pretrained_bert_with_mean_pooling_runs_the_same_way(tmp_path: Path) -> None:
     shape = {"architecture": "pretrained", "layers": [0], "num_layers": None, "num_attention_heads": None}
     shape |= {"intermediate_size": None}
     changes = {f"distill.backbone.{name}": value for name, value in shape.items()}
     thetas = {f"adapt.{task}.rope_theta": None for task in TASKS}
-    folder = checkout(
+    folder = small_checkout(
         tmp_path,
         {
             **changes,

@@ -195,3 +195,25 @@ def test_rows_are_drawn_by_entity_and_pairs_of_the_same_texts_by_both(tmp_path: 
     assert units("scored", "text-matching", *every_pair) == [[0, 1], [0, 2], [1, 2]]
     assert units("scored", "text-matching", scored("w", "x", "a"), scored("y", "z", "b")) == [0, 1]
     assert units("scored", "text-matching", scored("w", "x", "a"), scored("y", "z", "a")) == [0, 1]
+
+
+def test_a_task_that_the_champion_was_not_trained_for_is_not_judged(vectors: np.ndarray) -> None:
+    ours, both = evidence(vectors, np.ones(ROWS), "new"), evidence(vectors, np.ones(ROWS))
+    only = "clustering"
+    stored = Evidence({only: both.outcomes[only]}, {}, {only: both.tests[only]})
+    theirs = champion.champion_on_our_rows(ours, stored, lambda sources: Evidence({}, {}, {}))
+    figures = champion.compare_with_champion(ours, theirs, 1, 200)
+    assert list(figures) == champion.figure_names(list(ours.tests))
+    assert {name for name, figure in figures.items() if figure.value is None} == {
+        "retrieval_over_champion",
+        "text_matching_over_champion",
+        "index_compatibility",
+    }
+    assert figures["retrieval_over_champion"].note == "the champion has no adapter for retrieval"
+
+
+def test_without_retrieval_nothing_is_said_about_an_index(vectors: np.ndarray) -> None:
+    known = evidence(vectors, np.ones(ROWS))
+    alone = Evidence({"clustering": known.outcomes["clustering"]}, {}, {"clustering": known.tests["clustering"]})
+    same = champion.champion_on_our_rows(alone, known, never)
+    assert list(champion.compare_with_champion(alone, same, 1, 200)) == ["clustering_over_champion"]

@@ -21,6 +21,7 @@ from stages.metrics.lexical import bm25_rank
 from stages.metrics.retrieval import rank
 from stages.metrics.similarity import spearman
 from stages.recipe.evaluate import Bm25
+from stages.recipe.fields import TASKS
 from tests.conftest import WORDS
 
 SOURCES = {
@@ -60,7 +61,8 @@ def write(folder: Path, kind: str, split: str, source: str, columns: dict[str, l
 class RandomModels:
     """Models whose vectors follow from name, side and text alone; notes the texts that it was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *tasks: str) -> None:
+        self.tasks = set(tasks or TASKS)
         self.asked: list[tuple[str, str, str]] = []
 
     def embed(self, name: str, texts: Sequence[str], side: str, source: str) -> np.ndarray:
@@ -74,7 +76,7 @@ class MergedModels:
     """The merged folders of a release, as a consumer reads them."""
 
     def __init__(self, release: Path) -> None:
-        self.release = release
+        self.release, self.tasks = release, set(TASKS)
 
     def embed(self, name: str, texts: Sequence[str], side: str, source: str) -> np.ndarray:
         return SentenceTransformer(str(self.release / name), device="cpu").encode(list(texts), prompt_name=side)
@@ -120,6 +122,17 @@ def test_a_task_goes_through_its_adapter_and_a_query_is_a_query(curated: Path, t
         ("clustering", "document", "topics"),
         ("classification", "document", "topics"),
     }
+
+
+def test_the_release_is_scored_where_it_has_the_adapter(curated: Path, tmp_path: Path) -> None:
+    models = RandomModels("clustering")
+    compared = {name: MtebModel(models, name, "a") for name in ("base", ROUTED)}
+    table = mteb_scores(compared, local_tasks(curated, {"clustering": ["topics"]}, BM25), tmp_path)
+    assert {task: list(by_model) for task, by_model in table.items()} == {
+        "LocalClustering.topics": ["base", ROUTED],
+        "LocalPairClassification.topics": ["base"],  # goes through the adapter for text matching
+    }
+    assert {name for name, _, _ in models.asked} == {"base", "clustering"}
 
 
 def test_reranking_is_of_bm25s_candidates_and_the_right_document(

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ruamel.yaml import YAML
 
-from stages.evaluation.summary import HEADLINE, MAIN_SCORES, headline, split
-from stages.metrics.bootstrap import Estimate
+from stages.evaluation.summary import HEADLINE, MAIN_SCORES, headline, size_summary, split, task_summary
+from stages.metrics.bootstrap import Draws, Estimate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +32,20 @@ def test_the_headline_leaves_out_what_the_recipe_does_not_evaluate() -> None:
     figures = figures_of_every_task()
     del figures["unseen"], figures["summary"]["long_needle_ndcg_at_1"]
     assert not {"unseen", "needle"} & headline(figures).keys()
+
+
+def draws_of(task: str, *models: str) -> dict[str, dict[str, dict[str, Draws]]]:
+    return {task: {model: {"source": Draws(0.5, np.full(10, 0.5))} for model in models}}
+
+
+def test_a_task_that_is_not_measured_has_no_figures() -> None:
+    measured = task_summary(draws_of("classification", "teacher", "base", "continued", "classification"))
+    assert measured.keys() == {
+        "classification_retention",
+        "classification_over_base",
+        "classification_over_continued",
+    }
+    assert size_summary(None, {"classification": {"float_megabytes": 51.0}}, [32, 64]) == {"model_megabytes": 51.0}
 
 
 def test_dvc_shows_the_headline_alone() -> None:

@@ -1,6 +1,7 @@
 """The served model, through MLflow's loader and its HTTP server, against plain Sentence Transformers."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,3 +169,22 @@ def test_the_server_refuses_an_unknown_task_as_the_callers_error(server: str) ->
     answer = httpx.post(server, json={"inputs": TEXTS, "params": {"task": "translation"}}, timeout=60)
     assert answer.status_code == httpx.codes.BAD_REQUEST
     assert "unknown task 'translation'" in answer.text
+
+
+def test_a_task_that_the_release_lacks_is_refused_with_those_that_it_has(tiny_release: Path, tmp_path: Path) -> None:
+    import mlflow
+
+    shutil.copytree(tiny_release / "merged/clustering", tmp_path / "merged/clustering")
+    artifacts = {"merged": str(tmp_path / "merged"), "calibration": str(tiny_release / "calibration.json")}
+    folder, packages = tmp_path / "model", ["mlflow", "sentence-transformers"]
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=str(SERVING),
+        artifacts=artifacts,
+        signature=signature("clustering"),
+        pip_requirements=packages,
+    )
+    model = mlflow.pyfunc.load_model(str(folder))
+    with pytest.raises(MlflowException, match="unknown task 'retrieval': expected one of clustering"):
+        model.predict(TEXTS, params={"task": "retrieval"})
+    np.testing.assert_allclose(model.predict(TEXTS), expected(tiny_release, "clustering", "Document: ", 32), atol=1e-6)

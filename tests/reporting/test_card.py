@@ -53,3 +53,13 @@ def test_the_release_states_the_worst_of_each_format(about: dict[str, Any]) -> N
 def test_a_task_that_reads_documents_only_says_so(about: dict[str, Any]) -> None:
     assert "both sides as documents" in render_card(about, "clustering")
     assert "both sides as documents" not in render_card(about, "retrieval")
+
+
+def test_a_release_of_one_task_without_graphs_speaks_of_no_other(about: dict[str, Any]) -> None:
+    figures = about["formats"]["openvino-int8"]["tasks"]["clustering"]
+    formats = {name: {"released": True, "reasons": [], "tasks": {"clustering": figures}} for name in ("merged",)}
+    card = render_card(about | {"tasks": ["clustering"], "formats": formats}, None)
+    assert "merged/clustering" in card and '"adapters/clustering", adapter_name="clustering"' in card
+    for other in ("merged/retrieval", "adapters/retrieval", "load_adapter", "onnx", "Without torch", "The worst of"):
+        assert other not in card
+    assert '["int8_limit"]["clustering"]' in card

@@ -453,3 +453,17 @@ def test_figures_are_small_named_and_follow_the_colours_of_the_page() -> None:
 )
 def test_numbers_and_names(written: str, expected: str) -> None:
     assert written == expected
+
+
+def test_a_report_of_one_task_has_no_row_of_another() -> None:
+    known, about = _metrics(), _about()
+    metrics = {"classification": known["classification"], "summary": {"classification_retention": 0.9}}
+    metrics["weights_int8"] = {"classification": {"float_megabytes": 51.0}}
+    metrics["mteb"] = {"LocalSTS.a": {"base": 0.5}, "LocalClassification.b": {"base": 0.5, "adapters": 0.6}}
+    student = about["student"] | {"tasks": ["classification"]}
+    page = render_report(metrics, {}, about | {"student": student, "gates": [], "queries": {}})
+    assert "with an adapter for classification." in page
+    for section in ("compression", "weights", "queries", "training"):
+        assert f'id="{section}"' not in page
+    assert "<h3>Classification</h3>" in page and "<h3>Clustering</h3>" not in page
+    assert '<th scope="col">Adapters</th>' in page
