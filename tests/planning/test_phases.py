@@ -12,6 +12,7 @@ from stages.modeling.truncation import windows
 from stages.objectives.pairs import ContrastiveObjective
 from stages.planning.phases import Phase, TrainingPhases, embed_phase, in_windows
 from stages.planning.sources import SourceTexts, TextLengths
+from stages.recipe.adapt import Adapt
 from stages.recipe.fields import TEXT_FIELDS
 from stages.recipe.recipe import Recipe, read
 from stages.teachers.teacher import ReadingRule
@@ -133,6 +134,17 @@ def test_every_phase_has_its_steps_and_its_dev_texts(
     steps = tiny.distill.training.steps + tiny.distill.continued_steps
     assert num_tokens(phases.distill(tiny.distill)) == pytest.approx(1024 * steps * processes)
     assert phases.extend(tiny.extend).batch_tokens > 0
+
+
+def test_absent_tasks_have_no_phase_and_clustering_without_labels_no_dev_texts(
+    tiny: Recipe, sources: dict[str, SourceTexts]
+) -> None:
+    values = tiny.adapt.model_dump(by_alias=True)
+    values |= {"retrieval": {"mixture": []}, "classification": {"sources": []}}
+    values["text-matching"] |= {"scored_sources": [], "scored_share": 1.0}
+    phases = TrainingPhases(lengths(tiny, sources, tiny.distill.prompts), 1)
+    found = {phase.stage: num_texts(phase) for phase in phases.adapters(Adapt.model_validate(values))}
+    assert found == pytest.approx({"adapt@text-matching": 6 * 8 * 2, "adapt@clustering": 6 * 8})
 
 
 def test_a_joint_objective_reads_pairs(tiny: Recipe, sources: dict[str, SourceTexts]) -> None:
