@@ -23,7 +23,7 @@ from stages.evaluation.compression import compression, compression_figures
 from stages.evaluation.contamination import Contamination, trained_texts
 from stages.evaluation.embedding_cache import EmbeddingCache
 from stages.evaluation.evidence import Evidence, digests_of_tests, units_of_tests
-from stages.evaluation.model_facts import student_facts, teacher_facts
+from stages.evaluation.model_facts import student_facts, teacher_facts, weights_facts
 from stages.evaluation.mteb_local_tasks import bitext_tasks, local_tasks
 from stages.evaluation.mteb_named_tasks import named_scores, named_tasks
 from stages.evaluation.mteb_scores import ROUTED, MtebModel, mteb_scores, scoring_digest
@@ -98,7 +98,7 @@ def evaluate(recipe: Recipe, models: BuildModels, cache: EmbeddingCache) -> tupl
         shortened = compression(vectors, settings.truncate_dims, limits)
         compressed = comparison.draws(shortened, *resampling, units["retrieval"])
         figures |= compression_figures(compressed, settings.truncate_dims)
-    figures["weights_int8"] = read_json(QUANTIZED / "weights.json")
+    figures["weights_int8"] = weights_facts(read_json(release / "parity.json")["formats"])
 
     figures |= mteb_figures(recipe, models, release)
 

@@ -3,8 +3,7 @@
 Writes data/quantized/<name>: base/, adapters/<task>/ (PEFT), merged/<task>/ (Sentence Transformers), a folder for each
 further format that agrees with torch (onnx/, onnx-int8/, openvino-int8/), calibration.json (ranges of embeddings in
 int8), parity.json and parity/ (how closely each format agrees, and the texts to verify it again), lineage.json,
-README.md and SHA256SUMS. Tasks and formats are those that the recipe chooses. Beside that folder: metrics.json, the
-same figures in one file, and weights.json, the figures of int8 weights for the evaluation.
+README.md and SHA256SUMS. Tasks and formats are those that the recipe chooses.
 """
 
 if __name__ == "__main__":  # The entry checks the recipe before torch is imported.
@@ -85,9 +84,6 @@ def quantize(recipe: Recipe, output: Path) -> ParityReport:
     save_samples(release, samples.first_cases(len(fixed)))
     write_json(release / "parity.json", {"limits": limits, "formats": report})
     write_json(release / "lineage.json", lineage_content(recipe))
-    metrics = {name: {"released": int(result["released"]), **result["tasks"]} for name, result in report.items()}
-    write_json(output / "metrics.json", metrics)
-    write_json(output / "weights.json", int8_weights_figures(report))
     write_cards(release, card_facts(recipe, release, report))
     write_checksums(release)
     return report
@@ -132,26 +128,6 @@ def write_models(recipe: Recipe, release: Path, fixed: Sequence[Case], texts: Se
         limits[task] = embedding_limits(encoder.encode(texts, "document"), recipe.evaluate.truncate_dims)
     write_json(release / "calibration.json", calibration(limits))
     return Samples(cases, embedded, references)
-
-
-def int8_weights_figures(report: ParityReport) -> dict[str, dict[str, float]]:
-    """Agreement and size of int8 weights by task, from OpenVINO or else ONNX, with the size of the float model.
-
-    Without a format of int8 weights there is only that size.
-
-    Raises:
-        ValueError: none of the formats of int8 weights could be loaded.
-    """
-    float_sizes = {
-        task: {"float_megabytes": figures["megabytes"]} for task, figures in report["merged"]["tasks"].items()
-    }
-    for name in ("openvino-int8", "onnx-int8"):
-        if name in report and report[name]["tasks"]:
-            return {task: figures | float_sizes[task] for task, figures in report[name]["tasks"].items()}
-    if not any(name.endswith("int8") for name in report):
-        return float_sizes
-    reasons = {name: result["reasons"] for name, result in report.items() if result["reasons"]}
-    raise ValueError(f"no format with int8 weights could be read: {reasons}")
 
 
 def lineage_content(recipe: Recipe) -> dict[str, Any]:

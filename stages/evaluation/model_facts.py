@@ -1,6 +1,7 @@
 """Facts about teacher and student that the report shows beside their scores."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,23 @@ def student_facts(base: Encoder, release: Path) -> dict[str, Any]:
         "architecture": base.backbone.config.model_type,
         "pooling": base.settings.pooling,
     }
+
+
+def weights_facts(formats: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Give by task the size of the float model, with agreement and size of int8 weights, from OpenVINO or else ONNX.
+
+    Args:
+        formats: the formats of the release's parity.json, of which none may have int8 weights.
+
+    Raises:
+        ValueError: there are formats of int8 weights, and none could be loaded.
+    """
+    sizes = {task: {"float_megabytes": figures["megabytes"]} for task, figures in formats["merged"]["tasks"].items()}
+    int8 = {name: formats[name] for name in ("openvino-int8", "onnx-int8") if name in formats}
+    if not int8:
+        return sizes
+    for report in int8.values():
+        if report["tasks"]:
+            return {task: figures | sizes[task] for task, figures in report["tasks"].items()}
+    reasons = {name: report["reasons"] for name, report in int8.items()}
+    raise ValueError(f"no format with int8 weights could be read: {reasons}")

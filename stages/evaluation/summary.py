@@ -86,7 +86,7 @@ def size_summary(
 
     Args:
         compression_kept: shares by precision and dimension, of `compression_figures`; None without retrieval.
-        int8_weights: cost and saving of int8 weights by task, from weights.json.
+        int8_weights: cost and saving of int8 weights by task, of `weights_facts`.
         dims: dimensions in rising order; half of them means the largest that is at most half of the full one.
     """
     full = max(dims)
