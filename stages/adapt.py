@@ -21,7 +21,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from stages.corpus.tables import SCHEMAS, read_split, read_table
+from stages.corpus.tables import SCHEMAS, given_negatives, read_split, read_table
 from stages.modeling.adapters import add_adapter, average_adapter, save_adapter
 from stages.modeling.encoder import Encoder, saved_encoder
 from stages.modeling.projection import read_projection
@@ -42,7 +42,7 @@ from stages.training.checkpoints import checkpoint_file, run_key
 from stages.training.curves import write_curve
 from stages.training.dev import clustering_on_dev, retrieval_on_dev, similarity_on_dev
 from stages.training.loop import TrainingPhase, train
-from stages.training.mixture import load_pairs
+from stages.training.mixture import load_pairs, with_given_negatives
 
 INPUTS = (CURATED, EMBEDDED, EXTENDED)  # of every task; retrieval reads MINED too
 
@@ -98,7 +98,7 @@ def adapt(task: str, recipe: Recipe, settings: TaskSettings, build_phase: BuildP
 
 
 def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
-    """Train on queries, their documents and mined hard negatives.
+    """Train on queries, their documents and hard negatives: those that the sources name, then mined ones.
 
     Raises:
         ValueError: a source has too few pairs with enough hard negatives for a batch, or too many of its texts are cut.
@@ -109,13 +109,15 @@ def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Traini
     pairs = load_pairs("adapt.retrieval.mixture", settings, encoder, teacher, engine.processes)
     mined = read_table(MINED / "negatives.parquet")
     negatives_of = dict(zip(mined["id"].to_pylist(), mined["negatives"].to_pylist(), strict=True))
-    negatives = negative_rows(pairs.ids, negatives_of, settings.num_negatives)
+    documents, given = with_given_negatives(pairs, settings, encoder, teacher)
+    negatives = negative_rows(pairs.ids, negatives_of, settings.num_negatives, given)
+    is_given = np.array([np.isin(of_pair, given.get(row, [])) for row, of_pair in enumerate(negatives)])
     has_enough: np.ndarray = negatives.min(axis=1) >= 0
     parts = [replace(part, rows=part.rows[has_enough[part.rows]]) for part in pairs.parts]
     for part in parts:
         if len(part.rows) < part.batch_size:
             raise ValueError(
-                f"{part.name}: got {len(part.rows)} pairs with {settings.num_negatives} mined negatives, expected at "
+                f"{part.name}: got {len(part.rows)} pairs with {settings.num_negatives} hard negatives, expected at "
                 f"least the {part.batch_size} of a batch (batch_size x engine.processes); lower batch_size or "
                 "num_negatives, or have mine find more (rank_window, relative_margin, absolute_margin; "
                 "data/mined/audit.html)"
@@ -124,15 +126,15 @@ def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Traini
     sources = [draw.source for draw in settings.mixture]
     return TrainingPhase(
         "adapt retrieval",
-        RetrievalObjective(encoder, projection, dims, settings, (pairs.queries, pairs.documents), negatives),
-        partial(drawn_batches, parts, pairs.documents.lengths, recipe.seed),
+        RetrievalObjective(encoder, projection, dims, settings, (pairs.queries, documents), negatives, is_given),
+        partial(drawn_batches, parts, documents.lengths, recipe.seed),
         pairs.ids,
         lambda: retrieval_on_dev(encoder, CURATED, sources),
     )
 
 
 def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
-    """Train on pairs with scores and pairs without, all read as documents.
+    """Train on pairs with scores and pairs without, all read as documents; of the latter's negatives on the first.
 
     A batch holds one kind of pairs; where the recipe has both kinds, `scored_share` of the batches hold pairs with
     scores.
@@ -144,7 +146,12 @@ def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Tr
     right = scored["text_b"].to_pylist() + pairs["document"].to_pylist()
     sources = scored["source"].to_pylist() + pairs["source"].to_pylist()
     vectors = TeacherVectors(EMBEDDED, recipe.embed).of("document", left + right, sources * 2)
-    sides = _documents("adapt.text-matching", settings, encoder, left + right, vectors).halves()
+    texts_of = partial(_documents, "adapt.text-matching", settings, encoder)
+    sides = texts_of(left + right, vectors).halves()
+    first_negatives = {row: texts[0] for row, texts in enumerate(given_negatives(pairs), len(scored)) if texts}
+    added, negatives = _rows_of_negatives(first_negatives, right, len(scored))
+    if added:
+        sides = (sides[0], TrainingTexts.joined([sides[1], texts_of(added)]))
     size, num_scored, lengths = settings.training.batch_size * recipe.engine.processes, len(scored), sides[0].lengths
     scored_key = f"adapt.text-matching.scored_sources {', '.join(settings.scored_sources)}"
     pairs_key = f"adapt.text-matching.pair_sources {', '.join(settings.pair_sources)}"
@@ -158,7 +165,7 @@ def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Tr
 
     return TrainingPhase(
         "adapt text-matching",
-        TextMatchingObjective(encoder, projection, dims, settings, sides, scored["score"].to_numpy()),
+        TextMatchingObjective(encoder, projection, dims, settings, sides, scored["score"].to_numpy(), negatives),
         epoch_batches,
         scored["id"].to_pylist() + pairs["id"].to_pylist(),
         lambda: similarity_on_dev(encoder, CURATED, settings.scored_sources),
@@ -204,6 +211,16 @@ def classification(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> T
 def _train_rows(kind: str, sources: Sequence[str]) -> pa.Table:
     """Read training rows, which are none where there are no sources."""
     return read_split(CURATED, kind, "train", sources) if sources else SCHEMAS[kind].empty_table()
+
+
+def _rows_of_negatives(
+    negatives: dict[int, str], right: list[str], num_scored: int
+) -> tuple[list[str], dict[int, int]]:
+    """Return the texts that are no pair's right text yet, and the row of each negative among right texts and these."""
+    row_of = {text: row for row, text in enumerate(right) if row >= num_scored}
+    added = [text for text in dict.fromkeys(negatives.values()) if text not in row_of]
+    row_of |= {text: row for row, text in enumerate(added, len(right))}
+    return added, {row: row_of[text] for row, text in negatives.items()}
 
 
 def _documents(

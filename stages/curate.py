@@ -75,6 +75,7 @@ def _metrics(curated: Curated) -> dict[str, Any]:
     return {
         "rows": curated.counts,
         "rejected": curated.rejected,
+        **({"explicit_negatives": curated.negatives} if curated.negatives else {}),
         "evaluation_overlap": {test["source"]: round(test["share"], 6) for test in curated.overlaps},
     }
 

@@ -9,6 +9,7 @@ if __name__ == "__main__":  # The entry checks the recipe before torch is import
     run_stage("mine")
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from stages.mining.candidates import (
     ranked_candidates,
     teacher_candidates,
 )
+from stages.mining.given_negatives import audit_given
 from stages.mining.hard_negatives import mine_negatives
 from stages.recipe.paths import CURATED, EMBEDDED, MINED
 from stages.recipe.recipe import Recipe
@@ -63,10 +65,16 @@ def mine(recipe: Recipe) -> dict[str, dict[str, Any]]:
         for pair, numbers, scores in zip(pairs, negatives.rows, negatives.scores, strict=True):
             rows.append({"id": pair["id"], "negatives": [pairs[row]["id"] for row in numbers], "scores": scores})
         audit[source] = audit_source(pairs, positive_scores, candidates, negatives, recipe.mine, recipe.seed)
+        vectors_of = partial(_documents, teacher, source)
+        audit[source] |= audit_given(pairs, vectors["query"], positive_scores, vectors_of, recipe.mine.num_examples)
     write_table(MINED / "negatives.parquet", rows, SCHEMA)
     (MINED / "audit.json").write_text(json.dumps(audit, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (MINED / "audit.html").write_text(render_mining(recipe.mine, audit), encoding="utf-8")
     return audit
+
+
+def _documents(teacher: TeacherVectors, source: str, texts: list[str]) -> np.ndarray:
+    return teacher.of("document", texts, [source] * len(texts))
 
 
 def _candidates(

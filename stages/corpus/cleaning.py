@@ -88,10 +88,18 @@ def _judge(
         reason = foreign and f"{fields[foreign[0]]}: {foreign[1]}"
     if reason:
         return {"entity": encodable(record["entity"]), "texts": [encodable(text) for text in raw]}, reason
+    if section.kind == "pairs":
+        row["negatives"] = _cleaned_negatives(row.get("negatives", []))
     # Two languages may put a message in the same words.
     row["id"] = row_id(section.name, [*texts, row["language"]] if section.language == MULTIPLE else texts)
     row["raw"] = None if raw == texts else raw
     return row, None
+
+
+def _cleaned_negatives(texts: Sequence[str]) -> list[str]:
+    """Normalise explicit negatives; of empty ones, repeats, and those that are not UTF-8, none is kept."""
+    normalised = [normalise(text) for text in texts]
+    return [text for text in dict.fromkeys(normalised) if text and encodable(text) == text]
 
 
 def normalise(text: str) -> str:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from stages.corpus.cleaning import SourceToRead
 from stages.corpus.expectations import Validator
 from stages.corpus.languages import LanguageCheck
+from stages.corpus.negatives import ExplicitNegatives
 from stages.corpus.overlaps import reject_near_duplicates, reject_test_overlaps
 from stages.corpus.profiles import Profile
 from stages.corpus.rejected_rows import KEPT, OVER_MAX_ROWS, Reasons, RejectedRows
@@ -38,6 +39,7 @@ class Curated:
     overlaps: list[dict[str, Any]]  # see `reject_test_overlaps`
     profiles: dict[str, dict[str, Any]]  # see `Profile.summary`
     examples: list[dict[str, Any]]  # see `RejectedRows.by_reason`
+    negatives: dict[str, dict[str, int]]  # explicit negatives that were kept, and those that were texts of test rows
 
 
 class _Output:
@@ -84,18 +86,22 @@ def curate_sources(rules: Curate, sources: Sequence[SourceToRead], folder: Path,
     for rows in ingested:
         if rows.section.kind == "labelled":
             reject_single_labels(rows, reasons, "train")
-    validator, suites, profiles = Validator(), [], {}
+    validator, suites, profiles, negatives = Validator(), [], {}, ExplicitNegatives(ingested)
     for source, rows in zip(_progress(sources, "write"), ingested, strict=True):
         profile = Profile(source.section, working / "profiles" / source.section.name)
-        suites.append(validator.validate(source, _write(rows, output, profile, reasons), profile.facts))
+        written = _write(rows, output, profile, reasons, negatives)
+        suites.append(validator.validate(source, written, profile.facts))
         profiles[source.section.name] = profile.summary()
     output.close()
     counts = {rows.section.name: _counts(rows, output.rejected) for rows in ingested}
     rejected = {name: output.rejected.counts(name) for name in counts}
-    return Curated(counts, rejected, suites, overlaps, profiles, output.rejected.by_reason())
+    found = {name: dict(of_source) for name, of_source in negatives.counts.items()}
+    return Curated(counts, rejected, suites, overlaps, profiles, output.rejected.by_reason(), found)
 
 
-def _write(ingested: SourceIngest, output: _Output, profile: Profile, reasons: Reasons) -> Iterator[pa.Table]:
+def _write(
+    ingested: SourceIngest, output: _Output, profile: Profile, reasons: Reasons, negatives: ExplicitNegatives
+) -> Iterator[pa.Table]:
     """Write the kept and the rejected rows of a source; yield the kept rows in larger tables for validation."""
     section = ingested.section
     held: list[pa.Table] = []
@@ -107,6 +113,8 @@ def _write(ingested: SourceIngest, output: _Output, profile: Profile, reasons: R
             output.rejected.add(section.name, section.kind, reasons[reason], row["entity"], texts)
         kept, splits = table.filter(status == KEPT), ingested.splits[where][status == KEPT]
         profile.add(kept, splits)
+        if section.kind == "pairs":
+            kept = negatives.without_tested(section.name, kept)
         held.append(kept.select(SCHEMAS[section.kind].names))
         output.write(section.kind, held[-1], splits)
         if sum(map(len, held)) >= VALIDATED_ROWS:

@@ -14,7 +14,16 @@ GROUP_ROWS = 2**15
 
 _ORIGIN = [("entity", pa.string()), ("source", pa.string()), ("language", pa.string()), ("license", pa.string())]
 SCHEMAS: dict[str, pa.Schema] = {
-    "pairs": pa.schema([("id", pa.string()), ("query", pa.string()), ("document", pa.string()), *_ORIGIN]),
+    # `negatives`: texts that the source itself says do not answer the query; an empty list where it names none.
+    "pairs": pa.schema(
+        [
+            ("id", pa.string()),
+            ("query", pa.string()),
+            ("document", pa.string()),
+            ("negatives", pa.list_(pa.string())),
+            *_ORIGIN,
+        ]
+    ),
     "scored": pa.schema(
         [("id", pa.string()), ("text_a", pa.string()), ("text_b", pa.string()), ("score", pa.float64()), *_ORIGIN]
     ),
@@ -75,11 +84,20 @@ def read_table(path: Path, sources: Sequence[str] | None = None) -> pa.Table:
 
 
 def read_texts(path: Path, column: str, source: str) -> Iterator[list[str]]:
-    """Yield a text column of a source's rows in the file's order, a batch of rows at a time."""
+    """Yield a column of a source's rows, texts or lists of texts, in the file's order, a batch of rows at a time."""
     of_source = arrow.field("source") == source
     for batch in arrow.dataset(path, format="parquet").to_batches(columns=[column], filter=of_source):
-        if len(batch):
-            yield batch.column(0).to_pylist()
+        values = batch.column(0)
+        if pa.types.is_list(values.type):
+            values = values.flatten()
+        if len(values):
+            yield values.to_pylist()
+
+
+def given_negatives(pairs: pa.Table) -> list[list[str]]:
+    """Return the negatives that the source of each pair names, but for texts that it also names as the pair's own."""
+    rows = pairs.select(["query", "document", "negatives"]).to_pylist()
+    return [[text for text in row["negatives"] or [] if text not in (row["query"], row["document"])] for row in rows]
 
 
 def read_split(folder: Path, kind: str, split: str, sources: Sequence[str] | None = None) -> pa.Table:

@@ -1,6 +1,7 @@
 """Contrastive losses.
 
-Shapes: B batch, N hard negatives of an anchor, D student dimension, C candidates of an anchor (C = B + B*N).
+Shapes: B batch, N hard negatives of an anchor, K hard negatives of a batch, D student dimension, C candidates of an
+anchor (C = B + K, and K = B*N where each anchor has N).
 
 The caller chooses the precision: a bfloat16 cosine near 1 is off by up to 0.002, a logit at temperature 0.02 by 0.1.
 """
@@ -29,7 +30,8 @@ def info_nce(
     Args:
         anchors: [B, D], of any length: normalised here.
         positives: [B, D]; row i belongs to anchor i.
-        negatives: [B, N, D], or None for in-batch negatives alone.
+        negatives: [B, N, D], or [K, D] where anchors have different numbers of them, or None for in-batch negatives
+            alone.
         temperature: divides the cosines; positive. A tensor may be learned.
         excluded: [B, C] bool, True where a candidate is a known false negative of the anchor, never the anchor's own
             positive. Candidates are the B positives, then the negatives row by row.
@@ -70,7 +72,7 @@ def false_negatives(anchors: Tensor, positives: Tensor, negatives: Tensor | None
 
 
 def _candidates(anchors: Tensor, positives: Tensor, negatives: Tensor | None) -> Tensor:
-    """Stack the candidates of all anchors: [B, D], [B, D], [B, N, D] -> [C, D]."""
+    """Stack the candidates of all anchors: [B, D], [B, D], [B, N, D] or [K, D] -> [C, D]."""
     if positives.shape != anchors.shape:
         raise ValueError(
             f"got positives of shape {list(positives.shape)} for anchors of shape {list(anchors.shape)}, "
@@ -78,6 +80,8 @@ def _candidates(anchors: Tensor, positives: Tensor, negatives: Tensor | None) ->
         )
     if negatives is None:
         return positives
+    if negatives.ndim == 2:
+        return torch.cat([positives, negatives])
     if negatives.ndim != 3 or len(negatives) != len(anchors):
         raise ValueError(
             f"got negatives of shape {list(negatives.shape)}, expected [{len(anchors)}, N, D]: "

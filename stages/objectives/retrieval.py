@@ -48,8 +48,9 @@ class RetrievalObjective(Objective):
 
     Args:
         projection: psi, the frozen projection of stage 1.
-        pairs: queries and documents.
+        pairs: queries and documents. Documents from row P on are explicit negatives, which belong to no pair.
         negatives: [P, N], rows of the documents that are hard negatives of each query.
+        given: [P, N], True where the source itself names the negative; False everywhere where it is None.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class RetrievalObjective(Objective):
         settings: Retrieval,
         pairs: Sides,
         negatives: np.ndarray,
+        given: np.ndarray | None = None,
     ) -> None:
         super().__init__(encoder)
         self.projection = projection.requires_grad_(False)
@@ -67,6 +69,7 @@ class RetrievalObjective(Objective):
         self.dims = tuple(dims)
         self.queries, self.documents = pairs
         self.negatives = negatives
+        self.given = np.zeros(negatives.shape, dtype=bool) if given is None else given
         self.false_negative_margin = settings.false_negative_margin
         self.weights = settings.weights.model_dump()
 
@@ -98,6 +101,7 @@ class RetrievalObjective(Objective):
     def _excluded(self, rows: np.ndarray, negative_documents: np.ndarray, targets: Sequence[Tensor]) -> Tensor:
         """Find false negatives [B, B + B * N] among the candidates: a query's own document as another's hard negative
         and, with a margin, candidates with a cosine above (1 - margin) times the positive's, by the teacher's vectors.
+        A negative that the source names for the query is never one by the margin.
         """
         anchors, positives = targets
         is_own = rows[:, None] == negative_documents.ravel()
@@ -108,19 +112,35 @@ class RetrievalObjective(Objective):
         negatives = self.documents.targets(negative_documents.ravel(), anchors.device).view(
             *negative_documents.shape, -1
         )
-        return own_document | false_negatives(anchors, positives, negatives, self.false_negative_margin)
+        close = false_negatives(anchors, positives, negatives, self.false_negative_margin)
+        num_pairs, num_negatives = negative_documents.shape
+        trusted = np.zeros(excluded.shape, dtype=bool)
+        for at, flags in enumerate(self.given[rows]):
+            start = num_pairs + at * num_negatives
+            trusted[at, start : start + num_negatives] = flags
+        return own_document | (close & ~torch.from_numpy(trusted).to(anchors.device))
 
 
-def negative_rows(ids: Sequence[str], mined: Mapping[str, Sequence[str]], num_negatives: int) -> np.ndarray:
-    """Find the rows [P, num_negatives] of each pair's hardest mined negatives; -1 where mining found too few.
+def negative_rows(
+    ids: Sequence[str],
+    mined: Mapping[str, Sequence[str]],
+    num_negatives: int,
+    given: Mapping[int, Sequence[int]] | None = None,
+) -> np.ndarray:
+    """Find the rows [P, num_negatives] of each pair's negatives: those that its source names, then the hardest mined.
 
     Args:
         ids: names of the P pairs.
         mined: a pair's name -> names of the pairs whose documents are its negatives, the hardest first.
+        given: a pair's row -> rows of documents that its source names as its negatives.
+
+    Returns:
+        Rows of documents; -1 where there are too few.
     """
     row_of = {name: row for row, name in enumerate(ids)}
     negatives = np.full((len(ids), num_negatives), -1)
     for row, name in enumerate(ids):
-        found = [row_of[negative] for negative in mined[name][:num_negatives]]
+        of_pair = [*(given or {}).get(row, ()), *(row_of[negative] for negative in mined[name])]
+        found = list(dict.fromkeys(of_pair))[:num_negatives]
         negatives[row, : len(found)] = found
     return negatives

@@ -33,9 +33,9 @@ class TextBatch(NamedTuple):
 def teacher_inputs(curate: Curate, adapt: Adapt, evaluate: Evaluate) -> list[TeacherInput]:
     """List what the teacher reads of a recipe's sources.
 
-    It reads retrieval pairs as query and document. Text matching reads both sides as documents, clustering both sides
-    under its own instruction. The teacher reads neither `documents` nor the pairs of `evaluate.long.articles`, on which
-    only students are measured.
+    It reads retrieval pairs as query and document, and their explicit negatives as documents. Text matching reads both
+    sides as documents, clustering both sides under its own instruction. The teacher reads neither `documents` nor the
+    pairs of `evaluate.long.articles`, on which only students are measured.
     """
 
     def of_kind(kind: str) -> tuple[str, ...]:
@@ -62,3 +62,6 @@ def read_inputs(inputs: Sequence[TeacherInput], curated: Path, embed: Embed) -> 
             rule = reading_rule(embed, side, source)
             for texts in read_texts(curated / kind / f"{split}.parquet", column, source):
                 yield TextBatch(side, rule, texts)
+            if (kind, column, split) == ("pairs", "document", "train") and side == "document":
+                for texts in read_texts(curated / kind / f"{split}.parquet", "negatives", source):
+                    yield TextBatch(side, rule, texts)

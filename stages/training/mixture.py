@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.corpus.tables import read_split
+from stages.corpus.tables import given_negatives, read_split
 from stages.modeling.encoder import Encoder
 from stages.modeling.truncation import check_truncation
 from stages.objectives.training_texts import TrainingTexts
@@ -61,3 +61,34 @@ def load_pairs(
         languages += table["language"].to_pylist()
     queries, documents = (TrainingTexts.joined(texts_of[side]) for side in SIDES)
     return MixturePairs(queries, documents, ids, languages, parts)
+
+
+def with_given_negatives(
+    pairs: MixturePairs, settings: Retrieval, encoder: Encoder, teacher: TeacherVectors
+) -> tuple[TrainingTexts, dict[int, list[int]]]:
+    """Put the negatives that sources themselves name behind the documents.
+
+    A negative that is also a document of its source is not repeated, so that whoever asks for it is not told apart
+    from it.
+
+    Returns:
+        The P documents and the negatives behind them, and for each pair with negatives its row -> theirs.
+    """
+    documents, given, num_documents = [pairs.documents], {}, len(pairs.documents)
+    for draw, part in zip(settings.mixture, pairs.parts, strict=True):
+        table = read_split(CURATED, "pairs", "train", [draw.source])
+        row_of = dict(zip(table["document"].to_pylist(), part.rows.tolist(), strict=True))
+        added: list[str] = []
+        for row, texts in zip(part.rows.tolist(), given_negatives(table), strict=True):
+            used = texts[: settings.num_negatives]
+            for text in used:
+                if text not in row_of:
+                    row_of[text] = num_documents + len(added)
+                    added.append(text)
+            if used:
+                given[row] = [row_of[text] for text in used]
+        if added:
+            vectors = teacher.of("document", added, [draw.source] * len(added))
+            documents.append(TrainingTexts.of(encoder, added, "document", draw.max_tokens, vectors))
+            num_documents += len(added)
+    return TrainingTexts.joined(documents), given

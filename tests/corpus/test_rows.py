@@ -101,6 +101,20 @@ def test_lines_of_bge_give_the_query_and_its_first_positive(tmp_path: Path) -> N
     assert [(one["query"], one["document"]) for one in records] == [("a hat", "It warms."), ("none", "")]
 
 
+def test_negatives_of_bge_and_of_triplets_are_read_and_a_row_may_have_none(tmp_path: Path) -> None:
+    bge = tmp_path / "bge.jsonl"
+    lines = [{"query": "a", "pos": ["b"], "neg": ["c", "d"]}, {"query": "e", "pos": ["f"]}]
+    bge.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = read("rows.pairs", bge, query="query", document="pos", negatives="neg")
+    assert [one["negatives"] for one in records] == [["c", "d"], [""]]
+    triplets = tmp_path / "triplets.csv"
+    triplets.write_text("anchor,positive,negative_1,negative_2\na,b,c,d\ne,f,g,\n")
+    columns = {"query": "anchor", "document": "positive", "negatives": "negative_1, negative_2"}
+    assert [one["negatives"] for one in read("rows.pairs", triplets, **columns)] == [["c", "d"], ["g", ""]]
+    with pytest.raises(ValueError, match="neg"):
+        read("rows.pairs", triplets, query="anchor", document="positive", negatives="neg")
+
+
 def test_without_a_column_the_entity_is_the_documents_text(questions: Path) -> None:
     record = read("rows.pairs", f"hub:{questions}", config="pair", split="train", **COLUMNS)[0]
     assert record["entity"] == text_entity("A head covering.")

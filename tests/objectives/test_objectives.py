@@ -19,7 +19,7 @@ from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder
 from stages.objectives.classification import ClassificationObjective
 from stages.objectives.distillation import DistillationObjective
 from stages.objectives.objective import Objective
-from stages.objectives.retrieval import TEMPERATURE_BOUNDS, RetrievalObjective, Temperature
+from stages.objectives.retrieval import TEMPERATURE_BOUNDS, RetrievalObjective, Temperature, negative_rows
 from stages.objectives.text_matching import TextMatchingObjective
 from stages.objectives.training_texts import TrainingTexts
 from stages.training.batches import mixed_batches, shuffled_batches
@@ -370,3 +370,57 @@ def test_the_relational_term_is_nothing_before_the_adapter_learns(student: Encod
     add_adapter(student, "task", 4, 4)
     terms = loss(classifier(student, sentences, LABELS), ROWS)
     assert terms["relational"].item() == pytest.approx(0.0, abs=1e-10)
+
+
+# Explicit negatives
+
+
+def test_pairs_get_their_own_negatives_first_and_then_mined_ones() -> None:
+    ids, mined = ["a", "b", "c"], {"a": ["b", "c"], "b": ["c"], "c": []}
+    found = negative_rows(ids, mined, 2, {0: [3, 1], 2: [4]})
+    assert found.tolist() == [[3, 1], [2, -1], [4, -1]]
+    assert negative_rows(ids, mined, 3, {0: [1]}).tolist()[0] == [1, 2, -1], "a mined one is not taken twice"
+
+
+def test_retrieval_trusts_the_negatives_that_a_source_names_against_the_margin(retrieval: RetrievalObjective) -> None:
+    retrieval.false_negative_margin = 1.0  # takes every other candidate with a positive cosine for an answer
+    targets = [side.targets(ROWS, torch.device("cpu")) for side in (retrieval.queries, retrieval.documents)]
+    before = retrieval._excluded(ROWS, retrieval.negatives[ROWS], targets)
+    retrieval.given[:, 0] = True
+    after = retrieval._excluded(ROWS, retrieval.negatives[ROWS], targets)
+    own = torch.zeros_like(before)
+    own[torch.arange(4), 4 + 2 * torch.arange(4)] = True
+    assert (before & own).any()
+    assert not (after & own).any()
+    assert torch.equal(after & ~own, before & ~own)
+
+
+def test_text_matching_tells_a_pair_from_its_negative_but_no_other_pair_from_its_own_text() -> None:
+    """By hand: three pairs without scores; the negative of pair 0 is a text of no pair, that of pair 1 is pair 2's."""
+    left, right = torch.eye(4)[:3], torch.eye(4)[:3]
+    objective = TextMatchingObjective.__new__(TextMatchingObjective)
+    nn.Module.__init__(objective)
+    objective.dims, objective.temperature, objective.negatives = (4,), 1.0, {0: 3, 1: 2}
+    zeros = TrainingTexts(None, torch.zeros(4, 4))  # type: ignore[arg-type]
+    objective.left = objective.right = zeros
+    objective.projection = nn.Linear(4, 4)
+    negatives = torch.stack([torch.eye(4)[3], right[2]])
+    rows = np.array([0, 1, 2])
+    found = objective._unscored(left, right, negatives, rows)["info_nce"]
+    e = float(np.e)
+    with_both, without = np.log((e + 2 + 2) / e), np.log((e + 2 + 1) / e)  # pair 2 is not told from its own text
+    assert found.item() == pytest.approx((2 * with_both + without) / 3, rel=1e-5)
+
+
+def test_text_matching_without_negatives_is_what_it_was(adapted: Encoder, sentences: list[str]) -> None:
+    left, right = side(adapted, sentences[:6], "document", 1), side(adapted, sentences[6:12], "document", 2)
+    plain = TextMatchingObjective(adapted, projection(), DIMS, sections.text_matching(), (left, right), np.array([]))
+    assert len(plain.texts(ROWS)) == 8
+    added = TrainingTexts.joined([right, TrainingTexts.of(adapted, sentences[12:13], "document", 24)])
+    told = TextMatchingObjective(
+        adapted, projection(), DIMS, sections.text_matching(), (left, added), np.array([]), {3: 6}
+    )
+    assert len(told.texts(ROWS)) == 9
+    terms = loss(told, ROWS)
+    assert terms["info_nce"] > loss(plain, ROWS)["info_nce"]
+    assert learning(told, terms) == adapter_parts(told)

@@ -2,7 +2,7 @@
 
 Options of every reader: the columns to read, among them `entity` and, where rows state theirs, `language`; `config`,
 `split` and `revision` of a data set; `first`, how many rows to read at most. Rows come as a stream, and no code of a
-data set ever runs. Of a list (`pos` of BGE's lines, several labels) the first value is read.
+data set ever runs. Of a list (`pos` of BGE's lines, several labels) the first value is read, but all of `negatives`.
 """
 
 import itertools
@@ -21,9 +21,17 @@ from stages.corpus.records import Record, Row, Unreadable
 from stages.corpus.sentences import sentences
 
 
-def pairs(inputs: Sequence[Input], query: str, document: str, **options: Any) -> Iterator[Record]:
-    """Read pairs of two columns; without a column of entities, the entity is the document's text."""
-    return _text_records(inputs, {"query": query, "document": document}, "document", **options)
+def pairs(
+    inputs: Sequence[Input], query: str, document: str, negatives: str | None = None, **options: Any
+) -> Iterator[Record]:
+    """Read pairs of two columns; without a column of entities, the entity is the document's text.
+
+    Args:
+        negatives: columns with texts, or lists of texts, that do not answer the query, such as `neg` of BGE's lines, or
+            `negative_1, negative_2` of triplets. A row may leave them empty.
+    """
+    columns = [] if negatives is None else [name.strip() for name in negatives.split(",")]
+    return _text_records(inputs, {"query": query, "document": document}, "document", columns, **options)
 
 
 def labelled(inputs: Sequence[Input], text: str, label: str, **options: Any) -> Iterator[Record]:
@@ -85,6 +93,7 @@ def _text_records(
     inputs: Sequence[Input],
     columns: Mapping[str, str],
     entity_text: str,
+    negatives: Sequence[str] = (),
     entity: str | None = None,
     language: str | None = None,
     **table: Any,
@@ -95,20 +104,25 @@ def _text_records(
         texts = {field: _text(row, column) for field, column in columns.items()}
         name = "" if entity is None else _text(row, entity)
         about = {"entity": name if name.strip() else text_entity(texts[entity_text])}
-        return about | _language(row, language) | texts
+        told_apart = {"negatives": [text for column in negatives for text in _texts(row, column)]} if negatives else {}
+        return about | _language(row, language) | texts | told_apart
 
-    return _records(_rows(inputs, [*columns.values(), entity, language], **table), record)
+    return _records(_rows(inputs, [*columns.values(), *negatives, entity, language], negatives, **table), record)
 
 
 def _rows(
     inputs: Sequence[Input],
     columns: Sequence[str | None],
+    may_lack: Sequence[str] = (),
     config: str | None = None,
     split: str | None = None,
     revision: str | None = None,
     first: float | None = None,
 ) -> Iterator[Record]:
     """Read files and data sets one after the other, at most `first` rows of them.
+
+    Args:
+        may_lack: columns that any row but the first may lack.
 
     Raises:
         FileNotFoundError: a data set is neither a folder nor within the hub's reach.
@@ -122,10 +136,10 @@ def _rows(
         for item in inputs
     ]
     rows = itertools.chain.from_iterable(tables)
-    return itertools.islice(_with_columns(rows, names), None if first is None else int(first))
+    return itertools.islice(_with_columns(rows, names, may_lack), None if first is None else int(first))
 
 
-def _with_columns(rows: Iterator[Record], columns: Sequence[str]) -> Iterator[Record]:
+def _with_columns(rows: Iterator[Record], columns: Sequence[str], may_lack: Sequence[str]) -> Iterator[Record]:
     """Reject rows that lack a column; where the first row does, the options are wrong."""
     is_first = True
     for row in rows:
@@ -136,6 +150,7 @@ def _with_columns(rows: Iterator[Record], columns: Sequence[str]) -> Iterator[Re
         if missing and is_first:
             raise no_column(missing[0], list(row))
         is_first = False
+        missing = [name for name in missing if name not in may_lack]
         yield Unreadable(f"no column {missing[0]}", _as_json(row)) if missing else row
 
 
@@ -191,6 +206,12 @@ def _text(row: Row, column: str) -> str:
     if isinstance(value, dict | list | bytes):
         raise _WrongValue(f"{column}: expected a text, got {type(value).__name__}")
     return "" if value is None else str(value)
+
+
+def _texts(row: Row, column: str) -> list[str]:
+    """Read the texts of a cell: of a list all, of an empty or absent cell none."""
+    value = row.get(column)
+    return [_text({column: one}, column) for one in (value if isinstance(value, list) else [value])]
 
 
 def _number(row: Row, column: str) -> float:
