@@ -115,11 +115,10 @@ def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Traini
     has_enough: np.ndarray = negatives.min(axis=1) >= 0
     parts = [replace(part, rows=part.rows[has_enough[part.rows]]) for part in pairs.parts]
     for part in parts:
-        if len(part.rows) < part.batch_size:
+        if len(part.rows) < 2:
             raise ValueError(
                 f"{part.name}: got {len(part.rows)} pairs with {settings.num_negatives} hard negatives, expected at "
-                f"least the {part.batch_size} of a batch (batch_size x engine.processes); lower batch_size or "
-                "num_negatives, or have mine find more (rank_window, relative_margin, absolute_margin; "
+                "least 2; lower num_negatives, or have mine find more (rank_window, relative_margin, absolute_margin; "
                 "data/mined/audit.html)"
             )
     parts = split_by_language(parts, pairs.languages, settings.language_exponent)

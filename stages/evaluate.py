@@ -28,7 +28,7 @@ from stages.evaluation.mteb_local_tasks import bitext_tasks, local_tasks
 from stages.evaluation.mteb_named_tasks import named_scores, named_tasks
 from stages.evaluation.mteb_scores import ROUTED, MtebModel, mteb_scores, scoring_digest
 from stages.evaluation.queries import queries_to_read
-from stages.evaluation.tasks import Score, adapter_of, lexical_retrieval, retrieval_vectors, score
+from stages.evaluation.tasks import Score, adapter_of, lexical_retrieval, retrieval_vectors, score, with_test_rows
 from stages.recipe.fields import TASKS
 from stages.recipe.paths import (
     ADAPTED,
@@ -59,12 +59,14 @@ INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED, *ADAPTER_CURVES.val
 def main(recipe: Recipe) -> None:
     """Evaluate, write everything, and record the headline in MLflow."""
     recorded = recipe.model_dump(include={"name", "seed", "engine", "evaluate"})
+    sources, absent = with_test_rows(recipe.evaluate.sources, CURATED)
+    measured = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"sources": sources})})
     with stage_run(stage="evaluate", params=recorded, inputs=INPUTS) as run:
         torch.set_num_threads(recipe.engine.threads)
         cache = EmbeddingCache(EVALUATED_VECTORS)
         teacher = TeacherVectors(EMBEDDED, recipe.embed)
         models = BuildModels(DISTILLED, QUANTIZED / recipe.name, teacher, recipe.engine.precision, cache)
-        figures, evidence = evaluate(recipe, models, cache)
+        figures, evidence = evaluate(measured, models, cache)
         headline = summary.headline(figures)
         write_outputs(recipe, models, figures, headline)
         evidence.save(EVALUATED / "evidence")
@@ -72,6 +74,8 @@ def main(recipe: Recipe) -> None:
         run.log_metrics(headline)
         for path in (EVALUATED / "report.html", FIGURES, EVALUATED / "metrics.json", EVALUATED / "truncation.csv"):
             run.log_artifact(path)
+    if absent:
+        print(f"nothing was measured on {', '.join(absent)}: no test rows were held out")
     for name, figure in headline.items():
         print(f"{name:20} {figure:8.4f}")
     print(f"report: {EVALUATED / 'report.html'}")
@@ -187,7 +191,8 @@ def describe(recipe: Recipe, models: BuildModels) -> dict[str, Any]:
 
     The queries are the worst ones, and those that changed most against the base.
     """
-    release, sources = QUANTIZED / recipe.name, recipe.evaluate.sources
+    release, (sources, absent) = QUANTIZED / recipe.name, with_test_rows(recipe.evaluate.sources, CURATED)
+    held_out_none = f"Nothing was measured on {', '.join(absent)}: no test rows were held out."
     same_vectors = len(set(recipe.embed.prompts.values())) == 1 and "clustering" in models.tasks
     note = "The teacher takes no instructions, so the clustering adapter distils the same vectors as stage 1."
     return {
@@ -198,7 +203,7 @@ def describe(recipe: Recipe, models: BuildModels) -> dict[str, Any]:
         "teacher": teacher_facts(recipe.embed, VectorStore(EMBEDDED).dimensions),
         "student": student_facts(models.encoder("base"), release),
         "sources": [{**source, **source["rows"]} for source in read_json(release / "lineage.json")["sources"]],
-        "notes": [note] if same_vectors else [],
+        "notes": [*([note] if same_vectors else []), *([held_out_none] if absent else [])],
         "queries": queries_to_read(models, CURATED, [*sources.retrieval, *sources.unseen]),
     }
 

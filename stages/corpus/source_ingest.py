@@ -25,6 +25,8 @@ from stages.recipe.curate import Source
 
 # With more labels than this, rows of single labels are not looked for: validation refuses the source.
 MAX_LABELS = 100_000
+# Up to so many rows, a split that is left all but empty is given entities of train.
+FEW_ROWS = 100
 _EXTRA_FIELDS = [pa.field("identified", pa.string()), pa.field("raw", pa.list_(pa.string()))]
 
 
@@ -79,6 +81,7 @@ def ingest(
         _sample(ingested, source.section.max_rows)
     if source.section.kind == "labelled":
         reject_single_labels(ingested, reasons)
+    _fill_splits(ingested)
     return ingested
 
 
@@ -152,6 +155,29 @@ def _sample(ingested: SourceIngest, max_rows: int) -> None:
     ranks = np.fromiter((_rank(ingested.source.seed, name) for name in ids), np.uint64)[kept]
     ingested.row_status[kept] = OVER_MAX_ROWS
     ingested.row_status[kept[np.argpartition(ranks, max_rows - 1)[:max_rows]]] = KEPT
+
+
+def _fill_splits(ingested: SourceIngest) -> None:
+    """Move entities of train into declared splits that the hashes left all but empty, as they may where rows are few.
+
+    Test has two entities then, and dev one. A source keeps two entities for train. One of more than `FEW_ROWS` rows
+    stays as it is.
+    """
+    shares, kept = ingested.section.splits, ingested.kept_rows()
+    if len(kept) > FEW_ROWS or shares.dev + shares.test >= 1:
+        return
+    names = np.array([one for _, table in ingested.batches(["entity"]) for one in table["entity"].to_pylist()])
+    order = sorted(set(names[kept].tolist()), key=lambda entity: _rank(ingested.source.seed, entity))
+
+    def entities_of(split: str) -> list[str]:
+        held = set(names[kept[ingested.splits[kept] == SPLITS.index(split)]].tolist())
+        return [entity for entity in order if entity in held]
+
+    for split, share, wanted in (("test", shares.test, 2), ("dev", shares.dev, 1)):
+        lacking = wanted - len(entities_of(split)) if share else 0
+        movable = entities_of("train")[:-2]
+        for entity in movable[: max(0, lacking)]:
+            ingested.splits[names == entity] = SPLITS.index(split)
 
 
 def _rank(seed: int, name: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.corpus.tables import read_split
+from stages.corpus.tables import read_split, read_table
 from stages.evaluation.compared_models import ComparedModels
 from stages.metrics.classification import accuracy
 from stages.metrics.clustering import clusters
@@ -17,7 +17,7 @@ from stages.metrics.lexical import bm25_rank
 from stages.metrics.retrieval import ndcg_at_10, rank, recall_at_k
 from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, RowOutcomes, figure
 from stages.metrics.similarity import cosines
-from stages.recipe.evaluate import Bm25
+from stages.recipe.evaluate import Bm25, EvaluateSources
 
 RANKS = 100
 # k-means depends on its start, so a clustering figure is the mean over this many seeds.
@@ -30,6 +30,19 @@ class Score:
 
     figures: dict[str, float]
     outcomes: RowOutcomes
+
+
+def with_test_rows(sources: EvaluateSources, curated: Path) -> tuple[EvaluateSources, list[str]]:
+    """Return the sources of each task that hold rows out, and the names of the others, on which nothing is measured."""
+    held_out = {
+        name
+        for kind in ("pairs", "scored", "labelled")
+        for name in read_table(curated / kind / "test.parquet")["source"].unique().to_pylist()
+    }
+    named = {task: getattr(sources, task) for task in type(sources).model_fields}
+    left = {task: tuple(name for name in names if name in held_out) for task, names in named.items()}
+    absent = dict.fromkeys(name for names in named.values() for name in names if name not in held_out)
+    return sources.model_copy(update=left), list(absent)
 
 
 def adapter_of(task: str) -> str:

@@ -3,6 +3,7 @@
 Shapes: B batch, N negatives of an anchor, D student dimension, M = B * (2 + N) texts.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ class ClassificationObjective(Objective):
     In-batch candidates that carry the anchor's own label are no negatives: they are left out of its denominator.
 
     Raises:
-        ValueError: a label has a single row, or there are too few rows of other labels.
+        ValueError: a label has a single row, or there is a single label.
     """
 
     needs_base = True
@@ -49,9 +50,14 @@ class ClassificationObjective(Objective):
         if single := names[counts == 1].tolist():
             raise ValueError(f"labels of one row have no positive: {single[:5]}; drop them from the source")
         if (others := len(labels) - int(counts.max())) < self.num_negatives:
-            raise ValueError(
-                f"{others} rows of other labels cannot give {self.num_negatives} negatives; lower num_negatives"
+            if others == 0:
+                raise ValueError(f"got rows of one label, {names[0]}, expected at least 2; give rows of another label")
+            warnings.warn(
+                f"adapt.classification.num_negatives: got {self.num_negatives}, but only {others} rows are of other "
+                f"labels than the commonest; each anchor is given {others}",
+                stacklevel=2,
             )
+            self.num_negatives = others
 
     def texts(self, rows: np.ndarray) -> Tokens:
         """Return anchors [B], positives [B], then negatives [B * N]."""

@@ -3,6 +3,7 @@
 The same seed and epoch always give the same batches, so a position in the data is an epoch and a number.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -42,19 +43,26 @@ def shuffled_token_batches(lengths: Lengths, batch_tokens: int, seed: int, epoch
 def shuffled_batches(lengths: Lengths, batch_size: int, seed: int, epoch: int, name: str) -> list[np.ndarray]:
     """Return an epoch of batches of exactly `batch_size` rows, grouped by length and shuffled.
 
-    The remainder of the rows is left out; each epoch leaves out other rows.
+    Fewer rows than that make a single batch, with a warning. The remainder of the rows is left out; each epoch leaves
+    out other rows.
 
     Args:
-        name: the key in the recipe that names the rows' sources, for the error message.
+        name: the key in the recipe that names the rows' sources, for messages.
 
     Raises:
-        ValueError: there are fewer rows than one batch holds.
+        ValueError: there are fewer than two rows, from which nothing can be learnt by comparison.
     """
-    if len(lengths) < batch_size:
+    if len(lengths) < 2:
         raise ValueError(
-            f"{name}: got {len(lengths)} rows, expected at least the {batch_size} of a batch (batch_size x "
-            "engine.processes); lower batch_size, or give its sources more rows (files, max_rows)"
+            f"{name}: got {len(lengths)} rows, expected at least 2; give its sources more rows (files, max_rows)"
         )
+    if len(lengths) < batch_size:
+        warnings.warn(
+            f"{name}: got {len(lengths)} rows, fewer than the {batch_size} of a batch (batch_size x engine.processes); "
+            "a batch holds them all",
+            stacklevel=2,
+        )
+        batch_size = len(lengths)
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
     order = order[: len(order) // batch_size * batch_size]

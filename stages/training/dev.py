@@ -1,14 +1,16 @@
 """Quick metrics on the dev split, for training curves; only evaluate looks at the test split, once.
 
-Every metric is the mean over sources, each with its first `MAX_ROWS` rows; without sources there is no metric.
+Every metric is the mean over the sources with dev rows, each with its first `MAX_ROWS` rows; without them there is no
+metric.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from stages.corpus.tables import read_split
+from stages.corpus.tables import read_table
 from stages.metrics.clustering import v_measure
 from stages.metrics.retrieval import ndcg_at_10, rank
 from stages.metrics.similarity import spearman
@@ -22,7 +24,8 @@ def retrieval_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) ->
     """Compute nDCG@10 of dev queries among the dev documents of their source."""
     figures = []
     for source in sources:
-        pairs = read_split(curated, "pairs", "dev", [source]).slice(0, MAX_ROWS)
+        if not len(pairs := _dev_rows(curated, "pairs", source)):
+            continue
         queries = encoder.encode(pairs["query"].to_pylist(), "query")
         documents = encoder.encode(pairs["document"].to_pylist(), "document")
         ranked, _ = rank(queries, documents, 10)
@@ -34,7 +37,8 @@ def similarity_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) -
     """Compute Spearman's correlation with human scores on dev pairs."""
     figures = []
     for source in sources:
-        pairs = read_split(curated, "scored", "dev", [source]).slice(0, MAX_ROWS)
+        if len((pairs := _dev_rows(curated, "scored", source))["score"].unique()) < 2:
+            continue  # nothing to put in order
         left = encoder.encode(pairs["text_a"].to_pylist(), "document")
         right = encoder.encode(pairs["text_b"].to_pylist(), "document")
         figures.append(spearman(left, right, pairs["score"].to_numpy()))
@@ -45,10 +49,15 @@ def clustering_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str], s
     """Compute the V-measure of k-means on labelled dev texts."""
     figures = []
     for source in sources:
-        rows = read_split(curated, "labelled", "dev", [source]).slice(0, MAX_ROWS)
+        if not len(rows := _dev_rows(curated, "labelled", source)):
+            continue
         embeddings = encoder.encode(rows["text"].to_pylist(), "document")
         figures.append(v_measure(embeddings, rows["label"].to_pylist(), seed))
     return _mean("v_measure", figures)
+
+
+def _dev_rows(curated: Path, kind: str, source: str) -> pa.Table:
+    return read_table(curated / kind / "dev.parquet", [source]).slice(0, MAX_ROWS)
 
 
 def _mean(metric: str, figures: Sequence[float]) -> dict[str, float]:

@@ -326,11 +326,19 @@ def test_draws_depend_on_seed_and_rows_alone(adapted: Encoder, sentences: list[s
     assert (classifier(adapted, sentences, LABELS, seed=8).draw(ROWS) != first).any()
 
 
-def test_a_label_of_one_row_or_too_few_negatives_are_refused(adapted: Encoder, sentences: list[str]) -> None:
+def test_a_label_of_one_row_or_a_single_label_is_refused(adapted: Encoder, sentences: list[str]) -> None:
     with pytest.raises(ValueError, match=r"labels of one row have no positive: \['b'\]"):
         classifier(adapted, sentences, [*"aabccc"])
-    with pytest.raises(ValueError, match="2 rows of other labels cannot give 3 negatives; lower num_negatives"):
-        classifier(adapted, sentences, [*"aaabb"], num_negatives=3)
+    with pytest.raises(ValueError, match="got rows of one label, a, expected at least 2"):
+        classifier(adapted, sentences, [*"aaa"], num_negatives=3)
+
+
+def test_too_few_rows_of_other_labels_give_fewer_negatives_with_a_warning(
+    adapted: Encoder, sentences: list[str]
+) -> None:
+    with pytest.warns(UserWarning, match="got 3, but only 2 rows are of other labels"):
+        objective = classifier(adapted, sentences, [*"aaabb"], num_negatives=3)
+    assert len(objective.draw(np.array([0, 3]))) == 2 + 2 + 2 * 2
 
 
 def test_classification_terms_are_those_of_the_paper(adapted: Encoder, sentences: list[str]) -> None:

@@ -96,12 +96,14 @@ def test_the_longest_rows_of_a_small_source_have_their_turn_too() -> None:
     assert seen == set(range(250))
 
 
-def test_fewer_rows_than_a_batch_are_refused() -> None:
-    says = r"extend\.mixture faq: got 7 rows, expected at least the 8 of a batch \(batch_size x engine\.processes\); "
-    with pytest.raises(ValueError, match=says):
-        shuffled_batches([1] * 7, 8, 0, 0, "extend.mixture faq")
-    with pytest.raises(ValueError, match=says):
-        drawn_batches([MixturePart("extend.mixture faq", np.arange(7), 8, 1.0)], [1] * 7, 0, 0)
+def test_fewer_rows_than_a_batch_make_one_batch_with_a_warning() -> None:
+    says = r"extend\.mixture faq: got 7 rows, fewer than the 8 of a batch \(batch_size x engine\.processes\); "
+    with pytest.warns(UserWarning, match=says):
+        assert sorted(flat(shuffled_batches([1] * 7, 8, 0, 0, "extend.mixture faq"))) == list(range(7))
+    with pytest.warns(UserWarning, match=says):
+        assert len(drawn_batches([MixturePart("extend.mixture faq", np.arange(7), 8, 1.0)], [1] * 7, 0, 0)) == 1
+    with pytest.raises(ValueError, match=r"extend\.mixture faq: got 1 rows, expected at least 2"):
+        shuffled_batches([1], 8, 0, 0, "extend.mixture faq")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.9, 1.0])
