@@ -6,6 +6,7 @@ The same seed and epoch always give the same batches, so a position in the data 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -57,11 +58,7 @@ def shuffled_batches(lengths: Lengths, batch_size: int, seed: int, epoch: int, n
             f"{name}: got {len(lengths)} rows, expected at least 2; give its sources more rows (files, max_rows)"
         )
     if len(lengths) < batch_size:
-        warnings.warn(
-            f"{name}: got {len(lengths)} rows, fewer than the {batch_size} of a batch (batch_size x engine.processes); "
-            "a batch holds them all",
-            stacklevel=2,
-        )
+        _warn_of_small_batch(name, len(lengths), batch_size)
         batch_size = len(lengths)
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
@@ -73,6 +70,16 @@ def shuffled_batches(lengths: Lengths, batch_size: int, seed: int, epoch: int, n
         group = group[np.argsort(length[group], kind="stable")]
         batches += [group[at : at + batch_size] for at in range(0, len(group), batch_size)]
     return [batches[i] for i in generator.permutation(len(batches))]
+
+
+@cache
+def _warn_of_small_batch(name: str, num_rows: int, batch_size: int) -> None:
+    """Warn once, not at every epoch."""
+    warnings.warn(
+        f"{name}: got {num_rows} rows, fewer than the {batch_size} of a batch (batch_size x engine.processes); a batch "
+        "holds them all",
+        stacklevel=3,
+    )
 
 
 def mixed_batches(

@@ -1,5 +1,6 @@
 """Batches: every row once, within the budget, the same for the same seed and epoch."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -100,8 +101,11 @@ def test_fewer_rows_than_a_batch_make_one_batch_with_a_warning() -> None:
     says = r"extend\.mixture faq: got 7 rows, fewer than the 8 of a batch \(batch_size x engine\.processes\); "
     with pytest.warns(UserWarning, match=says):
         assert sorted(flat(shuffled_batches([1] * 7, 8, 0, 0, "extend.mixture faq"))) == list(range(7))
-    with pytest.warns(UserWarning, match=says):
-        assert len(drawn_batches([MixturePart("extend.mixture faq", np.arange(7), 8, 1.0)], [1] * 7, 0, 0)) == 1
+    with pytest.warns(UserWarning, match=r"extend\.mixture help: got 7 rows"):
+        assert len(drawn_batches([MixturePart("extend.mixture help", np.arange(7), 8, 1.0)], [1] * 7, 0, 0)) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # told once, not at every epoch
+        drawn_batches([MixturePart("extend.mixture help", np.arange(7), 8, 1.0)], [1] * 7, 0, 1)
     with pytest.raises(ValueError, match=r"extend\.mixture faq: got 1 rows, expected at least 2"):
         shuffled_batches([1], 8, 0, 0, "extend.mixture faq")
 
