@@ -11,6 +11,7 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 # Subcommand -> its function and its help. Run them in the root of a checkout.
 COMMANDS = {
+    "new": ("stages.inspection.command:new", "Write a recipe for your own files, and say what was understood."),
     "check": ("stages.check:main", "Check a recipe: every key is there, known and within its limits."),
     "preview": ("stages.corpus.preview:preview", "Show rows of a source as the recipe reads them, and why some fail."),
     "plan": ("stages.planning.command:plan", "Estimate what a build of a recipe takes: tokens, hours, memory, disk."),

@@ -115,10 +115,15 @@ def encodable(text: str) -> str:
 def split_of(entity: str, source: SourceToRead) -> str:
     """Choose the split of an entity by its hash: the same in every source of equal shares."""
     shares = source.section.splits
-    position = int.from_bytes(hashlib.sha256(f"{source.seed}:{entity}".encode()).digest()[:8]) / 2**64
+    position = split_position(entity, source.seed)
     if position < shares.test:
         return "test"
     return "dev" if position < shares.test + shares.dev else "train"
+
+
+def split_position(entity: str, seed: int) -> float:
+    """Return the place of an entity in [0, 1): the first of all are in test, the next in dev, the others in train."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{entity}".encode()).digest()[:8]) / 2**64
 
 
 def row_id(source: str, texts: Sequence[str]) -> str:

@@ -4,7 +4,9 @@ A row that cannot be read is yielded as `Unreadable`, and reading goes on; a fil
 names it. Bytes that are not UTF-8 (or UTF-16 behind its mark) become lone surrogates, which cleaning rejects.
 """
 
+import codecs
 import csv
+import functools
 import io
 import json
 import lzma
@@ -13,6 +15,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TextIO
 
@@ -32,10 +35,22 @@ COMPRESSIONS = (".gz", ".bz2", ".xz")
 _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, csv.Error, pa.ArrowException, UnicodeError, OSError)
 
 
-def rows_of_file(file: File, columns: Sequence[str]) -> Iterator[Record]:
+@dataclass(frozen=True)
+class TextFormat:
+    """How a table is written as text; without an encoding UTF-8, without a delimiter what the file's name says."""
+
+    encoding: str | None = None
+    delimiter: str | None = None
+
+
+PLAIN = TextFormat()
+
+
+def rows_of_file(file: File, columns: Sequence[str], written: TextFormat = PLAIN) -> Iterator[Record]:
     """Read the rows of a file in its order; of parquet files, the named columns alone.
 
     Raises:
+        LookupError: there is no such encoding.
         ValueError: it is empty, damaged, no table, a compression bomb, or lacks a column.
         FileNotFoundError: it is not there.
     """
@@ -43,7 +58,8 @@ def rows_of_file(file: File, columns: Sequence[str]) -> Iterator[Record]:
     suffix = (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix
     if suffix not in _READERS:
         raise ValueError(f"{file}: expected one of {', '.join(_READERS)}; convert it or correct the source's files")
-    return _undamaged(file, _READERS[suffix], columns)
+    codecs.lookup(written.encoding or "utf-8")
+    return _undamaged(file, functools.partial(_READERS[suffix], written=written), columns)
 
 
 def no_column(name: str, names: Sequence[str]) -> ValueError:
@@ -69,8 +85,8 @@ def _undamaged(file: File, read: Callable[..., Iterator[Record]], columns: Seque
         ) from error
 
 
-def _json_rows(file: File, stream: BinaryIO, _columns: Sequence[str]) -> Iterator[Record]:
-    text = _text(file, stream, newline="\n")
+def _json_rows(file: File, stream: BinaryIO, _columns: Sequence[str], written: TextFormat) -> Iterator[Record]:
+    text = _text(file, stream, "\n", written.encoding)
     for number, line in enumerate(_lines(file, text)):
         if number == 0 and line.lstrip().startswith("["):  # one array instead of lines
             yield from (_object(row, json.dumps(row)) for row in _array(file, line + text.read(MAX_ROW)))
@@ -99,11 +115,12 @@ def _array(file: File, text: str) -> list[Any]:
     return value
 
 
-def _csv_rows(file: File, stream: BinaryIO, _columns: Sequence[str]) -> Iterator[Record]:
+def _csv_rows(file: File, stream: BinaryIO, _columns: Sequence[str], written: TextFormat) -> Iterator[Record]:
     csv.field_size_limit(MAX_ROW)
     lines_of_row: list[str] = []
-    lines = _remembered(_lines(file, _text(file, stream, newline="")), lines_of_row)
-    cells = csv.reader(lines, delimiter="\t" if ".tsv" in PurePosixPath(file.name).suffixes else ",")
+    lines = _remembered(_lines(file, _text(file, stream, "", written.encoding)), lines_of_row)
+    delimiter = "\t" if ".tsv" in PurePosixPath(file.name).suffixes else ","
+    cells = csv.reader(lines, delimiter=written.delimiter or delimiter)
     header = next(cells, [])
     if not header or len(set(header)) < len(header):
         raise ValueError(f"{file}: expected a first line of distinct column names, got {header[:20]}")
@@ -128,7 +145,7 @@ def _remembered(lines: Iterator[str], lines_of_row: list[str]) -> Iterator[str]:
         yield line
 
 
-def _parquet_rows(file: File, stream: BinaryIO, columns: Sequence[str]) -> Iterator[Row]:
+def _parquet_rows(file: File, stream: BinaryIO, columns: Sequence[str], written: TextFormat) -> Iterator[Row]:
     table = pq.ParquetFile(_seekable(file, stream))
     missing = [name for name in columns if name not in table.schema_arrow.names]
     if missing:
@@ -174,10 +191,10 @@ _READERS: dict[str, Callable[..., Iterator[Record]]] = {
 }
 
 
-def _text(file: File, stream: BinaryIO, newline: str) -> TextIO:
+def _text(file: File, stream: BinaryIO, newline: str, given: str | None) -> TextIO:
     buffered = io.BufferedReader(_LimitedStream(file, stream), 2**18)
     is_utf_16 = buffered.peek(4).startswith((b"\xff\xfe", b"\xfe\xff"))
-    encoding = "utf-16" if is_utf_16 else "utf-8-sig"
+    encoding = "utf-16" if is_utf_16 else given or "utf-8-sig"
     return io.TextIOWrapper(buffered, encoding=encoding, errors="surrogateescape", newline=newline)
 
 

@@ -1,8 +1,9 @@
 """Readers of tables: parquet, JSON lines, CSV and TSV files, data sets of the hub, and folders laid out like these.
 
 Options of every reader: the columns to read, among them `entity` and, where rows state theirs, `language`; `config`,
-`split` and `revision` of a data set; `first`, how many rows to read at most. Rows come as a stream, and no code of a
-data set ever runs. Of a list (`pos` of BGE's lines, several labels) the first value is read, but all of `negatives`.
+`split` and `revision` of a data set; `encoding` and `delimiter` of text files; `first`, how many rows to read at most.
+Rows come as a stream, and no code of a data set ever runs. Of a list (`pos` of BGE's lines, several labels) the first
+value is read, but all of `negatives`.
 """
 
 import itertools
@@ -16,7 +17,7 @@ import datasets
 from stages.corpus.entities import component_names, text_entity
 from stages.corpus.locations import HubDataset, Input
 from stages.corpus.needles import question_records
-from stages.corpus.readers.files import no_column, rows_of_file
+from stages.corpus.readers.files import TextFormat, no_column, rows_of_file
 from stages.corpus.records import Record, Row, Unreadable
 from stages.corpus.sentences import sentences
 
@@ -118,6 +119,8 @@ def _rows(
     split: str | None = None,
     revision: str | None = None,
     first: float | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
 ) -> Iterator[Record]:
     """Read files and data sets one after the other, at most `first` rows of them.
 
@@ -128,11 +131,11 @@ def _rows(
         FileNotFoundError: a data set is neither a folder nor within the hub's reach.
         ValueError: it has no such config or split, or a file is no table, or the first row lacks a column.
     """
-    names = list(dict.fromkeys(name for name in columns if name is not None))
+    names, written = list(dict.fromkeys(name for name in columns if name is not None)), TextFormat(encoding, delimiter)
     tables = [
         _with_label_names(_open_data_set(item.name, config, split, revision))
         if isinstance(item, HubDataset)
-        else rows_of_file(item, names)
+        else rows_of_file(item, names, written)
         for item in inputs
     ]
     rows = itertools.chain.from_iterable(tables)

@@ -1,0 +1,153 @@
+"""How the files that a person brings are read: the reader and its options, with the columns that were understood."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stages.corpus.readers.files import rows_of_file
+from stages.corpus.records import Record
+from stages.corpus.sources import READERS, read_records
+from stages.inspection.columns import Column, Roles, column_facts, find_roles
+from stages.inspection.file_formats import TABLES, FileFormat, format_of, suffix_of
+from stages.inspection.statistics import sample
+
+DOCUMENT_SUFFIXES = (".txt", ".md", ".html", ".htm", ".rst", ".docx", ".pdf")
+# Names of the reader's options, by the role of a column.
+_OPTIONS: dict[str, dict[str, str]] = {
+    "pairs": {"query": "query", "document": "document", "entity": "entity"},
+    "scored": {"query": "text_a", "document": "text_b", "score": "score"},
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read as one source."""
+
+    files: tuple[Path, ...]
+    reader: str
+    options: Mapping[str, str | float]
+    description: str
+    roles: Roles
+    records: Callable[[], Iterator[Record]]
+    columns: Mapping[str, Column]
+
+
+def reading_of(paths: Sequence[Path], given: Mapping[str, str], encoding: str | None, delimiter: str | None) -> Reading:
+    """Find how files are read.
+
+    Raises:
+        FileNotFoundError: a path is not there.
+        ValueError: the files are of no known format, or of several.
+    """
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: there is no such file in {Path.cwd()}; correct the path")
+    if any((path / "corpus.jsonl").is_file() for path in paths):
+        return _beir(paths[0])
+    files = sorted(set(itertools.chain.from_iterable(map(_files, paths))))
+    suffixes = {suffix_of(file) for file in files}
+    if suffixes and suffixes <= {".po", ".mo"}:
+        return _generated(files, "gettext.pairs", f"{len(files)} message catalogue(s) of gettext")
+    if suffixes & set(DOCUMENT_SUFFIXES) and not suffixes & set(TABLES):
+        return _documents([file for file in files if suffix_of(file) in DOCUMENT_SUFFIXES])
+    tables = [file for file in files if suffix_of(file) in TABLES]
+    if not tables:
+        raise ValueError(
+            f"{paths[0]}: got {', '.join(sorted(suffixes)) or 'no files'}, expected a table ({', '.join(TABLES)}), .po "
+            f"catalogues, a BEIR folder, or a folder of documents ({', '.join(DOCUMENT_SUFFIXES)})"
+        )
+    return _table(tables, given, encoding, delimiter)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+
+
+def _table(files: Sequence[Path], given: Mapping[str, str], encoding: str | None, delimiter: str | None) -> Reading:
+    formats = [format_of(file, encoding, delimiter) for file in files]
+    first = formats[0]
+    for file, other in zip(files, formats, strict=True):
+        if (other.columns, other.written) != (first.columns, first.written):
+            raise ValueError(f"{file}: differs in format or columns from {files[0]}; give files of one format at once")
+
+    def records() -> Iterator[Record]:
+        return itertools.chain.from_iterable(rows_of_file(file, first.columns, first.written) for file in files)
+
+    rows = sample(records())
+    if not rows:
+        raise ValueError(f"{files[0]}: got no row below the column names; give a file with rows")
+    facts = column_facts(rows, list(dict.fromkeys(itertools.chain.from_iterable(rows))))
+    roles = find_roles(facts, given)
+    described = first.description.replace("JSON", "JSON array" if _is_array(files[0]) else "JSON lines", 1)
+    options = table_options(roles, first)
+    kind = roles.kind
+    return Reading(tuple(files), f"rows.{kind}", options, described, roles, records, facts)
+
+
+def _is_array(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
+
+
+def table_options(roles: Roles, written: FileFormat, kind: str | None = None) -> dict[str, str | float]:
+    """Return the options of the reader of rows: columns, and how the text is written."""
+    kind = kind or roles.kind
+    options: dict[str, str | float] = {}
+    if kind == "labelled":
+        text = roles.columns.get("document") or roles.columns["query"]
+        options = {"text": text, "label": roles.columns["label"]}
+        options |= {"entity": roles.columns["entity"]} if "entity" in roles.columns else {}
+    else:
+        options = {option: roles.columns[role] for role, option in _OPTIONS[kind].items() if role in roles.columns}
+    if kind == "pairs" and roles.negatives:
+        options["negatives"] = ", ".join(roles.negatives)
+    text_format = written.written
+    options |= {} if text_format.encoding is None else {"encoding": text_format.encoding}
+    return options | ({} if text_format.delimiter is None else {"delimiter": text_format.delimiter})
+
+
+def labelled_options(reading: Reading) -> dict[str, str | float]:
+    """Return the options with which the same table is read as labelled texts."""
+    kept = {key: reading.options[key] for key in ("encoding", "delimiter", "entity") if key in reading.options}
+    roles = reading.roles.columns
+    return {"text": roles.get("document") or roles["query"], "label": roles["label"], **kept}
+
+
+def _beir(folder: Path) -> Reading:
+    files = [folder / "corpus.jsonl", folder / "queries.jsonl", *sorted(folder.glob("qrels/*.tsv"))]
+    return _generated(files, "beir.pairs", "BEIR folder")
+
+
+def _documents(files: Sequence[Path]) -> Reading:
+    if "documents.folder" not in READERS:
+        raise ValueError(
+            f"{files[0].parent}: got a folder of documents, which this version does not read; give a table of "
+            "questions and answers"
+        )
+    return _generated(files, "documents.folder", f"{len(files)} documents")
+
+
+def _generated(files: Sequence[Path], reader: str, description: str) -> Reading:
+    """Describe files whose reader yields pairs without naming columns."""
+
+    def records() -> Iterator[Record]:
+        return read_records(reader, list(files), {})
+
+    columns = {"query": "query", "document": "document", "entity": "entity"}
+    roles = Roles("pairs", columns, dict.fromkeys(columns, "by the format"), ())
+    return Reading(tuple(files), reader, {}, description, roles, records, {})
+
+
+def without_label(reading: Reading) -> Reading:
+    """Leave the labels out of a reading."""
+    columns = {role: name for role, name in reading.roles.columns.items() if role != "label"}
+    return replace(reading, roles=replace(reading.roles, columns=columns))
+
+
+def quoted(values: Mapping[str, str | float] | Iterable[str]) -> str:
+    """Write options or names as YAML reads them."""
+    return json.dumps(values if isinstance(values, Mapping) else list(values), ensure_ascii=False)
