@@ -54,7 +54,7 @@ def write_curated(tiny: Recipe, sources: dict[str, SourceTexts], folder: Path) -
             rows = [
                 {column: sources[source.name].texts[column][row] for column in columns}
                 | {"id": f"{source.name}/{row}", "source": source.name, "score": 0.5, "label": "a"}
-                | {"entity": "e", "language": "en", "license": "none"}
+                | {"entity": "e", "language": "en", "license": "none", "negatives": []}
                 for source in tiny.curate.sources
                 if source.kind == kind
                 for row in range(start, start + number)
