@@ -1,5 +1,6 @@
 """Fresh checkouts of the project as it stands here, to build in."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests/recipes/tiny.yaml"
+DVC = (sys.executable, "-m", "dvc")
 COPIED = (
     *("stages", "flows", "dvc.yaml", "params.yaml"),
     *(".dvcignore", ".gitignore", ".dvc/.gitignore", ".dvc/config", "data/sources/README.md"),
@@ -85,6 +87,58 @@ def checkout(folder: Path, recipe: Path | Mapping[str, Any] = ROOT / "params.yam
     git = ["git", "-c", "user.name=checkout", "-c", "user.email=checkout@localhost"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "checkout"]):
         subprocess.run([*git, *command], cwd=folder, env=environment(**dates), check=True)
+    return folder
+
+
+def small_checkout(folder: Path, changes: dict[str, object]) -> Path:
+    """A checkout without git whose params.yaml is the tiny recipe, with values at dotted keys changed."""
+    shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "data/sources").mkdir(parents=True)
+    shutil.copy(ROOT / "data/sources/README.md", folder / "data/sources")
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = true\n", encoding="utf-8")
+    shutil.copy(TINY, folder / "params.yaml")
+    set_params(folder, changes)
+    return folder
+
+
+def set_params(folder: Path, changes: dict[str, object]) -> None:
+    """Change values at dotted keys of a folder's recipe; its comments stay."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    recipe = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        section = recipe
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
+        yaml.dump(recipe, stream)
+
+
+def built_once(folder: Path) -> Path:
+    """The tiny recipe, built in a folder by the first of several processes; the others wait for that build."""
+    done = folder / ".stillhouse/built"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            run(small_checkout(folder, {}), *DVC, "repro")
+            done.touch()
+    return folder
+
+
+def copy_of(built: Path, folder: Path) -> Path:
+    """A build to change and to build on: DVC runs only what a change makes stale. Files in DVC's cache are shared."""
+    cache = str(built / ".dvc/cache")
+
+    def link(source: str, target: str) -> None:
+        os.link(source, target) if source.startswith(cache) else shutil.copy2(source, target)
+
+    shutil.copytree(built, folder, copy_function=link, ignore=shutil.ignore_patterns("checkpoints", "tmp"))
     return folder
 
 

@@ -82,6 +82,29 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, tiny_release: Path) -> P
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which tests/recipes/tiny.yaml was built, by one worker for all: 3 minutes, so its tests are `slow`.
+
+    Tests only read it. A test that changes or builds anything starts from `checkouts.copy_of(tiny_build, folder)`;
+    another recipe starts with the teacher's vectors when `.stillhouse/vectors` is copied into its checkout.
+    """
+    from tests.checkouts import built_once
+
+    own = tmp_path_factory.getbasetemp()
+    return built_once((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tiny-build")
+
+
+# Files that take minutes, the longest first: they start first, so that no worker is left with a long one at the end.
+LONG = ("test_topology.py", "test_tiny_pipeline.py", "test_recipes.py", "test_multi_node.py", "test_ablate.py")
+LONG += ("test_distributed.py", "test_verify.py", "test_ray.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first; the order of all others stays."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def write_curated(curated: Path, variant: int = 0) -> None:
     """Test rows of every kind, and labelled ones to fit a classifier on; another variant has other texts."""
     import numpy as np

@@ -25,6 +25,8 @@ from tests.checkouts import checkout, short_recipe
 from tests.deploy.conftest import ROOT, Stack, free_port, mlflow_server, service, stack_on_loopback
 from tests.flows.conftest import commit, git
 
+pytestmark = pytest.mark.slow
+
 MODEL = "stillhouse-tiny"
 SECONDS = 1800  # that a flow may take on a busy machine
 OUTAGE_SECONDS = 30
