@@ -67,6 +67,7 @@ def test_the_most_memory_is_seen_while_it_is_held() -> None:
     assert most_resident(work, lambda: [this], every=0.01) > before + 150_000_000
 
 
+@pytest.mark.slow
 def test_embedding_gives_the_peers_vectors(few: list[tuple[str, str]]) -> None:
     texts = [query for query, _ in few]
     figures, vectors = embedding.embedding_speed(texts, rounds=1)
@@ -76,6 +77,7 @@ def test_embedding_gives_the_peers_vectors(few: list[tuple[str, str]]) -> None:
     assert 0 < figures["embed_mfu"].value < 2
 
 
+@pytest.mark.slow
 def test_each_format_gives_torchs_vectors(few: list[tuple[str, str]]) -> None:
     figures = formats.format_speed(lambda: eurobert(**TINY), [query for query, _ in few], rounds=1)
     assert figures["onnx_min_cosine"].value >= 0.99999
@@ -84,6 +86,7 @@ def test_each_format_gives_torchs_vectors(few: list[tuple[str, str]]) -> None:
     assert figures["int8_throughput_ratio"].target == ">= 1.6"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [lambda: eurobert(**TINY), lambda: rotary(layers=(0,))], ids=["eurobert", "rotary"])
 def test_a_distillation_step_is_the_peers(few: list[tuple[str, str]], build: Any) -> None:
     vectors = np.random.default_rng(0).normal(size=(96, 24)).astype(np.float32)
@@ -105,6 +108,7 @@ def test_a_contrastive_step_is_the_peers(few: list[tuple[str, str]], monkeypatch
     assert figures["contrastive_step_ratio"].value > 0
 
 
+@pytest.mark.slow
 def test_gpu_measurements_run_without_a_gpu(few: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """What they do, not how fast: on a CPU, one tiny student."""
 
@@ -161,6 +165,7 @@ def test_the_store_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert figures["store_open_seconds"].value > 0 and figures["store_lookup_rows"].value > 0
 
 
+@pytest.mark.slow
 def test_more_texts_are_measured(few: list[tuple[str, str]]) -> None:
     figures = embed_increment(few)
     assert figures["embed_increment_embedded"].value == pytest.approx(1 / 48)

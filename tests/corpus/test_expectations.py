@@ -155,6 +155,7 @@ def test_what_repeats_in_tables_far_apart_is_found(check: Check, kind: Kind, cha
     assert next(one["observed"] for one in result["expectations"] if one["column"] == column) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2.5, 5.0, 10.0, 100.0])
 def test_scores_scaled_twice_are_refused(check: Check, scale: float) -> None:
     rows = [row | {"score": row["score"] / scale} for row in good("scored")]
@@ -179,6 +180,7 @@ def test_one_label_or_a_label_a_text_is_refused(check: Check, number: int) -> No
     assert failed(check("labelled", rows)) == {(BETWEEN, "distinct_labels")}
 
 
+@pytest.mark.slow
 def test_many_faults_give_few_examples_and_the_full_count(check: Check) -> None:
     rows = [row | {"score": 7.0 + n} for n, row in enumerate(good("scored", 400))]
     result = check("scored", rows)
@@ -210,6 +212,7 @@ def test_an_expectation_that_cannot_be_computed_says_so(validator: Validator) ->
     assert outcomes["score_range"]["success"], "the others are still judged"
 
 
+@pytest.mark.slow
 def test_sources_do_not_disturb_each_other(check: Check) -> None:
     first = check("pairs", good("pairs"))
     check("pairs", [row | {"language": "de"} for row in good("pairs")])
@@ -217,6 +220,7 @@ def test_sources_do_not_disturb_each_other(check: Check) -> None:
     assert again | {"source": first["source"]} == first
 
 
+@pytest.mark.slow
 def test_no_table_outlives_its_judgement(validator: Validator) -> None:
     """A data source of Great Expectations keeps every table that it was given, and memory would grow with the rows."""
     tables = (pa.Table.from_pylist(good("documents", 1009)) for _ in range(3))

@@ -59,6 +59,7 @@ lines = st.one_of(
 )
 
 
+@pytest.mark.slow
 @few
 @given(st.lists(lines, max_size=12))
 def test_any_json_lines_end_in_rows_and_rejections(tmp_path_factory: pytest.TempPathFactory, some: list[bytes]) -> None:

@@ -10,6 +10,7 @@ from flows.champion import Champion, read_champion
 from flows.workspace import MLFLOW, MLFLOW_LOCK
 
 
+@pytest.mark.slow
 def test_a_new_store_is_opened_by_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its first client makes the schema; a rebuild beside a stage that does would else fail in the middle of it."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

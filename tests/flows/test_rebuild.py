@@ -78,6 +78,7 @@ def artifact(api: str, key: str) -> Any:
     return httpx.get(f"{api}/artifacts/{key}/latest").json()["data"]
 
 
+@pytest.mark.slow
 def test_a_rebuild_leaves_a_branch_and_the_checkout_as_it_was(prefect: str) -> None:
     state = rebuild(return_state=True)
     assert state.message.startswith("4 of 4 stages ran. To take it over into a checkout: git merge retrain/")
@@ -107,6 +108,7 @@ def test_a_rebuild_leaves_a_branch_and_the_checkout_as_it_was(prefect: str) -> N
     assert "| params.yaml: engine modified |" in artifact(prefect, "rebuild")
 
 
+@pytest.mark.slow
 def test_bad_data_ends_what_needs_it_and_is_not_tried_again(prefect: str) -> None:
     Path("data/sources/source.txt").write_text("bad\n")
     with pytest.raises(StageFailed, match="'curate' failed"):
@@ -124,6 +126,7 @@ def test_bad_data_ends_what_needs_it_and_is_not_tried_again(prefect: str) -> Non
     assert "| evaluate | not reached |" in artifact(prefect, "rebuild")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_pushed_is_refused_before_any_stage_runs(prefect: str, project: Path) -> None:
     with pytest.raises(ValueError, match="push: DVC has no default remote"):
         rebuild(push=True)
@@ -141,6 +144,7 @@ def test_what_cannot_be_pushed_is_refused_before_any_stage_runs(prefect: str, pr
     assert list((project.parent / "store").rglob("*.dir"))
 
 
+@pytest.mark.slow
 def test_a_device_whose_memory_is_full_gets_smaller_pieces_of_a_recipe_that_says_so(
     prefect: str, project: Path
 ) -> None:
@@ -164,6 +168,7 @@ exit 1
     assert (Path(asked["parameters"]["folder"]) / "data/promoted/version.json").is_file()
 
 
+@pytest.mark.slow
 def test_rebuilds_and_a_repro_by_hand_go_on_side_by_side(api: str, project: Path) -> None:
     """Of two rebuilds one holds the device and the other waits for it; a person needs neither."""
     ours = [started(api, "--devices", "3") for _ in range(2)]
@@ -176,6 +181,7 @@ def test_rebuilds_and_a_repro_by_hand_go_on_side_by_side(api: str, project: Path
     assert all("devices 3" in one or "Stage 'adapt@retrieval' is cached" in one for one in outputs)
 
 
+@pytest.mark.slow
 def test_a_cancel_ends_the_stage_and_its_children(api: str, project: Path) -> None:
     Path("retrieval.sh").write_text(f"echo $$ > {project}/pid.part; mv {project}/pid.part {project}/pid; sleep 600\n")
     commit("script")

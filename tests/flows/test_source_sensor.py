@@ -63,6 +63,7 @@ def test_a_web_source_that_is_refused_is_named_without_its_signature(tmp_path: P
     assert "abc" not in str(failed.value)
 
 
+@pytest.mark.slow
 def test_a_changed_source_starts_one_rebuild(api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data/sources").mkdir(parents=True)

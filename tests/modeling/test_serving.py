@@ -152,6 +152,7 @@ def served_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": path}
 
 
+@pytest.mark.slow
 def test_the_server_takes_task_and_dimensions(server: str, model: PyFuncModel) -> None:
     params = {"task": "classification", "dimensions": 16, "prompt": "query"}
     rows = model.predict(TEXTS, params=params)

@@ -127,6 +127,7 @@ def test_a_failed_stage_is_mended_and_a_later_build_names_it(project: Path, monk
     assert tags["lineage.evaluate"] == evaluate.run_id
 
 
+@pytest.mark.slow
 def test_stages_that_start_together_share_one_parent(project: Path) -> None:
     source = (
         "from stages.tracking.runs import stage_run as s\n"
@@ -146,6 +147,7 @@ def test_stages_that_start_together_share_one_parent(project: Path) -> None:
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_the_next_stage_marks_the_run_of_a_killed_one_and_no_other(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
