@@ -17,18 +17,14 @@ from tqdm import tqdm
 
 from stages.corpus.text_sample import TextSample
 from stages.modeling.truncation import refuse_truncation
-from stages.recipe.embed import Embed, Endpoint, SentenceTransformerFolder
-from stages.recipe.engine import Engine
 from stages.recipe.paths import CURATED, EMBEDDED, VECTORS
 from stages.recipe.recipe import Recipe
 from stages.teachers.collection import only_writer
 from stages.teachers.embedding import chunks, embed_here, embedding_jobs
-from stages.teachers.endpoint import EndpointTeacher
+from stages.teachers.loading import load_teacher
 from stages.teachers.ray import embed_on_ray
-from stages.teachers.sentence_transformer import SentenceTransformerTeacher
 from stages.teachers.teacher import ReadingRule, Teacher
 from stages.teachers.teacher_inputs import read_inputs, teacher_inputs
-from stages.teachers.transformer import TransformerTeacher
 from stages.teachers.vector_store import VectorStore
 from stages.tracking.runs import stage_run
 
@@ -67,17 +63,6 @@ def embed(recipe: Recipe) -> dict[str, float]:
         shutil.rmtree(EMBEDDED, ignore_errors=True)
         store.export(keys, EMBEDDED)
     return {"texts": len(keys), "embedded": num_missing, "reused": len(keys) - num_missing}
-
-
-def load_teacher(section: Embed, engine: Engine) -> Teacher:
-    """Return the recipe's teacher, which loads its weights when it first embeds."""
-    match section.teacher:
-        case Endpoint() as endpoint:
-            return EndpointTeacher(endpoint, VECTORS / "probes")
-        case SentenceTransformerFolder() as model:
-            return SentenceTransformerTeacher(model, section, engine)
-        case model:
-            return TransformerTeacher(model, section, engine)
 
 
 def _distinct_keys(recipe: Recipe, teacher: Teacher, store: VectorStore) -> np.ndarray:

@@ -1,0 +1,108 @@
+"""`stillhouse embed`: a file's texts become vectors beside its own columns."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from stages.usage import embed_file
+from stages.usage.embed_file import embed
+
+TEXTS = ["a copper still", "oak malt", "wort spirit house"]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    file = tmp_path / "answers.csv"
+    file.write_text("number,answer\n" + "".join(f"{at},{text}\n" for at, text in enumerate(TEXTS)))
+    return file
+
+
+def vectors(file: Path) -> np.ndarray:
+    return np.array(pq.read_table(file)["vector"].to_pylist())
+
+
+def test_vectors_are_those_of_sentence_transformers_and_columns_stay(table: Path, tiny_release: Path) -> None:
+    out = table.with_suffix(".parquet")
+    embed(table, out=out, column="answer", release=tiny_release)
+    model = SentenceTransformer(str(tiny_release / "merged/retrieval"))
+    np.testing.assert_allclose(vectors(out), model.encode(TEXTS, prompt_name="document"), atol=1e-6)
+    assert pq.read_table(out)["number"].to_pylist() == ["0", "1", "2"]
+    assert pq.read_schema(out).metadata[b"task"] == b"retrieval"
+
+
+def test_queries_have_their_own_prompt(table: Path, tiny_release: Path) -> None:
+    out = table.with_suffix(".parquet")
+    embed(table, out=out, column="answer", prompt="query", release=tiny_release)
+    model = SentenceTransformer(str(tiny_release / "merged/retrieval"))
+    np.testing.assert_allclose(vectors(out), model.encode(TEXTS, prompt_name="query"), atol=1e-6)
+
+
+def test_int8_uses_the_ranges_of_the_release(table: Path, tiny_release: Path) -> None:
+    plain, small = table.with_name("plain.parquet"), table.with_name("small.parquet")
+    embed(table, out=plain, column="answer", dimensions=16, release=tiny_release)
+    embed(table, out=small, column="answer", dimensions=16, precision="int8", release=tiny_release)
+    step = 2 * 0.5 / 255
+    expected = np.clip(np.floor((vectors(plain) + 0.5) / step), 0, 255) - 128
+    assert np.abs(vectors(small) - expected).max() <= 1
+    assert pq.read_schema(small).field("vector").type == pa.list_(pa.int8())
+
+
+def test_binary_packs_eight_dimensions_in_a_byte(table: Path, tiny_release: Path) -> None:
+    out = table.with_suffix(".parquet")
+    embed(table, out=out, column="answer", precision="ubinary", release=tiny_release)
+    assert vectors(out).shape == (3, 4)
+
+
+def test_a_row_without_text_has_no_vector(tmp_path: Path, tiny_release: Path) -> None:
+    file, out = tmp_path / "rows.jsonl", tmp_path / "vectors.parquet"
+    file.write_text("".join(json.dumps({"text": text, "more": {"a": 1}}) + "\n" for text in ("oak", None, " ", "malt")))
+    embed(file, out=out, release=tiny_release)
+    found = pq.read_table(out)
+    assert [vector is None for vector in found["vector"].to_pylist()] == [False, True, True, False]
+    assert found["more"].to_pylist() == ['{"a": 1}'] * 4
+
+
+def test_parquet_and_lines_are_read_in_blocks(
+    tmp_path: Path, tiny_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed_file, "BLOCK_ROWS", 2)
+    lines, parquet = tmp_path / "texts.txt", tmp_path / "texts.parquet"
+    lines.write_text("\n".join(TEXTS) + "\n")
+    pq.write_table(pa.table({"text": TEXTS, "number": [1, 2, 3]}), parquet)
+    embed(lines, out=tmp_path / "a.parquet", release=tiny_release)
+    embed(parquet, out=tmp_path / "b.parquet", release=tiny_release)
+    np.testing.assert_allclose(vectors(tmp_path / "a.parquet"), vectors(tmp_path / "b.parquet"), atol=1e-6)
+    assert pq.read_table(tmp_path / "b.parquet")["number"].to_pylist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"column": "title"}, "no column 'title': the file has ['number', 'answer']"),
+        ({"column": "answer", "task": "poetry"}, "got task 'poetry', expected one of"),
+        ({"column": "answer", "dimensions": 999}, "expected 1 to 32"),
+        ({"column": "answer", "dimensions": 9, "precision": "int8"}, "no int8 range for dimensions=9"),
+    ],
+)
+def test_a_refusal_leaves_the_earlier_file(
+    table: Path, tiny_release: Path, settings: dict[str, object], message: str
+) -> None:
+    out = table.with_suffix(".parquet")
+    out.write_bytes(b"earlier")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        embed(table, out=out, release=tiny_release, **settings)  # type: ignore[arg-type]
+    assert sorted(path.name for path in table.parent.iterdir()) == ["answers.csv", "answers.parquet"]
+    assert out.read_bytes() == b"earlier"
+
+
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, tiny_release: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "oak"}\n{"text": \n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl: not JSON"):
+        embed(file, out=tmp_path / "vectors.parquet", release=tiny_release)

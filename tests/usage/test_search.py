@@ -1,0 +1,81 @@
+"""`stillhouse search`: the release, its teacher and BM25 side by side."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from stages.usage import search as module
+from stages.usage.search import search
+
+
+class OakTeacher:
+    """A teacher for which a query is nearest to the last document that was embedded."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def of(self, _side: str, texts: list[str], _sources: list[str]) -> np.ndarray:
+        return np.eye(len(texts), dtype=np.float16)
+
+    def embed(self, _texts: list[str], _rule: Any) -> np.ndarray:
+        return np.eye(24, dtype=np.float32)[-1:]
+
+
+@pytest.fixture
+def built(evaluated: Path, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(evaluated / "data", tmp_path / "data")
+    YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "150")
+    return tmp_path
+
+
+def test_each_ranks_the_documents_of_the_build(
+    built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "TeacherVectors", OakTeacher)
+    monkeypatch.setattr(module, "load_teacher", OakTeacher)
+    search("copper wort", top=2)
+    shown = capsys.readouterr().out
+    assert "tiny" in shown
+    assert "1.000 words" in shown  # the teacher's nearest document
+    assert "BM25" in shown
+    assert "24 documents of data/curated" in shown
+    assert len(list((built / ".stillhouse/evaluated").glob("*.npy"))) == 1
+
+
+def test_without_a_teacher_the_others_are_shown(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search("copper wort", top=1)
+    shown = capsys.readouterr().out
+    assert "the teacher is left out: " in shown
+    assert "BM25" in shown
+
+
+def test_a_narrow_terminal_has_the_lists_below_one_another(
+    built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    search("copper wort", top=1)
+    shown = capsys.readouterr().out
+    assert max(len(line) for line in shown.splitlines() if "│" in line) <= 60
+    assert shown.index("tiny") < shown.index("BM25")
+
+
+def test_a_source_without_documents_is_an_error(built: Path) -> None:
+    with pytest.raises(ValueError, match="no documents of nothing"):
+        search("copper", source=("nothing",))
+
+
+def test_a_checkout_without_a_build_says_what_to_do(built: Path) -> None:
+    shutil.rmtree("data/quantized")
+    with pytest.raises(ValueError, match="run `make build` first"):
+        search("copper")
+
+
+def test_a_release_without_retrieval_names_its_tasks(built: Path) -> None:
+    shutil.rmtree("data/quantized/tiny/merged/retrieval")
+    with pytest.raises(ValueError, match="expected one of this release's: classification, clustering, text-matching"):
+        search("copper")
