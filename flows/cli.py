@@ -16,6 +16,8 @@ COMMANDS = {
     "preview": ("stages.corpus.preview:preview", "Show rows of a source as the recipe reads them, and why some fail."),
     "plan": ("stages.planning.command:plan", "Estimate what a build of a recipe takes: tokens, hours, memory, disk."),
     "rebuild": ("flows.rebuild:rebuild", "Rebuild a commit in a workspace of its own, each stage as a Prefect task."),
+    "search": ("stages.usage.search:search", "Show what the release, its teacher and BM25 find for a question."),
+    "embed": ("stages.usage.embed_file:embed", "Embed the texts of a file with a release."),
     "verify": ("stages.release.verification:verify", "Verify a release folder: its files, and each format's vectors."),
     "sign-off": ("flows.release:sign_off", "Ask people to sign a release off, or record a decision about it."),
     "history": ("flows.release:history", "Show every decision about the registered model, and the champion."),
