@@ -3,8 +3,8 @@
 A whole build of the default recipe in a fresh checkout (time, peak memory of all its processes), a build that has
 nothing to do, and the quality it reached; the same through Prefect, and whether it made the same bytes; embedding, a
 distillation step and a contrastive step beside Sentence Transformers, and each format of a release beside torch, in
-turns in the same run, on the same texts; curation of 1 and 4 million rows; the teacher's vectors: a million kept, 1 %
-more, two Ray workers.
+turns in the same run, on the same texts; builds from a person's own table and folder; curation of 1 and 4 million rows;
+the teacher's vectors: a million kept, 1 % more, two Ray workers.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from tests.benchmarks.build import whole_build
 from tests.benchmarks.curation import curation_figures
 from tests.benchmarks.flow import flow_overhead
 from tests.benchmarks.measure import Figure, use_all_cores
+from tests.benchmarks.own import own_figures
 from tests.checkouts import ROOT, checkout
 
 OUTPUT = ROOT / "bench.json"
@@ -37,7 +38,7 @@ def main() -> None:
     figures = gpu_figures() if arguments.gpu else speeds() | curation_figures() | vectors()
     if not arguments.skip_build:
         with tempfile.TemporaryDirectory(prefix="stillhouse-bench-") as folder:
-            figures |= builds(Path(folder))
+            figures |= builds(Path(folder)) | own_figures()
     OUTPUT.write_text(json.dumps({name: asdict(figure) for name, figure in figures.items()}, indent=2) + "\n")
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"

@@ -1,7 +1,7 @@
 """From a person's own files to a registered model: `stillhouse new FILE` and `dvc repro`, with nothing edited.
 
-The files are made of text that no recipe of the project trains on: operations of web services as a table with columns of
-other names than the project's, and class documentation as a folder of reStructuredText.
+The table has operations of web services, in columns of other names than the project's; the folder has documentation of
+classes as reStructuredText. No recipe that `new` writes trains on either.
 """
 
 import ast
