@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from stages.reporting import report_tables, verdicts
 from stages.reporting.figures import over_base_figure, truncation_figure
+from stages.reporting.held_out import held_out_questions
 from stages.reporting.long_document_charts import length_charts
 from stages.reporting.number_format import compact, fixed, percent, points, score, words
 from stages.reporting.page import render
@@ -54,6 +55,7 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         changes=verdicts.changes(about.get("gates") or []),
         models=report_tables.MODELS,
         against=report_tables.against(metrics),
+        held_out=held_out_questions(metrics, about.get("queries") or {}),
         tiles=_tiles(metrics, about),
         differences=report_tables.differences(metrics),
         over_base_figure=over_base_figure(over_base) if over_base else None,

@@ -270,6 +270,7 @@ def test_sections_come_in_the_agreed_order(html: str) -> None:
     parts = ("training-", "truncation-", "over-base-", "long-")
     ids = [name for name in Page(html).ids if not name.startswith(parts)]
     expected = [
+        "held-out",
         "headline",
         "champion",
         "over-base",

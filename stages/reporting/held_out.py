@@ -1,0 +1,53 @@
+"""First card of the report: retrieval on held-out questions against the teacher, BM25 and the base, in sentences."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stages.reporting.number_format import points, score
+from stages.reporting.report_tables import TASKS, main_score, over
+from stages.reporting.verdicts import IntervalEstimate
+
+RETRIEVAL = TASKS[0]
+PEERS = {"teacher": "its teacher", "bm25": "BM25", "base": "the student without the adapter"}
+# Below so many questions, or above so wide an interval in points, figures are a first impression.
+FEW_QUESTIONS, WIDE_POINTS = 50, 10.0
+
+
+def held_out_questions(metrics: Mapping[str, Any], queries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say what the retrieval adapter won on the test split; empty where retrieval was not measured.
+
+    Args:
+        metrics: as the evaluation writes them.
+        queries: by source, the number of `queries` in its test split.
+    """
+    ours = main_score(metrics, RETRIEVAL, RETRIEVAL.key)
+    compared = {name: change for model, name in PEERS.items() if (change := over(metrics, RETRIEVAL, model))}
+    if ours is None or not compared:
+        return []
+    number = sum(int(of_source["queries"]) for of_source in queries.values())
+    where = f"On {number} held-out questions ({', '.join(queries)})" if number else "On the held-out questions"
+    sentences = [f"{where}, the release has an nDCG@10 of {score(ours)}."]
+    sentences += [_sentence(name, change) for name, change in compared.items()]
+    width = max((_width(change) for change in compared.values()), default=0.0)
+    if (number and number < FEW_QUESTIONS) or width > WIDE_POINTS:
+        sentences.append(
+            f"These are few questions: an interval is up to {width:.0f} points wide, so that smaller differences "
+            "cannot show. Hold more questions out before you rely on a figure."
+        )
+    return sentences
+
+
+def _sentence(name: str, change: IntervalEstimate) -> str:
+    shown = f"{points(change.figure)} points"
+    if change.low is None or change.high is None:
+        return f"Compared with {name}: {shown}, without an interval."
+    interval = f"{shown} ({points(change.low)} to {points(change.high)})"
+    if change.low > 0:
+        return f"It is surely better than {name}: {interval}."
+    if change.high < 0:
+        return f"It is surely worse than {name}: {interval}."
+    return f"No sure difference from {name}: {interval}."
+
+
+def _width(change: IntervalEstimate) -> float:
+    return 0.0 if change.low is None or change.high is None else 100 * (change.high - change.low)

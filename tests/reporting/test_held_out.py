@@ -1,0 +1,46 @@
+"""The report's first card says what was won on held-out questions, and does not celebrate what few questions show."""
+
+from typing import Any
+
+from stages.reporting.held_out import held_out_questions
+
+
+def metrics(**over: tuple[float, float, float]) -> dict[str, Any]:
+    """Metrics in which the retrieval adapter scores 0.8 and differs from models by (figure, low, high)."""
+    rows = {model: dict(zip(("figure", "low", "high"), ends, strict=True)) for model, ends in over.items()}
+    return {
+        "retrieval": {"retrieval": {"mean": {"ndcg_at_10": 0.8}}},
+        "comparisons": {"retrieval": {"over": rows}},
+    }
+
+
+def asked(number: int) -> dict[str, dict[str, int]]:
+    return {"faq": {"queries": number}}
+
+
+def test_a_sure_gain_a_sure_loss_and_no_sure_difference_are_told_apart() -> None:
+    found = metrics(teacher=(0.02, 0.005, 0.04), bm25=(-0.03, -0.05, -0.01), base=(0.01, -0.01, 0.03))
+    assert held_out_questions(found, asked(400)) == [
+        "On 400 held-out questions (faq), the release has an nDCG@10 of 80.0.",
+        "It is surely better than its teacher: +2.0 points (+0.5 to +4.0).",
+        "It is surely worse than BM25: −3.0 points (−5.0 to −1.0).",
+        "No sure difference from the student without the adapter: +1.0 points (−1.0 to +3.0).",
+    ]
+
+
+def test_few_questions_come_with_a_warning() -> None:
+    last = held_out_questions(metrics(teacher=(0.05, 0.01, 0.09)), asked(20))[-1]
+    assert last.startswith("These are few questions: an interval is up to 8 points wide")
+
+
+def test_a_wide_interval_comes_with_a_warning_too() -> None:
+    last = held_out_questions(metrics(teacher=(0.05, -0.05, 0.15)), asked(60))[-1]
+    assert last.startswith("These are few questions: an interval is up to 20 points wide")
+
+
+def test_many_questions_come_without_a_warning() -> None:
+    assert len(held_out_questions(metrics(teacher=(0.05, 0.01, 0.09)), asked(200))) == 2
+
+
+def test_without_retrieval_there_is_no_card() -> None:
+    assert held_out_questions({"classification": {}}, {}) == []
