@@ -24,8 +24,10 @@ def held_out_questions(metrics: Mapping[str, Any], queries: Mapping[str, Mapping
     compared = {name: change for model, name in PEERS.items() if (change := over(metrics, RETRIEVAL, model))}
     if ours is None or not compared:
         return []
-    number = sum(int(of_source["queries"]) for of_source in queries.values())
-    where = f"On {number} held-out questions ({', '.join(queries)})" if number else "On the held-out questions"
+    measured = metrics[RETRIEVAL.key][RETRIEVAL.key]  # not the sources on which only unseen text is measured
+    asked = {source: int(of_source["queries"]) for source, of_source in queries.items() if source in measured}
+    number = sum(asked.values())
+    where = f"On {number} held-out questions ({', '.join(asked)})" if number else "On the held-out questions"
     sentences = [f"{where}, the release has an nDCG@10 of {score(ours)}."]
     sentences += [_sentence(name, change) for name, change in compared.items()]
     width = max((_width(change) for change in compared.values()), default=0.0)

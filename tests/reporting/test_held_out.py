@@ -9,7 +9,7 @@ def metrics(**over: tuple[float, float, float]) -> dict[str, Any]:
     """Metrics in which the retrieval adapter scores 0.8 and differs from models by (figure, low, high)."""
     rows = {model: dict(zip(("figure", "low", "high"), ends, strict=True)) for model, ends in over.items()}
     return {
-        "retrieval": {"retrieval": {"mean": {"ndcg_at_10": 0.8}}},
+        "retrieval": {"retrieval": {"faq": {}, "mean": {"ndcg_at_10": 0.8}}},
         "comparisons": {"retrieval": {"over": rows}},
     }
 
@@ -26,6 +26,11 @@ def test_a_sure_gain_a_sure_loss_and_no_sure_difference_are_told_apart() -> None
         "It is surely worse than BM25: −3.0 points (−5.0 to −1.0).",
         "No sure difference from the student without the adapter: +1.0 points (−1.0 to +3.0).",
     ]
+
+
+def test_questions_of_sources_that_the_score_does_not_cover_are_not_counted() -> None:
+    first = held_out_questions(metrics(teacher=(0.05, 0.01, 0.09)), asked(90) | {"unseen": {"queries": 50}})[0]
+    assert first.startswith("On 90 held-out questions (faq), ")
 
 
 def test_few_questions_come_with_a_warning() -> None:
