@@ -14,12 +14,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import adapt, extend
+from stages.recipe.paths import VECTORS
 from stages.recipe.recipe import read
 from stages.release.verification import content_faults, release_faults
-from tests.checkouts import ROOT, TINY, checkout, chosen_tasks, run, without_formats
+from tests.checkouts import DVC, TINY, checkout, chosen_tasks, copy_of, run, set_params, without_formats
 
 TASKS = ("retrieval", "text-matching", "clustering", "classification")
-DVC = (sys.executable, "-m", "dvc")
+pytestmark = pytest.mark.slow
 
 
 def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -28,39 +29,10 @@ def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.split("'")[1] for line in marks]
 
 
-def small_checkout(folder: Path, changes: dict[str, object]) -> Path:
-    """A checkout without git whose params.yaml is the tiny recipe, with values at dotted keys changed."""
-    shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "data/sources").mkdir(parents=True)
-    shutil.copy(ROOT / "data/sources/README.md", folder / "data/sources")
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, folder)
-    (folder / ".dvc").mkdir()
-    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = true\n", encoding="utf-8")
-    shutil.copy(TINY, folder / "params.yaml")
-    set_params(folder, changes)
-    return folder
-
-
-def set_params(folder: Path, changes: dict[str, object]) -> None:
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    recipe = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
-    for key, value in changes.items():
-        *parents, last = key.split(".")
-        section = recipe
-        for parent in parents:
-            section = section[parent]
-        section[last] = value
-    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
-        yaml.dump(recipe, stream)
-
-
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = small_checkout(tmp_path_factory.mktemp("tiny"), {})
-    run(folder, *DVC, "repro")
-    return folder
+def built(tiny_build: Path) -> Path:
+    """The build that tests share: those that change a file or build on take a copy."""
+    return tiny_build
 
 
 def test_every_stage_leaves_its_outputs(built: Path) -> None:
@@ -165,24 +137,28 @@ def test_promoted_model_is_served_by_alias_and_has_not_drifted(built: Path, monk
     assert set(runs["status"]) == {"FINISHED"}
 
 
-def test_second_build_does_nothing_and_a_changed_value_reruns_its_stages_alone(built: Path) -> None:
-    assert ran(run(built, *DVC, "repro")) == []
-    set_params(built, {"adapt.clustering.training.learning_rate": 0.002})
-    again = run(built, *DVC, "repro")
+def test_second_build_does_nothing_and_a_changed_value_reruns_its_stages_alone(built: Path, tmp_path: Path) -> None:
+    folder = copy_of(built, tmp_path / "copy")
+    assert ran(run(folder, *DVC, "repro")) == []
+    set_params(folder, {"adapt.clustering.training.learning_rate": 0.002})
+    again = run(folder, *DVC, "repro")
     assert ran(again) == ["check", "adapt@clustering", "quantize", "evaluate", "promote"]
 
 
-def test_a_misspelt_key_stops_the_build_before_any_output_is_touched(built: Path) -> None:
-    good = (built / "params.yaml").read_text(encoding="utf-8")
-    before = sorted(path for path in (built / "data").rglob("*") if path.is_file() and "checked" not in path.parts)
-    (built / "params.yaml").write_text(good.replace("relative_margin", "relativ_margin"), encoding="utf-8")
-    stopped = run(built, *DVC, "repro", check=False)
-    (built / "params.yaml").write_text(good, encoding="utf-8")
+def test_a_misspelt_key_stops_the_build_before_any_output_is_touched(built: Path, tmp_path: Path) -> None:
+    folder = copy_of(built, tmp_path / "copy")
+    good = (folder / "params.yaml").read_text(encoding="utf-8")
+    before = outputs(folder)
+    (folder / "params.yaml").write_text(good.replace("relative_margin", "relativ_margin"), encoding="utf-8")
+    stopped = run(folder, *DVC, "repro", check=False)
     assert stopped.returncode != 0
     assert "mine.relativ_margin: unknown key" in stopped.stdout + stopped.stderr
-    assert (
-        sorted(path for path in (built / "data").rglob("*") if path.is_file() and "checked" not in path.parts) == before
-    )
+    assert outputs(folder) == before
+
+
+def outputs(folder: Path) -> list[Path]:
+    """Files of every stage but `check`."""
+    return sorted(path for path in (folder / "data").rglob("*") if path.is_file() and "checked" not in path.parts)
 
 
 @pytest.mark.parametrize(
@@ -209,12 +185,12 @@ def test_too_few_rows_for_a_batch_are_told_with_their_sources(
     monkeypatch.chdir(built)
     recipe, encoder = read(tmp_path / "params.yaml"), saved_encoder(Path("data/extended/student"), rope_theta=None)
     projection = read_projection(Path("data/extended/projection.safetensors"))
-    says = rf"^{named}: got \d+ (rows|pairs .*), expected at least the 5000 of a batch"
-    with pytest.raises(ValueError, match=says):
-        if phase == "extend":
-            extend.training_data(recipe, encoder)[1](0)
-        else:
-            adapt.PHASES[phase](recipe, encoder, projection).epoch_batches(0)
+    if phase == "extend":
+        batches = extend.training_data(recipe, encoder)[1]
+    else:
+        batches = adapt.PHASES[phase](recipe, encoder, projection).epoch_batches
+    with pytest.warns(UserWarning, match=rf"^{named}: got \d+ rows, fewer than the 5000 of a batch"):
+        batches(0)
 
 
 def test_distill_and_adapters_resume_after_sigkill_with_the_same_weights(built: Path, tmp_path: Path) -> None:
@@ -260,9 +236,10 @@ def _kill_after_checkpoint(folder: Path, command: tuple[str, ...], checkpoints: 
     process.wait()
 
 
-def test_retrieval_alone_without_formats_runs_from_check_to_promote(tmp_path: Path) -> None:
+def test_retrieval_alone_without_formats_runs_from_check_to_promote(built: Path, tmp_path: Path) -> None:
     recipe = without_formats(chosen_tasks(YAML(typ="safe").load(TINY), "retrieval"))
     folder = checkout(tmp_path, recipe)
+    shutil.copytree(built / VECTORS, folder / VECTORS)  # the teacher's, as after an earlier build
     run(folder, *DVC, "repro")
     release = folder / "data/quantized/stillhouse-tiny"
     for form in ("adapters", "merged"):
@@ -283,13 +260,14 @@ def test_retrieval_alone_without_formats_runs_from_check_to_promote(tmp_path: Pa
     assert ran(run(folder, *DVC, "repro")) == []
 
 
-def test_a_pretrained_bert_with_mean_pooling_runs_the_same_way(tmp_path: Path) -> None:
+def test_a_pretrained_bert_with_mean_pooling_runs_the_same_way(built: Path, tmp_path: Path) -> None:
     shape = {"architecture": "pretrained", "layers": [0], "num_layers": None, "num_attention_heads": None}
     shape |= {"intermediate_size": None}
     changes = {f"distill.backbone.{name}": value for name, value in shape.items()}
     thetas = {f"adapt.{task}.rope_theta": None for task in TASKS}
-    folder = small_checkout(
-        tmp_path,
+    folder = copy_of(built, tmp_path / "copy")
+    set_params(
+        folder,
         {
             **changes,
             **thetas,
@@ -303,7 +281,7 @@ def test_a_pretrained_bert_with_mean_pooling_runs_the_same_way(tmp_path: Path) -
             "quantize.formats": ["onnx-int8"],
         },
     )
-    run(folder, *DVC, "repro", "quantize")
+    assert "curate" not in ran(run(folder, *DVC, "repro", "quantize"))
     settings = json.loads((folder / "data/quantized/stillhouse-tiny/base/encoder.json").read_text(encoding="utf-8"))
     assert settings["pooling"] == "mean"
     pooling = folder / "data/quantized/stillhouse-tiny/merged/retrieval/1_Pooling/config.json"
