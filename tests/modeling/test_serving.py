@@ -166,6 +166,7 @@ def test_the_server_takes_task_and_dimensions(server: str, model: PyFuncModel) -
         np.testing.assert_allclose(np.array(answer.json()["predictions"]), rows, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_server_refuses_an_unknown_task_as_the_callers_error(server: str) -> None:
     answer = httpx.post(server, json={"inputs": TEXTS, "params": {"task": "translation"}}, timeout=60)
     assert answer.status_code == httpx.codes.BAD_REQUEST
