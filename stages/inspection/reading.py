@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.corpus.readers.files import rows_of_file
 from stages.corpus.records import Record
-from stages.corpus.sources import READERS, read_records
+from stages.corpus.sources import read_records
 from stages.inspection.columns import Column, Roles, column_facts, find_roles
 from stages.inspection.file_formats import TABLES, FileFormat, format_of, suffix_of
 from stages.inspection.statistics import sample
@@ -51,7 +51,8 @@ def reading_of(paths: Sequence[Path], given: Mapping[str, str], encoding: str | 
     if suffixes and suffixes <= {".po", ".mo"}:
         return _generated(files, "gettext.pairs", f"{len(files)} message catalogue(s) of gettext")
     if suffixes & set(DOCUMENT_SUFFIXES) and not suffixes & set(TABLES):
-        return _documents([file for file in files if suffix_of(file) in DOCUMENT_SUFFIXES])
+        documents = [file for file in files if suffix_of(file) in DOCUMENT_SUFFIXES]
+        return _generated(documents, "documents.folder", f"{len(documents)} documents; questions are made of headings")
     tables = [file for file in files if suffix_of(file) in TABLES]
     if not tables:
         raise ValueError(
@@ -120,15 +121,6 @@ def labelled_options(reading: Reading) -> dict[str, str | float]:
 def _beir(folder: Path) -> Reading:
     files = [folder / "corpus.jsonl", folder / "queries.jsonl", *sorted(folder.glob("qrels/*.tsv"))]
     return _generated(files, "beir.pairs", "BEIR folder")
-
-
-def _documents(files: Sequence[Path]) -> Reading:
-    if "documents.folder" not in READERS:
-        raise ValueError(
-            f"{files[0].parent}: got a folder of documents, which this version does not read; give a table of "
-            "questions and answers"
-        )
-    return _generated(files, "documents.folder", f"{len(files)} documents")
 
 
 def _generated(files: Sequence[Path], reader: str, description: str) -> Reading:

@@ -1,0 +1,80 @@
+"""Readers of folders of documents: pairs made from their structure, and their sections; a file is one entity.
+
+Nobody asked these questions: a figure on them says how well headings and first sentences find their sections.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from stages.corpus.packaged.wikipedia import mask_title
+from stages.corpus.readers.sections import Section, read_sections
+from stages.corpus.records import Record, Unreadable
+from stages.corpus.sentences import split_first_sentence
+
+
+def folder(files: Sequence[Path], max_words: float = 150, min_words: float = 12) -> Iterator[Record]:
+    """Yield pairs of headings -> the text below them, and of first sentence -> the rest of a text further on.
+
+    The words of the headings are masked in the rest, so that word matching alone does not find it.
+
+    Args:
+        files: .txt, .md, .html, .rst, .docx and .pdf files.
+        max_words: words of a document; a longer section becomes several, cut between its paragraphs.
+        min_words: words that a document has at least; shorter ones join the next of their section, or are left out.
+    """
+    for path in files:
+        for record in _texts(path, int(max_words), int(min_words)):
+            if isinstance(record, Unreadable):
+                yield record
+                continue
+            headings, texts = record
+            for position, text in enumerate(texts):
+                if headings and position == 0:
+                    yield {"entity": _entity(path), "query": ": ".join(headings), "document": text}
+                    continue
+                first, rest = split_first_sentence(text)
+                masked = mask_title(rest, headings[-1]) if headings else rest
+                if len(masked.split()) >= min_words:
+                    yield {"entity": _entity(path), "query": first, "document": masked}
+
+
+def sections(files: Sequence[Path], max_words: float = 150, min_words: float = 12) -> Iterator[Record]:
+    """Yield the texts of the same files below their headings, as documents; the arguments are those of `folder`."""
+    for path in files:
+        for record in _texts(path, int(max_words), int(min_words)):
+            if isinstance(record, Unreadable):
+                yield record
+                continue
+            headings, texts = record
+            for text in texts:
+                yield {"entity": _entity(path), "text": f"{': '.join(headings)}\n{text}" if headings else text}
+
+
+def _texts(path: Path, max_words: int, min_words: int) -> Iterator[tuple[tuple[str, ...], list[str]] | Unreadable]:
+    """Yield the headings of each section with its texts; a file that cannot be read is one rejected row."""
+    try:
+        found = read_sections(path)
+    except (ValueError, OSError) as error:
+        yield Unreadable(f"not a document: {' '.join(str(error).split())}", path.name)
+        return
+    for section in found:
+        if texts := _cut(section, max_words, min_words):
+            yield section.headings, texts
+
+
+def _cut(section: Section, max_words: int, min_words: int) -> list[str]:
+    """Join a section's paragraphs to texts of at most `max_words` words; a longer paragraph is cut between words."""
+    texts: list[list[str]] = [[]]
+    for paragraph in section.paragraphs:
+        words = paragraph.split()
+        for start in range(0, len(words), max_words):
+            part = words[start : start + max_words]
+            if len(texts[-1]) + len(part) > max_words and len(texts[-1]) >= min_words:
+                texts.append([])
+            texts[-1] += part
+    return [" ".join(text) for text in texts if len(text) >= min_words]
+
+
+def _entity(path: Path) -> str:
+    """Name a file by the end of its path, which is the same on every machine."""
+    return "/".join(path.parts[-3:])

@@ -1,0 +1,150 @@
+"""Sections of documents (text, Markdown, HTML, reStructuredText, Word, PDF): headings with their paragraphs."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import docutils.core
+import docutils.nodes
+from bs4 import BeautifulSoup, Tag
+from charset_normalizer import from_bytes
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_NO_TEXT = ("script", "style", "nav", "header", "footer", "aside", "form", "template", "noscript", "pre")
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+# A role that only Sphinx knows, such as :ref:`text <target>`.
+_ROLE = re.compile(r":[\w.+:-]+:`~?([^`<]*?)\s*(?:<[^`>]*>)?`")
+_BLOCKS = (*_HEADINGS, "p", "li", "dt", "dd", "blockquote", "td", "th")
+# First bytes of files that are converted; the converter takes anything else for plain text.
+_SIGNATURES = {".docx": b"PK", ".pdf": b"%PDF"}
+# docutils reports no fault, reads no other file and passes no raw HTML through.
+_RST = {"report_level": 5, "halt_level": 5, "file_insertion_enabled": False, "raw_enabled": False}
+
+
+class Section(NamedTuple):
+    """A section without its subsections: the headings that lead to it, and its paragraphs."""
+
+    headings: tuple[str, ...]
+    paragraphs: list[str]
+
+
+# A heading (its level, from 1, and text), or a paragraph (level 0).
+Block = tuple[int, str]
+
+
+def read_sections(path: Path) -> list[Section]:
+    """Read the sections of a file that have paragraphs, in order; code is left out.
+
+    Raises:
+        ValueError: it is damaged, or of no known format.
+        ModuleNotFoundError: the extra `documents` is missing, which Word and PDF files need.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _SIGNATURES:
+        return _nested(_markdown_blocks(_converted(path)))
+    if suffix not in _BLOCKS_OF:
+        raise ValueError(f"got {path.name}, expected one of {', '.join((*_BLOCKS_OF, *_SIGNATURES))}")
+    return _nested(_BLOCKS_OF[suffix](_text(path)))
+
+
+def _text(path: Path) -> str:
+    found = from_bytes(path.read_bytes()).best()
+    if found is None:
+        raise ValueError(f"{path.name}: the encoding of its text cannot be told; save it as UTF-8")
+    return str(found).removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def _converted(path: Path) -> str:
+    try:
+        from markitdown import MarkItDown
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{path.name}: Word and PDF files need the extra `documents`") from error
+    if not path.read_bytes().startswith(_SIGNATURES[path.suffix.lower()]):
+        raise ValueError(f"{path.name}: is no {path.suffix.lower()} file, whatever its name says")
+    try:
+        return str(MarkItDown(enable_plugins=False).convert_local(path).text_content)
+    except Exception as error:  # the converters raise whatever their libraries do
+        raise ValueError(f"{path.name}: cannot be converted: {' '.join(str(error).split())[:120]}") from error
+
+
+def _nested(blocks: Iterator[Block]) -> list[Section]:
+    """Put paragraphs below the headings that lead to them."""
+    sections: list[Section] = [Section((), [])]
+    open_headings: list[Block] = []
+    for level, text in blocks:
+        line = " ".join(text.split())
+        if not line:
+            continue
+        if level:
+            open_headings = [heading for heading in open_headings if heading[0] < level] + [(level, line)]
+            sections.append(Section(tuple(heading for _, heading in open_headings), []))
+        else:
+            sections[-1].paragraphs.append(line)
+    return [section for section in sections if section.paragraphs]
+
+
+def _markdown_blocks(text: str) -> Iterator[Block]:
+    level = 0
+    for token in MarkdownIt("commonmark").enable("table").parse(_FRONT_MATTER.sub("", text)):
+        if token.type == "heading_open":
+            level = int(token.tag[1])
+        elif token.type == "inline":
+            yield level, _inline(token)
+            level = 0
+
+
+def _inline(token: Token) -> str:
+    """Return the words of a line, without the targets of links and images."""
+    return "".join(
+        " " if child.type in ("softbreak", "hardbreak") else child.content
+        for child in token.children or ()
+        if child.type in ("text", "code_inline", "softbreak", "hardbreak")
+    )
+
+
+def _html_blocks(text: str) -> Iterator[Block]:
+    page = BeautifulSoup(text, "html.parser")
+    for element in page(_NO_TEXT):
+        element.decompose()
+    for element in page("br"):
+        element.replace_with(" ")
+    for element in page(_BLOCKS):
+        if isinstance(element, Tag) and element.find(_BLOCKS) is None:
+            level = _HEADINGS.index(element.name) + 1 if element.name in _HEADINGS else 0
+            yield level, element.get_text()
+
+
+def _rst_blocks(text: str) -> Iterator[Block]:
+    document = docutils.core.publish_doctree(text, settings_overrides=_RST)
+    for node in document.findall(lambda node: isinstance(node, docutils.nodes.title | docutils.nodes.paragraph)):
+        ancestors: list[docutils.nodes.Node] = []
+        while (parent := (ancestors[-1] if ancestors else node).parent) is not None:
+            ancestors.append(parent)
+        if any(isinstance(parent, docutils.nodes.system_message) for parent in ancestors):
+            continue
+        depth = sum(isinstance(parent, docutils.nodes.section) for parent in ancestors)
+        is_heading = isinstance(node, docutils.nodes.title) and isinstance(node.parent, docutils.nodes.section)
+        # A document's only title is a title of the document itself, not of a section.
+        is_title = isinstance(node, docutils.nodes.title) and isinstance(node.parent, docutils.nodes.document)
+        yield (1 if is_title else depth + 1 if is_heading else 0), _ROLE.sub(r"\1", node.astext())
+
+
+def _text_blocks(text: str) -> Iterator[Block]:
+    """Take the first line for the title where it is short and no sentence."""
+    first, *rest = re.split(r"\n\s*\n", text.strip())
+    is_title = bool(rest) and len(first.split()) <= 12 and not first.rstrip().endswith((".", ":", ",", ";"))
+    yield int(is_title), first
+    for paragraph in rest:
+        yield 0, paragraph
+
+
+_BLOCKS_OF = {
+    ".md": _markdown_blocks,
+    ".html": _html_blocks,
+    ".htm": _html_blocks,
+    ".rst": _rst_blocks,
+    ".txt": _text_blocks,
+}
