@@ -77,7 +77,7 @@ def test_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
 
 
 def test_every_full_size_recipe_is_checked_here() -> None:
-    assert {file.stem for file in RECIPES.glob("*.yaml")} == {*TABLE_A1, "pico-bert", "own"}
+    assert {file.stem for file in RECIPES.glob("*.yaml")} == {*TABLE_A1, "pico-bert"}
 
 
 @each_model

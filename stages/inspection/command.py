@@ -21,6 +21,7 @@ from stages.recipe.fields import TASKS, Task
 from stages.recipe.paths import RECIPE, SOURCES
 
 SEED = 17
+LISTED_FILES = 10  # more files of a folder are named by a pattern
 COUNTED_TOKENS = 500  # texts of a sample whose tokens are counted
 
 
@@ -218,7 +219,10 @@ def _about_files(reading: Reading, facts: TableFacts) -> list[str]:
 
 
 def _expectations(planned: Sizes, facts: TableFacts, minutes: float) -> list[str]:
-    test, lines = planned.splits["test"], [f"splits: {planned.splits}"]
+    test, lines = (
+        planned.splits["test"],
+        ["splits: " + ", ".join(f"{rows} {name}" for name, rows in planned.splits.items())],
+    )
     if planned.values["max_rows"]:
         most = planned.values["max_rows"]
         lines.append(f"the build reads {most:,} of {facts.kept:,} rows in {minutes:.0f} minutes; --minutes raises that")
@@ -256,21 +260,32 @@ def _brought(paths: Sequence[Path], files: Sequence[Path], force: bool) -> list[
     Raises:
         ValueError: another file of that name is there.
     """
-    here, root = [], SOURCES.resolve()
+    here: list[Path] = []
+    root = SOURCES.resolve()
     for file in files:
         if file.resolve().is_relative_to(root):
             inside = file.resolve().relative_to(root)
         else:
             base = next(path for path in paths if file == path or path in file.parents)
-            inside = Path(base.name) / file.relative_to(base) if file != base else Path(file.name)
+            inside = Path(base.resolve().name) / file.relative_to(base) if file != base else Path(file.name)
             inside = Path(*(re.sub(r"[\[\]*?]", "_", part) for part in inside.parts))
             target = SOURCES / inside
             if target.exists() and target.read_bytes() != file.read_bytes() and not force:
                 raise ValueError(f"{target}: another file is there; remove it, rename {file}, or use --force")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
-        here.append(str(SOURCES / inside))
-    return here
+        here.append(SOURCES / inside)
+    return _locations(here)
+
+
+def _locations(files: Sequence[Path]) -> list[str]:
+    """Name a few files each by itself, and many by patterns, so that a file that joins the folder is read too."""
+    if len(files) <= LISTED_FILES:
+        return [str(file) for file in files]
+    top = len(SOURCES.parts) + 1
+    folders = {Path(*file.parts[:top]) for file in files if len(file.parts) > top}
+    inside = {f"{folder}/**/*{file.suffix}" for file in files for folder in folders & set(file.parents)}
+    return sorted(inside | {str(file) for file in files if len(file.parts) == top})
 
 
 def _slug(name: str) -> str:

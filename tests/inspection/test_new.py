@@ -115,6 +115,27 @@ def test_beir_folders_are_read() -> None:
     assert clean_rows(recipe_of(folder)) == 20
 
 
+@pytest.mark.parametrize("count", [3, 12])
+def test_a_folder_of_documents_becomes_pairs_of_headings_and_texts(count: int) -> None:
+    manual = Path("work/manual")
+    (manual / "deep").mkdir(parents=True)
+    for number, (question, answer) in enumerate(rows(count)):
+        more = " ".join([answer] * 3).replace("the list", f"list {number}")
+        (manual / ("deep" if number % 2 else ".") / f"{number}.md").write_text(
+            f"# Manual {number}\n\n{more}\n\n## {question}\n\n{more} Then it is done, says part {number}.\n"
+        )
+    (manual / "picture.png").write_bytes(b"png")
+    recipe = recipe_of(manual, wishes=Wishes(no_holdout=True)) if count > 5 else None
+    if recipe is None:
+        with pytest.raises(ValueError, match="got 6 usable rows"):
+            recipe_of(manual)
+        return
+    assert recipe.adapt.tasks == ("retrieval",)
+    assert recipe.curate.sources[0].reader == "documents.folder"
+    assert recipe.curate.sources[0].files == ("data/sources/manual/**/*.md",)
+    assert clean_rows(recipe) == 24
+
+
 def test_labels_add_classification_and_clustering() -> None:
     found = [(*pair, ("billing", "delivery")[number % 2]) for number, pair in enumerate(rows(40))]
     recipe = recipe_of(table(("Frage", "Antwort", "Kategorie"), found), language="en")
