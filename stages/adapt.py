@@ -118,8 +118,8 @@ def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Traini
         if len(part.rows) < 2:
             raise ValueError(
                 f"{part.name}: got {len(part.rows)} pairs with {settings.num_negatives} hard negatives, expected at "
-                "least 2; lower num_negatives, or have mine find more (rank_window, relative_margin, absolute_margin; "
-                "data/mined/audit.html)"
+                "least 2; lower num_negatives, or have mine find more (rank_window, relative_margin, absolute_margin) "
+                "or leave out fewer (consistency; data/mined/audit.html)"
             )
     parts = split_by_language(parts, pairs.languages, settings.language_exponent)
     sources = [draw.source for draw in settings.mixture]

@@ -1,6 +1,7 @@
 """Mine: hard negatives of every training pair, from the same source and split, judged by the teacher.
 
-Writes to data/mined: negatives.parquet (id, negatives, scores), audit.json and audit.html.
+Writes to data/mined: negatives.parquet (id, negatives, scores), inconsistent.parquet (pairs that retrieval leaves out,
+with rank and reason), audit.json and audit.html.
 """
 
 if __name__ == "__main__":  # The entry checks the recipe before torch is imported.
@@ -27,9 +28,10 @@ from stages.mining.candidates import (
     ranked_candidates,
     teacher_candidates,
 )
+from stages.mining.consistency import INCONSISTENT, audit_consistency, inconsistent_pairs, own_ranks
 from stages.mining.given_negatives import audit_given
 from stages.mining.hard_negatives import mine_negatives
-from stages.recipe.paths import CURATED, EMBEDDED, MINED
+from stages.recipe.paths import CURATED, EMBEDDED, INCONSISTENT_PAIRS, MINED
 from stages.recipe.recipe import Recipe
 from stages.reporting.mining_page import render_mining
 from stages.teachers.teacher_vectors import TeacherVectors
@@ -54,6 +56,7 @@ def mine(recipe: Recipe) -> dict[str, dict[str, Any]]:
     teacher = TeacherVectors(EMBEDDED, recipe.embed)
     student = None if recipe.mine.student is None else Student(recipe.mine.student, recipe.embed.max_tokens)
     rows: list[dict[str, Any]] = []
+    inconsistent: list[dict[str, Any]] = []
     audit: dict[str, dict[str, Any]] = {}
     for source in tqdm(recipe.mine.sources, desc="mine", unit="source"):
         pairs = read_split(CURATED, "pairs", "train", [source]).to_pylist()
@@ -62,15 +65,34 @@ def mine(recipe: Recipe) -> dict[str, dict[str, Any]]:
         positive_scores = np.einsum("qt,qt->q", vectors["query"], vectors["document"], dtype=np.float32)
         candidates = _candidates(recipe, student, texts, vectors)
         negatives = mine_negatives(candidates, positive_scores, recipe.mine)
+        left_out, audit_of_ranks = _consistency(recipe, source, pairs, vectors)
+        inconsistent += left_out
+        without = {pair["id"] for pair in left_out}
         for pair, numbers, scores in zip(pairs, negatives.rows, negatives.scores, strict=True):
+            if pair["id"] in without:
+                continue
             rows.append({"id": pair["id"], "negatives": [pairs[row]["id"] for row in numbers], "scores": scores})
         audit[source] = audit_source(pairs, positive_scores, candidates, negatives, recipe.mine, recipe.seed)
         vectors_of = partial(_documents, teacher, source)
         audit[source] |= audit_given(pairs, vectors["query"], positive_scores, vectors_of, recipe.mine.num_examples)
+        audit[source] |= audit_of_ranks
     write_table(MINED / "negatives.parquet", rows, SCHEMA)
+    write_table(INCONSISTENT_PAIRS, inconsistent, INCONSISTENT)
     (MINED / "audit.json").write_text(json.dumps(audit, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (MINED / "audit.html").write_text(render_mining(recipe.mine, audit), encoding="utf-8")
     return audit
+
+
+def _consistency(
+    recipe: Recipe, source: str, pairs: list[dict[str, Any]], vectors: dict[str, np.ndarray]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Find the pairs of a source that the recipe's last rank leaves out, and their audit; none where it names none."""
+    last_rank = recipe.mine.consistency.get(source)
+    if last_rank is None:
+        return [], {"last_rank": None, "inconsistent": 0, "left_out": [], "kept": []}
+    ranks = own_ranks(pairs, vectors["query"], vectors["document"])
+    left_out = inconsistent_pairs(pairs, ranks, last_rank)
+    return left_out, audit_consistency(pairs, ranks, last_rank, left_out, recipe.mine.num_examples)
 
 
 def _documents(teacher: TeacherVectors, source: str, texts: list[str]) -> np.ndarray:

@@ -13,7 +13,7 @@ from stages.corpus.tables import SCHEMAS, read_table, write_table
 from stages.metrics.lexical import bm25_search
 from stages.mine import mine
 from stages.objectives.retrieval import negative_rows
-from stages.recipe.paths import CURATED, EMBEDDED, MINED
+from stages.recipe.paths import CURATED, EMBEDDED, INCONSISTENT_PAIRS, MINED
 from stages.recipe.recipe import read
 from stages.reporting.mining_page import render_mining
 from stages.teachers.teacher import ReadingRule
@@ -51,6 +51,14 @@ def write_vectors(prompts: dict[str, str]) -> None:
         for side, vectors in (("query", queries), ("document", documents)):
             keys = store.keys(ReadingRule(prompts[side], 96, 96), table[side].to_pylist())
             store.add(keys, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def swap_documents(one: str, other: str) -> None:
+    """Give each of two training pairs the other's document."""
+    path = CURATED / "pairs" / "train.parquet"
+    rows = {row["id"]: row for row in read_table(path).to_pylist()}
+    rows[one]["document"], rows[other]["document"] = rows[other]["document"], rows[one]["document"]
+    write_table(path, list(rows.values()), SCHEMAS["pairs"])
 
 
 def write_recipe(recipe: dict[str, Any]) -> None:
@@ -116,7 +124,7 @@ def test_audit_counts_what_happened(audit: Audit) -> None:
 @pytest.mark.usefixtures("audit")
 def test_mining_twice_gives_the_same_bytes() -> None:
     before = {path.name: path.read_bytes() for path in MINED.iterdir()}
-    assert set(before) == {"negatives.parquet", "audit.json", "audit.html"}
+    assert set(before) == {"negatives.parquet", "audit.json", "audit.html", "inconsistent.parquet"}
     mine(read())
     assert {path.name: path.read_bytes() for path in MINED.iterdir()} == before
 
@@ -124,6 +132,31 @@ def test_mining_twice_gives_the_same_bytes() -> None:
 def test_hard_negatives_are_rows_and_too_few_are_marked() -> None:
     mined = {"a": ["c", "b", "d"], "b": ["a"], "c": [], "d": ["b", "c"]}
     assert negative_rows(["a", "b", "c", "d"], mined, 2).tolist() == [[2, 1], [0, -1], [-1, -1], [1, 2]]
+
+
+def test_a_pair_that_mine_left_out_gets_no_negative_even_where_its_source_names_some() -> None:
+    assert negative_rows(["a", "b"], {"a": ["b"]}, 1, {1: [0]}).tolist() == [[1], [-1]]
+
+
+def test_pairs_beyond_the_declared_rank_are_left_out_and_shown_with_their_rank(
+    audit: Audit, recipe: dict[str, Any]
+) -> None:
+    assert [figures["inconsistent"] for figures in audit.values()] == [0, 0]
+    swap_documents("wikipedia/train0", "wikipedia/train1")
+    mine(read())
+    before = mined_rows()
+    recipe["mine"]["consistency"] = {"wikipedia": 1}
+    write_recipe(recipe)
+    audit = mine(read())
+    left_out = read_table(INCONSISTENT_PAIRS).to_pylist()
+    names = {row["id"] for row in left_out}
+    assert names == {"wikipedia/train0", "wikipedia/train1"}
+    assert audit["wikipedia"]["inconsistent"] == 2
+    assert audit["docstrings"]["inconsistent"] == 0
+    assert all(row["rank"] > 1 and f"own document {row['rank']}, expected" in row["reason"] for row in left_out)
+    assert mined_rows() == [row for row in before if row["id"] not in names]
+    page = (MINED / "audit.html").read_text(encoding="utf-8")
+    assert "Left out, the lowest first" in page and "expected at most 1" in page
 
 
 def test_words_and_an_earlier_student_give_candidates_too(

@@ -131,7 +131,8 @@ def negative_rows(
 
     Args:
         ids: names of the P pairs.
-        mined: a pair's name -> names of the pairs whose documents are its negatives, the hardest first.
+        mined: a pair's name -> names of the pairs whose documents are its negatives, the hardest first. A pair that
+            is not there was left out by mine as inconsistent, and gets no negative at all.
         given: a pair's row -> rows of documents that its source names as its negatives.
 
     Returns:
@@ -140,6 +141,8 @@ def negative_rows(
     row_of = {name: row for row, name in enumerate(ids)}
     negatives = np.full((len(ids), num_negatives), -1)
     for row, name in enumerate(ids):
+        if name not in mined:
+            continue
         of_pair = [*(given or {}).get(row, ()), *(row_of[negative] for negative in mined[name])]
         found = list(dict.fromkeys(of_pair))[:num_negatives]
         negatives[row, : len(found)] = found

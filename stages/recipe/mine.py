@@ -33,12 +33,22 @@ class Mine(Section):
         description="A negative also scores at least this much below the query's own document, by the teacher; null "
         "for no such limit."
     )
+    consistency: dict[str, Count] = Field(
+        description="Source -> last rank. A training pair of the source is left out of the retrieval adapter where the "
+        "teacher ranks the query's own document lower among the source's documents. Empty where nothing is left out."
+    )
     num_examples: Count = Field(description="Example rows on the page data/mined/audit.html.")
 
     @model_validator(mode="after")
     def _check_candidates(self) -> Self:
         if len(set(self.candidates)) < len(self.candidates):
             raise ValueError(f"candidates: expected each list once, got {list(self.candidates)}")
+        unmined = sorted(set(self.consistency) - set(self.sources))
+        if unmined:
+            raise ValueError(
+                f"consistency: got {unmined}, expected sources of mine.sources, {list(self.sources)}; add them there, "
+                "or remove them here"
+            )
         if ("student" in self.candidates) != (self.student is not None):
             raise ValueError(
                 f"student: got candidates {list(self.candidates)} and student {self.student!r}; name student among the "

@@ -15,6 +15,7 @@ CURATED = Path("data/curated")
 VALIDATED = Path("data/validated")
 EMBEDDED = Path("data/embedded")
 MINED = Path("data/mined")
+INCONSISTENT_PAIRS = Path("data/mined/inconsistent.parquet")  # that retrieval is not trained on
 DISTILLED = Path("data/distilled")
 EXTENDED = Path("data/extended")
 ADAPTED = Path("data/adapted")

@@ -36,6 +36,8 @@ def render_mining(section: Mine, audit: Mapping[str, Mapping[str, Any]]) -> str:
             "curve": Markup(margin_figure(source, figures["margin_curve"], section.relative_margin)),
             "suspects": [_with_cut_texts(suspect) for suspect in figures["suspects"]],
             "examples": [_with_cut_texts(example) for example in figures["examples"]],
+            "left_out": [_with_cut_texts(one) for one in figures["left_out"]],
+            "kept": [_with_cut_texts(one) for one in figures["kept"]],
             "contradictions": [_with_cut_texts(one) for one in figures["contradictions"]],
         }
         for source, figures in audit.items()

@@ -31,6 +31,7 @@ def section(
         rank_window=rank_window,
         relative_margin=relative_margin,
         absolute_margin=absolute_margin,
+        consistency={},
         num_examples=1,
     )
 

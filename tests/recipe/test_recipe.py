@@ -94,6 +94,7 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("adapt/classification/training/batch_size", 1, "adapt.classification.training.batch_size", "equal to 2"),
     ("mine/relative_margin", 1.5, "mine.relative_margin", "less than or equal to 1"),
     ("mine/rank_window", [50, 1], "mine.rank_window", "[least, most]"),
+    ("mine/consistency", {"faq": 3}, "mine", "expected sources of mine.sources"),
     ("mine/sources", [], "adapt.retrieval.mixture", "no mined negatives; add them to mine.sources"),
     # Tasks that are left out.
     ("adapt/clustering", {"sources": []}, "evaluate.sources.clustering", "since adapt.clustering has no sources, got"),
