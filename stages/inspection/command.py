@@ -1,7 +1,6 @@
 """The command `stillhouse new`: from a person's own files to a recipe, with what was understood and why."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +14,13 @@ from stages.corpus.text_length import tokens_of
 from stages.inspection.draft import LEAST_ROWS, Sizes, sizes
 from stages.inspection.reading import Reading, reading_of, without_label
 from stages.inspection.rendering import recipe_values, render, write
+from stages.inspection.source_files import bring
 from stages.inspection.statistics import TableFacts, languages_of, table_facts
 from stages.inspection.teacher import DEFAULT_TEACHER, MULTILINGUAL, teacher_of
 from stages.recipe.fields import TASKS, Task
-from stages.recipe.paths import RECIPE, SOURCES
+from stages.recipe.paths import RECIPE
 
 SEED = 17
-LISTED_FILES = 10  # more files of a folder are named by a pattern
 COUNTED_TOKENS = 500  # texts of a sample whose tokens are counted
 
 
@@ -135,7 +134,7 @@ def new(
     ]
     _check_output(wishes)
     name = _slug(wishes.name or paths[0].stem.partition(".")[0] or "own")
-    files = _brought(paths, reading.files, wishes.force)
+    files = bring(paths, reading.files, wishes.force)
     values = recipe_values(reading, planned, tasks, language) | {"teacher": teacher.values, "name": name}
     recipe = render(values, name, files, understood)
     write(recipe, wishes.output)
@@ -252,40 +251,6 @@ def _check_output(wishes: Wishes) -> None:
     if shown.returncode != 0 or shown.stdout != output.read_bytes():
         raise ValueError(f"{output}: there is another recipe; write over it with --force, or elsewhere with --output")
     print(f"{output}: replaces the committed recipe; `git checkout {output}` brings it back\n")
-
-
-def _brought(paths: Sequence[Path], files: Sequence[Path], force: bool) -> list[str]:
-    """Copy files below data/sources, where DVC watches them, and return where they are.
-
-    Raises:
-        ValueError: another file of that name is there.
-    """
-    here: list[Path] = []
-    root = SOURCES.resolve()
-    for file in files:
-        if file.resolve().is_relative_to(root):
-            inside = file.resolve().relative_to(root)
-        else:
-            base = next(path for path in paths if file == path or path in file.parents)
-            inside = Path(base.resolve().name) / file.relative_to(base) if file != base else Path(file.name)
-            inside = Path(*(re.sub(r"[\[\]*?]", "_", part) for part in inside.parts))
-            target = SOURCES / inside
-            if target.exists() and target.read_bytes() != file.read_bytes() and not force:
-                raise ValueError(f"{target}: another file is there; remove it, rename {file}, or use --force")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-        here.append(SOURCES / inside)
-    return _locations(here)
-
-
-def _locations(files: Sequence[Path]) -> list[str]:
-    """Name a few files each by itself, and many by patterns, so that a file that joins the folder is read too."""
-    if len(files) <= LISTED_FILES:
-        return [str(file) for file in files]
-    top = len(SOURCES.parts) + 1
-    folders = {Path(*file.parts[:top]) for file in files if len(file.parts) > top}
-    inside = {f"{folder}/**/*{file.suffix}" for file in files for folder in folders & set(file.parents)}
-    return sorted(inside | {str(file) for file in files if len(file.parts) == top})
 
 
 def _slug(name: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from stages.corpus.readers.files import rows_of_file
@@ -76,8 +75,8 @@ def _encoder(folder: Path, task: str, prompt: str, dimensions: int, precision: s
     try:
         size = checked_dimensions(dimensions, model)
         name, ranges = checked_prompt(prompt, model), checked_ranges(precision, size, limits[task])
-    except MlflowException as error:
-        raise ValueError(error.message) from error
+    except Exception as error:  # the served model refuses in MLflow's terms
+        raise ValueError(str(error)) from error
 
     def encode(texts: list[str]) -> Any:
         vectors = model.encode(
