@@ -17,14 +17,14 @@ MULTILINGUAL = (
 
 
 @dataclass(frozen=True)
-class Teacher:
+class ChosenTeacher:
     """A teacher with what a recipe says about it and about a student of its layers."""
 
     folder: Path
     values: dict[str, Any]
 
 
-def teacher_of(name: str) -> Teacher:
+def teacher_of(name: str) -> ChosenTeacher:
     """Read what a recipe needs to know of a teacher.
 
     Raises:
@@ -41,7 +41,7 @@ def teacher_of(name: str) -> Teacher:
     positions = int(config.get("max_position_embeddings", 512))
     theta = config.get("rope_theta") or (config.get("rope_parameters") or {}).get("rope_theta")
     is_default = name == DEFAULT_TEACHER
-    return Teacher(
+    return ChosenTeacher(
         folder,
         {
             "path": name,

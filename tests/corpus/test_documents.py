@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from stages.corpus.readers.documents import folder, sections
-from stages.corpus.readers.sections import Section, read_sections
+from stages.corpus.readers.sections import TextSection, read_sections
 from stages.corpus.records import Unreadable
 
 COPPER = ["A copper still heats the wash.", "The vapour rises."]
-EXPECTED = [Section(("Stills",), ["About stills."]), Section(("Stills", "Copper"), COPPER)]
+EXPECTED = [TextSection(("Stills",), ["About stills."]), TextSection(("Stills", "Copper"), COPPER)]
 
 
 def written(tmp_path: Path, name: str, text: str | bytes) -> Path:
@@ -79,19 +79,19 @@ def test_headings_that_are_underlined_and_a_level_that_is_skipped(tmp_path: Path
 
 def test_a_short_first_line_is_the_title_of_a_text(tmp_path: Path) -> None:
     path = written(tmp_path, "a.txt", "All about stills\n\nThey are\nof copper.\n\nNot of tin.\n")
-    assert read_sections(path) == [Section(("All about stills",), ["They are of copper.", "Not of tin."])]
+    assert read_sections(path) == [TextSection(("All about stills",), ["They are of copper.", "Not of tin."])]
 
 
 def test_a_first_sentence_is_no_title(tmp_path: Path) -> None:
     path = written(tmp_path, "a.txt", "Stills are of copper.\n\nNot of tin.\n")
-    assert read_sections(path) == [Section((), ["Stills are of copper.", "Not of tin."])]
+    assert read_sections(path) == [TextSection((), ["Stills are of copper.", "Not of tin."])]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
 def test_encodings_are_told_apart(tmp_path: Path, encoding: str) -> None:
     sentence = "Der Kühler über dem Kessel läßt den Dampf zurück in die Blase fließen, wie früher üblich."
     path = written(tmp_path, "a.md", f"# Über Kühler\n\n{sentence}\n".encode(encoding))
-    assert read_sections(path) == [Section(("Über Kühler",), [sentence])]
+    assert read_sections(path) == [TextSection(("Über Kühler",), [sentence])]
 
 
 def test_word_and_pdf_files_are_converted(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stages.corpus.packaged.wikipedia import mask_title
-from stages.corpus.readers.sections import Section, read_sections
+from stages.corpus.readers.sections import TextSection, read_sections
 from stages.corpus.records import Record, Unreadable
 from stages.corpus.sentences import split_first_sentence
 
@@ -62,7 +62,7 @@ def _texts(path: Path, max_words: int, min_words: int) -> Iterator[tuple[tuple[s
             yield section.headings, texts
 
 
-def _cut(section: Section, max_words: int, min_words: int) -> list[str]:
+def _cut(section: TextSection, max_words: int, min_words: int) -> list[str]:
     """Join a section's paragraphs to texts of at most `max_words` words; a longer paragraph is cut between words."""
     texts: list[list[str]] = [[]]
     for paragraph in section.paragraphs:

@@ -24,7 +24,7 @@ _SIGNATURES = {".docx": b"PK", ".pdf": b"%PDF"}
 _RST = {"report_level": 5, "halt_level": 5, "file_insertion_enabled": False, "raw_enabled": False}
 
 
-class Section(NamedTuple):
+class TextSection(NamedTuple):
     """A section without its subsections: the headings that lead to it, and its paragraphs."""
 
     headings: tuple[str, ...]
@@ -35,7 +35,7 @@ class Section(NamedTuple):
 Block = tuple[int, str]
 
 
-def read_sections(path: Path) -> list[Section]:
+def read_sections(path: Path) -> list[TextSection]:
     """Read the sections of a file that have paragraphs, in order; code is left out.
 
     Raises:
@@ -70,9 +70,9 @@ def _converted(path: Path) -> str:
         raise ValueError(f"{path.name}: cannot be converted: {' '.join(str(error).split())[:120]}") from error
 
 
-def _nested(blocks: Iterator[Block]) -> list[Section]:
+def _nested(blocks: Iterator[Block]) -> list[TextSection]:
     """Put paragraphs below the headings that lead to them."""
-    sections: list[Section] = [Section((), [])]
+    sections: list[TextSection] = [TextSection((), [])]
     open_headings: list[Block] = []
     for level, text in blocks:
         line = " ".join(text.split())
@@ -80,7 +80,7 @@ def _nested(blocks: Iterator[Block]) -> list[Section]:
             continue
         if level:
             open_headings = [heading for heading in open_headings if heading[0] < level] + [(level, line)]
-            sections.append(Section(tuple(heading for _, heading in open_headings), []))
+            sections.append(TextSection(tuple(heading for _, heading in open_headings), []))
         else:
             sections[-1].paragraphs.append(line)
     return [section for section in sections if section.paragraphs]
