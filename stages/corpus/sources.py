@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from stages.corpus.cleaning import SourceToRead
 from stages.corpus.locations import HubDataset, Input, RemoteFile, check_versions, local_folder, matching_inputs
 from stages.corpus.packaged import botocore, docstrings, encyclopedia, human_scores, speeches, weaknesses, wikipedia
-from stages.corpus.readers import beir, documents, gettext, rows
+from stages.corpus.readers import beir, documents, gettext, rows, synthetic
 from stages.corpus.records import Record
 from stages.corpus.text_length import WORDS, tokens_of
 from stages.recipe.curate import Source
@@ -36,6 +36,7 @@ READERS: dict[str, Reader] = {
     "beir.pairs": beir.pairs,
     "documents.folder": documents.folder,
     "documents.sections": documents.sections,
+    "synthetic.queries": synthetic.queries,
     "human_scores.word_pairs": human_scores.word_pairs,
     "human_scores.document_matrix": human_scores.document_matrix,
     **ROW_READERS,

@@ -30,14 +30,22 @@ class Corrections:
 
     Attributes
     ----------
-    query, document
-        Columns of the question and its answer, or of the two texts of a scored pair.
-    label, score, entity
-        Columns of a label, a similarity, and a thing whose rows belong together in training or in test.
+    query
+        Column of the question, or of the first text of a scored pair.
+    document
+        Column of the answer, or of the second text of a scored pair.
+    label
+        Column of a label.
+    score
+        Column of a similarity.
+    entity
+        Column of a thing whose rows belong together in training or in test.
     language
         Language of the texts, such as en or pt-BR.
-    encoding, delimiter
-        How the file is written.
+    encoding
+        Encoding of the text, such as cp1252.
+    delimiter
+        Sign between the values of a row.
     """
 
     query: str | None = None

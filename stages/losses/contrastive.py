@@ -80,14 +80,13 @@ def _candidates(anchors: Tensor, positives: Tensor, negatives: Tensor | None) ->
         )
     if negatives is None:
         return positives
-    if negatives.ndim == 2:
-        return torch.cat([positives, negatives])
-    if negatives.ndim != 3 or len(negatives) != len(anchors):
+    is_per_anchor = negatives.ndim == 3 and len(negatives) == len(anchors)
+    if negatives.shape[-1] != anchors.shape[-1] or not (is_per_anchor or negatives.ndim == 2):
         raise ValueError(
-            f"got negatives of shape {list(negatives.shape)}, expected [{len(anchors)}, N, D]: "
-            "pass the same number of hard negatives for each anchor"
+            f"got negatives of shape {list(negatives.shape)}, expected [{len(anchors)}, N, D] or [K, D] with D = "
+            f"{anchors.shape[-1]}: pass the same number of hard negatives for each anchor, or all of them in a row"
         )
-    return torch.cat([positives, negatives.flatten(0, 1)])
+    return torch.cat([positives, negatives.flatten(0, -2)])
 
 
 def _checked_mask(excluded: Tensor, logits: Tensor) -> Tensor:

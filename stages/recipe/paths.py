@@ -29,6 +29,7 @@ LINEAGE = Path("data/lineage")
 # Kept between builds and never an output of DVC.
 STATE = Path(".stillhouse")
 VECTORS = STATE / "vectors"
+QUESTIONS = STATE / "questions"  # answers of language models
 CHECKPOINTS = STATE / "checkpoints"
 REFUSED = STATE / "refused"
 EVALUATED_VECTORS = STATE / "evaluated"

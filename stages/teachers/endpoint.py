@@ -1,13 +1,9 @@
-"""A model behind an OpenAI-compatible `/v1/embeddings` as teacher, through OpenAI's own client.
-
-The client waits as long as a server asks for (Retry-After) and sends a request again where that can help: after 408,
-409, 429, 5xx and lost connections. The key comes from the environment and goes to the client alone.
+"""A model behind an OpenAI-compatible `/v1/embeddings` as teacher.
 
 Shapes: N texts, T teacher dimension.
 """
 
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from stages.corpus.openai_client import openai_library, refusal, server_key
 from stages.recipe.embed import Endpoint
 from stages.teachers.fingerprint import Fingerprint, with_digest
 from stages.teachers.teacher import ReadingRule
@@ -77,9 +74,8 @@ class EndpointTeacher:
         """Embed some texts with one request; returns unit vectors [N, T] float32."""
         try:
             answer = self._client.embeddings.create(model=self.endpoint.model, input=texts, encoding_format="float")
-        except _openai().OpenAIError as error:
-            message = str(error).replace(self._key, "***")  # A server may repeat the key that it refuses.
-            raise ValueError(f"{self._name}: no embeddings: {message}") from None
+        except openai_library().OpenAIError as error:
+            raise ValueError(f"{self._name}: no embeddings: {refusal(error, self._key)}") from None
         data = sorted(answer.data or [], key=lambda item: item.index)
         if (numbers := [item.index for item in data]) != list(range(len(texts))):
             raise ValueError(
@@ -100,18 +96,13 @@ class EndpointTeacher:
     @cached_property
     def _client(self) -> Any:
         section = self.endpoint
-        return _openai().OpenAI(
+        return openai_library().OpenAI(
             base_url=section.url, api_key=self._key, max_retries=section.max_retries, timeout=section.timeout
         )
 
     @property
     def _key(self) -> str:
-        variable = self.endpoint.key_variable
-        if variable is None:
-            return "none"  # The client requires a key; such a server does not read it.
-        if not (key := os.environ.get(variable)):
-            raise ValueError(f"embed.teacher.key_variable: {variable} is not set; export it with the key")
-        return key
+        return server_key(self.endpoint.key_variable, "embed.teacher.key_variable")
 
 
 def first_same_answer(folder: Path, model: str, vector: np.ndarray) -> str:
@@ -135,14 +126,3 @@ def first_same_answer(folder: Path, model: str, vector: np.ndarray) -> str:
     save_file({"probe": vector}, partial)
     partial.rename(answers / f"{name}.safetensors")
     return name
-
-
-def _openai() -> Any:
-    """Import OpenAI's client, which is an optional extra."""
-    try:
-        import openai
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "embed.teacher: an endpoint needs OpenAI's client, which is not installed; pip install 'openai~=3.57'"
-        ) from error
-    return openai
