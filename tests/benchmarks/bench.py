@@ -4,7 +4,7 @@ A whole build of the default recipe in a fresh checkout (time, peak memory of al
 nothing to do, and the quality it reached; the same through Prefect, and whether it made the same bytes; embedding, a
 distillation step and a contrastive step beside Sentence Transformers, and each format of a release beside torch, in
 turns in the same run, on the same texts; builds from a person's own table and folder; curation of 1 and 4 million rows;
-the teacher's vectors: a million kept, 1 % more, two Ray workers.
+the teacher's vectors: a million kept, 1 % more, two Ray workers; questions of a model, kept and dropped.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from tests.benchmarks.curation import curation_figures
 from tests.benchmarks.flow import flow_overhead
 from tests.benchmarks.measure import Figure, use_all_cores
 from tests.benchmarks.own import own_figures
+from tests.benchmarks.questions import question_figures
 from tests.checkouts import ROOT, checkout
 
 OUTPUT = ROOT / "bench.json"
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--skip-build", action="store_true", help="only the speeds, which take some minutes")
     parser.add_argument("--gpu", action="store_true", help="a GPU's figures instead of the CPU's speeds")
     arguments = parser.parse_args()
-    figures = gpu_figures() if arguments.gpu else speeds() | curation_figures() | vectors()
+    figures = gpu_figures() if arguments.gpu else speeds() | curation_figures() | vectors() | question_figures()
     if not arguments.skip_build:
         with tempfile.TemporaryDirectory(prefix="stillhouse-bench-") as folder:
             figures |= builds(Path(folder)) | own_figures()
