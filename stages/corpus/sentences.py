@@ -4,8 +4,12 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-# A sentence ends at . ! or ? before white space and a capital, unless a one-letter initial or "c." stands before it.
-_END = re.compile(r"(?<![A-Z]\.)(?<!\b[A-Z])(?<!\bc)(?<!\bSt)(?<!\bDr)(?<!\bMr)[.!?][\"')\]]?\s+(?=[\"'(\[]?[A-Z0-9])")
+# A sentence ends at . ! or ? before white space and a capital, unless a one-letter initial or "c." stands before it;
+# Chinese and Japanese put no space behind their full stop.
+_END = re.compile(
+    r"(?<![A-Z]\.)(?<!\b[A-Z])(?<!\bc)(?<!\bSt)(?<!\bDr)(?<!\bMr)[.!?][\"')\]]?\s+(?=[\"'(\[]?[A-Z0-9])"
+    r"|[。！？][」』）”]?\s*"
+)
 
 
 def split_first_sentence(text: str) -> tuple[str, str]:

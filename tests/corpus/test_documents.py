@@ -107,6 +107,60 @@ def test_a_damaged_file_is_one_rejected_row_and_the_rest_is_read(tmp_path: Path)
     assert rest
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.docx", b"PK\x03\x04" + b"no archive at all " * 20),
+        ("a.pdf", b"%PDF-1.4\n" + b"no page at all " * 20),
+        ("a.rst", b"\n".join(b" " * depth + b"* x" for depth in range(400))),
+    ],
+)
+def test_a_file_that_its_parser_refuses_is_one_rejected_row(tmp_path: Path, name: str, content: bytes) -> None:
+    (record,) = folder([written(tmp_path, name, content)])
+    assert isinstance(record, Unreadable)
+    assert name in record.reason
+
+
+def test_an_archive_that_is_no_word_file_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.docx", "w") as archive:
+        archive.writestr("inside.txt", "words of another file " * 20)
+    (record,) = folder([tmp_path / "a.docx"])
+    assert isinstance(record, Unreadable)
+
+
+def test_text_of_a_page_outside_of_paragraphs_is_kept_and_signs_beside_headings_are_not(tmp_path: Path) -> None:
+    page = """<title>x</title><header><p>Menu</p></header><main><header><h1>Stills<a href="#s">#</a></h1></header>
+    <div>About <b>stills</b>.<p>They are of copper.</p>They shine.</div></main><footer>2026</footer>"""
+    expected = [TextSection(("Stills",), ["About stills.", "They are of copper.", "They shine."])]
+    assert read_sections(written(tmp_path, "a.html", page)) == expected
+
+
+def test_html_inside_of_markdown_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.md", '<h1 align="center">Stills</h1>\n\n<p>About stills.</p>\n\nOf copper.\n')
+    assert read_sections(path) == [TextSection(("Stills",), ["About stills.", "Of copper."])]
+
+
+def test_a_long_paragraph_is_cut_between_sentences(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.md", "One two three four. Five six seven. Eight nine ten eleven.\n")
+    assert [row["text"] for row in sections([path], max_words=8, min_words=4)] == [
+        "One two three four. Five six seven.",
+        "Eight nine ten eleven.",
+    ]
+
+
+def test_a_number_of_a_list_asks_for_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.md", "9. Copper stills hold heat for very long.\n")
+    path_of_text = written(tmp_path, "b.txt", "9. Copper stills hold heat for very long.\n")
+    assert list(folder([path, path_of_text], min_words=4)) == []
+
+
+def test_letters_of_scripts_without_spaces_count_as_words(tmp_path: Path) -> None:
+    sentence, rest = "銅の蒸留器は熱を伝える。", "香りも良くなる。"
+    path = written(tmp_path, "a.md", f"# 蒸留器\n\n{sentence}\n\n{sentence}{rest}\n")
+    made = [(row["query"], row["document"]) for row in folder([path], max_words=18, min_words=6)]
+    assert made == [("蒸留器", sentence), (sentence, rest)]
+
+
 def test_headings_ask_for_their_section_and_first_sentences_for_the_rest(tmp_path: Path) -> None:
     text = "# Copper stills\n\nOne two three four.\n\nStills hold heat. Copper stills shine for years.\n"
     path = written(tmp_path, "manual/a.md", text)

@@ -3,13 +3,20 @@
 Nobody asked these questions: a figure on them says how well headings and first sentences find their sections.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stages.corpus.packaged.wikipedia import mask_title
 from stages.corpus.readers.sections import TextSection, read_sections
 from stages.corpus.records import Record, Unreadable
-from stages.corpus.sentences import split_first_sentence
+from stages.corpus.sentences import sentences, split_first_sentence
+from stages.corpus.text_length import UNSPACED, count_words
+
+# Words of a first sentence that asks for the rest of its text: fewer are a number of a list, or a cry.
+MIN_QUERY_WORDS = 3
+# A word with the space behind it, or a letter of a script without spaces.
+_WORD = re.compile(rf"[{UNSPACED}]\s*|[^\s{UNSPACED}]+\s*")
 
 
 def folder(files: Sequence[Path], max_words: float = 150, min_words: float = 12) -> Iterator[Record]:
@@ -34,7 +41,7 @@ def folder(files: Sequence[Path], max_words: float = 150, min_words: float = 12)
                     continue
                 first, rest = split_first_sentence(text)
                 masked = mask_title(rest, headings[-1]) if headings else rest
-                if len(masked.split()) >= min_words:
+                if count_words(first) >= MIN_QUERY_WORDS and count_words(masked) >= min_words:
                     yield {"entity": _entity(path), "query": first, "document": masked}
 
 
@@ -63,16 +70,25 @@ def _texts(path: Path, max_words: int, min_words: int) -> Iterator[tuple[tuple[s
 
 
 def _cut(section: TextSection, max_words: int, min_words: int) -> list[str]:
-    """Join a section's paragraphs to texts of at most `max_words` words; a longer paragraph is cut between words."""
-    texts: list[list[str]] = [[]]
-    for paragraph in section.paragraphs:
-        words = paragraph.split()
+    """Join a section's paragraphs to texts of at most `max_words` words."""
+    texts, count = [""], 0
+    for part in (part for paragraph in section.paragraphs for part in _parts(paragraph, max_words)):
+        words = count_words(part)
+        if count + words > max_words and count >= min_words:
+            texts, count = [*texts, ""], 0
+        texts[-1], count = f"{texts[-1]} {part}".strip(), count + words
+    return [text for text in texts if count_words(text) >= min_words]
+
+
+def _parts(paragraph: str, max_words: int) -> Iterator[str]:
+    """Cut a paragraph that is too long between its sentences, and a sentence that is too long between words."""
+    if count_words(paragraph) <= max_words:
+        yield paragraph
+        return
+    for sentence in sentences(paragraph):
+        words = _WORD.findall(sentence)
         for start in range(0, len(words), max_words):
-            part = words[start : start + max_words]
-            if len(texts[-1]) + len(part) > max_words and len(texts[-1]) >= min_words:
-                texts.append([])
-            texts[-1] += part
-    return [" ".join(text) for text in texts if len(text) >= min_words]
+            yield "".join(words[start : start + max_words]).strip()
 
 
 def _entity(path: Path) -> str:

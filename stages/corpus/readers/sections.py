@@ -1,5 +1,6 @@
 """Sections of documents (text, Markdown, HTML, reStructuredText, Word, PDF): headings with their paragraphs."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,19 +8,21 @@ from typing import NamedTuple
 
 import docutils.core
 import docutils.nodes
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup, PageElement, Tag
 from charset_normalizer import from_bytes
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-_NO_TEXT = ("script", "style", "nav", "header", "footer", "aside", "form", "template", "noscript", "pre")
+_NO_TEXT = ("title", "script", "style", "nav", "aside", "form", "template", "noscript", "pre")
+# Parts of a page that repeat on every page, unless they stand inside of its text.
+_FRAMES, _MAIN = ("header", "footer"), ("main", "article")
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 # A role that only Sphinx knows, such as :ref:`text <target>`.
 _ROLE = re.compile(r":[\w.+:-]+:`~?([^`<]*?)\s*(?:<[^`>]*>)?`")
-_BLOCKS = (*_HEADINGS, "p", "li", "dt", "dd", "blockquote", "td", "th")
-# First bytes of files that are converted; the converter takes anything else for plain text.
-_SIGNATURES = {".docx": b"PK", ".pdf": b"%PDF"}
+_GROUPS = ("div", "section", "article", "main", "body", "figure", "table", "tr", "ul", "ol", "dl")
+_BLOCKS = (*_HEADINGS, "p", "li", "dt", "dd", "blockquote", "td", "th", *_GROUPS)
+_CONVERTED = (".docx", ".pdf")
 # docutils reports no fault, reads no other file and passes no raw HTML through.
 _RST = {"report_level": 5, "halt_level": 5, "file_insertion_enabled": False, "raw_enabled": False}
 
@@ -43,11 +46,13 @@ def read_sections(path: Path) -> list[TextSection]:
         ModuleNotFoundError: the extra `documents` is missing, which Word and PDF files need.
     """
     suffix = path.suffix.lower()
-    if suffix in _SIGNATURES:
-        return _nested(_markdown_blocks(_converted(path)))
-    if suffix not in _BLOCKS_OF:
-        raise ValueError(f"got {path.name}, expected one of {', '.join((*_BLOCKS_OF, *_SIGNATURES))}")
-    return _nested(_BLOCKS_OF[suffix](_text(path)))
+    if suffix not in (*_BLOCKS_OF, *_CONVERTED):
+        raise ValueError(f"got {path.name}, expected one of {', '.join((*_BLOCKS_OF, *_CONVERTED))}")
+    text = _converted(path) if suffix in _CONVERTED else _text(path)
+    try:
+        return _nested(_BLOCKS_OF.get(suffix, _markdown_blocks)(text))
+    except Exception as error:  # the parsers raise anything, such as RecursionError for lists in lists
+        raise ValueError(f"{path.name}: cannot be read as {suffix} ({type(error).__name__}: {error})") from error
 
 
 def _text(path: Path) -> str:
@@ -60,12 +65,15 @@ def _text(path: Path) -> str:
 def _converted(path: Path) -> str:
     try:
         from markitdown import MarkItDown
+        from markitdown.converters import DocxConverter, PdfConverter
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{path.name}: Word and PDF files need the extra `documents`") from error
-    if not path.read_bytes().startswith(_SIGNATURES[path.suffix.lower()]):
-        raise ValueError(f"{path.name}: is no {path.suffix.lower()} file, whatever its name says")
+    # The other converters would take a damaged file for plain text, or for an archive to unpack.
+    converter = MarkItDown(enable_builtins=False, enable_plugins=False)
+    converter.register_converter(DocxConverter())
+    converter.register_converter(PdfConverter())
     try:
-        return str(MarkItDown(enable_plugins=False).convert_local(path).text_content)
+        return str(converter.convert_local(path).text_content)
     except Exception as error:  # the converters raise whatever their libraries do
         raise ValueError(f"{path.name}: cannot be converted: {' '.join(str(error).split())[:120]}") from error
 
@@ -94,6 +102,8 @@ def _markdown_blocks(text: str) -> Iterator[Block]:
         elif token.type == "inline":
             yield level, _inline(token)
             level = 0
+        elif token.type == "html_block":
+            yield from _html_blocks(token.content)
 
 
 def _inline(token: Token) -> str:
@@ -109,12 +119,23 @@ def _html_blocks(text: str) -> Iterator[Block]:
     page = BeautifulSoup(text, "html.parser")
     for element in page(_NO_TEXT):
         element.decompose()
+    for element in page(_FRAMES):
+        if element.find_parent(_MAIN) is None:
+            element.decompose()
+    for element in page("a"):  # the sign beside a heading that links to it
+        if not re.search(r"\w", element.get_text()):
+            element.decompose()
     for element in page("br"):
         element.replace_with(" ")
-    for element in page(_BLOCKS):
-        if isinstance(element, Tag) and element.find(_BLOCKS) is None:
-            level = _HEADINGS.index(element.name) + 1 if element.name in _HEADINGS else 0
-            yield level, element.get_text()
+    for block, strings in itertools.groupby(page.strings, _block_of):
+        level = _HEADINGS.index(block.name) + 1 if block.name in _HEADINGS else 0
+        yield level, "".join(strings)
+
+
+def _block_of(string: PageElement) -> Tag:
+    """Return the innermost block around a string, or the page."""
+    *_, page = string.parents
+    return next((parent for parent in string.parents if parent.name in _BLOCKS), page)
 
 
 def _rst_blocks(text: str) -> Iterator[Block]:
