@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
 from stages.corpus.cleaning import clean
 from stages.corpus.sources import source_to_read
 from stages.inspection.command import Corrections, Wishes, new
 from stages.recipe.recipe import Recipe, read
-from tests.checkouts import checkout, environment
 
 
 @pytest.fixture(autouse=True)
@@ -214,16 +210,3 @@ def test_every_recipe_is_valid_and_reads_the_rows_counted(count: int, minutes: i
     assert clean_rows(recipe) == count
     for draw in recipe.adapt.retrieval.mixture:
         assert draw.batch_size <= count
-
-
-@pytest.mark.slow
-def test_a_table_with_columns_of_other_names_becomes_a_registered_model(tmp_path: Path) -> None:
-    folder = tmp_path / "checkout"
-    checkout(folder)
-    found = [(*pair, ("billing", "delivery")[number % 2]) for number, pair in enumerate(rows(250))]
-    file = table(("Ticket Title", "Resolution", "Queue"), found, ";").resolve()
-    command = [sys.executable, "-m", "flows.cli", "new", str(file), "--minutes", "1", "--force"]
-    for run in (command, [sys.executable, "-m", "dvc", "repro"]):
-        subprocess.run(run, cwd=folder, env=environment(), check=True)
-    assert YAML(typ="safe").load(folder / "params.yaml")["name"] == "faq"
-    assert (folder / "data/promoted/report.html").is_file()
