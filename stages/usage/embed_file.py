@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
@@ -54,6 +53,8 @@ def embed(
     Example:
         >>> embed(Path("faq.csv"), out=Path("vectors.parquet"), column="answer", dimensions=128)
     """
+    if not out.parent.is_dir():
+        raise ValueError(f"{out.parent}: there is no such folder; make it, or correct --out")
     folder = release_folder(release)
     blocks = _blocks(file)
     encode = _encoder(folder, task, prompt, dimensions, precision)
@@ -92,15 +93,19 @@ def _write(
 ) -> tuple[int, int]:
     """Write each block with its vectors; returns the number of rows, and of those with a vector."""
     writer, rows, embedded = None, 0, 0
+    example = encode(["text"])  # tells the number format, which the first rows may not show
+    kind = pa.list_(pa.from_numpy_dtype(example.dtype))  # pyarrow reads no absent rows of a fixed size
     try:
         with tqdm(desc="embed", unit="text") as bar:
             for block in blocks:
                 if column not in block.column_names:
                     raise ValueError(f"no column {column!r}: the file has {block.column_names}; give one with --column")
+                if VECTOR in block.column_names:
+                    raise ValueError(f"the file has a column {VECTOR!r} of its own; give that column another name")
                 texts = [text if isinstance(text, str) and text.strip() else None for text in block[column].to_pylist()]
-                table = block.append_column(VECTOR, _vectors(texts, encode))
+                table = block.append_column(VECTOR, _vectors(texts, encode, kind))
                 if writer is None:
-                    writer = pq.ParquetWriter(file, table.schema.with_metadata(about))
+                    writer = pq.ParquetWriter(file, table.schema.with_metadata((table.schema.metadata or {}) | about))
                 writer.write_table(table.cast(writer.schema))
                 rows, embedded = rows + len(texts), embedded + sum(text is not None for text in texts)
                 bar.update(len(texts))
@@ -112,12 +117,11 @@ def _write(
     return rows, embedded
 
 
-def _vectors(texts: list[str | None], encode: Callable[[list[str]], Any]) -> pa.Array:
+def _vectors(texts: list[str | None], encode: Callable[[list[str]], Any], kind: pa.DataType) -> pa.Array:
     """Embed the texts; a row without one is null."""
-    vectors = iter(encode([text for text in texts if text is not None]))
-    rows = [None if text is None else next(vectors) for text in texts]
-    kind = next((row.dtype for row in rows if row is not None), np.dtype(np.float32))
-    return pa.array(rows, pa.list_(pa.from_numpy_dtype(kind)))
+    given = [text for text in texts if text is not None]
+    vectors = iter(encode(given) if given else ())
+    return pa.array([None if text is None else next(vectors) for text in texts], kind)
 
 
 def _blocks(file: Path) -> Iterator[pa.Table]:
@@ -138,9 +142,12 @@ def _in_blocks(rows: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    with file.open(encoding="utf-8") as stream:
-        for line in stream:
-            yield line.rstrip("\n")
+    try:
+        with file.open(encoding="utf-8") as stream:
+            for line in stream:
+                yield line.rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: the text is not UTF-8 ({error.reason}); convert it") from error
 
 
 def _tables(file: Path) -> Iterator[pa.Table]:
@@ -150,6 +157,8 @@ def _tables(file: Path) -> Iterator[pa.Table]:
             if isinstance(row, Unreadable):
                 raise ValueError(f"{file}: {row.reason}: {row.text[:80]!r}; correct that row")
         names = names or list(dict.fromkeys(name for row in block for name in row))
+        if late := sorted({name for row in block for name in row} - set(names)):
+            raise ValueError(f"{file}: {late} first appear after row {BLOCK_ROWS}; write them in the first row, empty")
         yield pa.table({name: pa.array([_as_text(row.get(name)) for row in block], pa.string()) for name in names})
 
 

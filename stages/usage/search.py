@@ -57,7 +57,9 @@ def search(question: str, *, top: int = 5, source: tuple[str, ...] = (), release
     found = {folder.name: _by_release(folder, question, documents, top)}
     notes = []
     try:
-        found["teacher"] = _by_teacher(recipe, question, documents, top)
+        found["teacher"], number = _by_teacher(recipe, question, documents, top)
+        if number < len(documents):
+            notes.append(f"the teacher has embedded {number} of the {len(documents)} documents, and finds only those")
     except Exception as error:  # whatever keeps the teacher away, the other columns are still of use
         notes.append(f"the teacher is left out: {' '.join(str(error).split())[:200]}")
     found["BM25"] = _by_bm25(recipe, question, documents, top)
@@ -96,8 +98,8 @@ def _by_release(folder: Path, question: str, documents: Sequence[tuple[str, str]
     return _nearest(embed([question], "query")[0], vectors, documents, top)
 
 
-def _by_teacher(recipe: Recipe, question: str, documents: Sequence[tuple[str, str]], top: int) -> list[Hit]:
-    """Search the documents that the teacher has embedded for the build."""
+def _by_teacher(recipe: Recipe, question: str, documents: Sequence[tuple[str, str]], top: int) -> tuple[list[Hit], int]:
+    """Search the documents that the teacher has embedded for the build; returns their number too."""
     store, read_by_teacher, vectors = TeacherVectors(EMBEDDED, recipe.embed), [], []
     for source in dict.fromkeys(name for name, _ in documents):
         of_source = [document for document in documents if document[0] == source]
@@ -109,7 +111,8 @@ def _by_teacher(recipe: Recipe, question: str, documents: Sequence[tuple[str, st
     if not vectors:
         raise ValueError("the build has no vectors of these documents by the teacher")
     query = load_teacher(recipe.embed, recipe.engine).embed([question], reading_rule(recipe.embed, "query", ""))[0]
-    return _nearest(query, np.concatenate(vectors).astype(np.float32), read_by_teacher, top)
+    hits = _nearest(query, np.concatenate(vectors).astype(np.float32), read_by_teacher, top)
+    return hits, len(read_by_teacher)
 
 
 def _by_bm25(recipe: Recipe, question: str, documents: Sequence[tuple[str, str]], top: int) -> list[Hit]:

@@ -101,6 +101,45 @@ def test_a_refusal_leaves_the_earlier_file(
     assert out.read_bytes() == b"earlier"
 
 
+def test_first_rows_without_text_do_not_decide_the_format(
+    tmp_path: Path, tiny_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed_file, "BLOCK_ROWS", 1)
+    file, out = tmp_path / "rows.jsonl", tmp_path / "vectors.parquet"
+    file.write_text('{"text": null}\n{"text": "oak"}\n')
+    embed(file, out=out, precision="ubinary", release=tiny_release)
+    assert pq.read_schema(out).field("vector").type == pa.list_(pa.uint8())
+
+
+def test_metadata_of_the_file_stay(tmp_path: Path, tiny_release: Path) -> None:
+    file, out = tmp_path / "rows.parquet", tmp_path / "vectors.parquet"
+    pq.write_table(pa.table({"text": TEXTS}).replace_schema_metadata({"batch": "7"}), file)
+    embed(file, out=out, release=tiny_release)
+    assert pq.read_schema(out).metadata[b"batch"] == b"7"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"text,vector\noak,1\n", "column 'vector' of its own"),
+        ("a.jsonl", b'{"text": "oak"}\n{"text": "malt", "late": "x"}\n', "['late'] first appear after row 1"),
+        ("a.txt", "caf\xe9\n".encode("cp1252"), "a.txt: the text is not UTF-8"),
+    ],
+)
+def test_nothing_of_a_file_is_lost_in_silence(
+    tmp_path: Path, tiny_release: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, message: str
+) -> None:
+    monkeypatch.setattr(embed_file, "BLOCK_ROWS", 1)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        embed(tmp_path / name, out=tmp_path / "vectors.parquet", release=tiny_release)
+
+
+def test_an_absent_folder_is_named(table: Path, tiny_release: Path) -> None:
+    with pytest.raises(ValueError, match="there is no such folder"):
+        embed(table, out=table.parent / "absent/a.parquet", column="answer", release=tiny_release)
+
+
 def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, tiny_release: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "oak"}\n{"text": \n')

@@ -54,6 +54,24 @@ def test_without_a_teacher_the_others_are_shown(built: Path, capsys: pytest.Capt
     assert "BM25" in shown
 
 
+def test_documents_that_the_teacher_lacks_are_counted(
+    built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [("known", f"copper {at}") for at in range(24)] + [("unknown", "wort")]
+
+    class Forgetful(OakTeacher):
+        def of(self, side: str, texts: list[str], sources: list[str]) -> np.ndarray:
+            if "unknown" in sources:
+                raise KeyError(side)
+            return super().of(side, texts, sources)
+
+    monkeypatch.setattr(module, "_documents", lambda _: found)
+    monkeypatch.setattr(module, "TeacherVectors", Forgetful)
+    monkeypatch.setattr(module, "load_teacher", Forgetful)
+    search("copper", top=1)
+    assert "the teacher has embedded 24 of the 25 documents" in capsys.readouterr().out
+
+
 def test_a_narrow_terminal_has_the_lists_below_one_another(
     built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
