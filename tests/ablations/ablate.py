@@ -3,7 +3,7 @@
 Claims and variants are listed in claims.yaml. Variants run one after another in a clone under .stillhouse that shares
 the project's cache, so that stages of a build are not run again and the working tree stays unchanged. After an
 interruption the next start runs the missing variants only. `dvc exp show --only-changed` lists the experiments. The
-table is printed and written as Markdown.
+table is printed and written as Markdown; what somebody wrote by hand between two markers of the file stays.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from tests.ablations.comparison import AGREES, Difference, Scores, Side, by_sour
 from tests.ablations.experiments import ExperimentClone, ExperimentError
 
 OUTPUT = Path("docs/results/ablations.md")
+HAND_WRITTEN = "<!-- Written by hand from here on; `make ablate` keeps this part. -->"
+GENERATED = "<!-- Written by `make ablate` from here on. -->"
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,13 @@ def ablate(recipe: Recipe, suite: claims.Suite, chosen: list[str], output: Path 
     )
     if output is None:
         return
+    by_hand = hand_written(output)  # before hours of work, since it may refuse
     if missing:
         find_or_create_experiment(connect(), history)  # here, so that its artifacts lie in the project
         clone.prepare()
         run(clone, missing)
     rows = compare(suite, chosen, clone, plan, recipe.seed)
-    text = report(suite, rows, heading(recipe, clone.commit, suite.num_resamples))
+    text = report(suite, rows, f"{heading(recipe, clone.commit, suite.num_resamples)}\n{by_hand}")
     output.write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to {output}")
 
@@ -165,6 +168,24 @@ def heading(recipe: Recipe, commit: str, num_resamples: int) -> str:
         "test sets'\nentities; each variant was trained once, so they hold no noise of training. A direction is "
         "unresolved where the\ninterval holds 0.\n"
     )
+
+
+def hand_written(output: Path) -> str:
+    """Return the part of an earlier table that somebody wrote by hand, between its markers; an empty part at first.
+
+    Raises:
+        ValueError: the file has not both markers, so that nothing says which part to keep.
+    """
+    if not output.exists():
+        return f"{HAND_WRITTEN}\n\n{GENERATED}\n"
+    _, start, rest = output.read_text(encoding="utf-8").partition(HAND_WRITTEN)
+    part, end, _ = rest.partition(GENERATED)
+    if not start or not end:
+        raise ValueError(
+            f"{output}: got no part written by hand, expected the lines {HAND_WRITTEN!r} and {GENERATED!r} around it; "
+            "add them, or remove the file"
+        )
+    return f"{start}{part}{end}\n"
 
 
 def report(suite: claims.Suite, rows: Mapping[str, Sequence[Row]], about: str) -> str:

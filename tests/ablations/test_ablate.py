@@ -132,6 +132,22 @@ def test_a_claim_that_is_not_there_is_named(project: Path) -> None:
     assert "error: --only colour: the claims are objective" in refused.stderr
 
 
+def test_what_was_written_by_hand_stays(tmp_path: Path) -> None:
+    output = tmp_path / "table.md"
+    empty = ablate.hand_written(output)
+    part = empty.replace("\n\n", "\n\nGOR helps little.\n\n")
+    output.write_text(f"# Of an earlier day\n\n{part}\n| old table |\n", encoding="utf-8")
+    assert ablate.hand_written(output) == part
+
+
+@pytest.mark.parametrize("kept", ["", ablate.HAND_WRITTEN, ablate.GENERATED])
+def test_a_table_without_both_markers_is_not_overwritten(tmp_path: Path, kept: str) -> None:
+    output = tmp_path / "table.md"
+    output.write_text(f"# Of an earlier day\n\n{kept}\n\nGOR helps little.\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="got no part written by hand, expected the lines"):
+        ablate.hand_written(output)
+
+
 class Names:
     """In a clone's place: experiments are named, not run."""
 

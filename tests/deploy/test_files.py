@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 BIN = Path(sys.executable).parent
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 IMAGE = re.compile(r"^\S+@sha256:[0-9a-f]{64}$")
-OWN_IMAGE = "stillhouse:0.1.0"
+VERSION = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+OWN_IMAGE = f"stillhouse:{VERSION}"
 
 
 def load(name: str) -> Any:
@@ -115,6 +117,13 @@ def test_the_stack_s_servers_are_open_to_this_machine_alone_and_keep_no_right_th
             assert IMAGE.match(service["image"]), f"{name}: no digest"
     assert "PREFECT_SERVER_API_AUTH_STRING" in services["prefect"]["environment"]
     assert services["mlflow"]["command"] == ["mlflow-server"]
+
+
+def test_files_and_guides_name_the_image_of_this_version() -> None:
+    guides = [*DEPLOY.rglob("*"), *(DEPLOY.parent / "docs/guides").glob("*.md")]
+    texts = [path.read_text(encoding="utf-8") for path in guides if path.is_file() and path.suffix != ".pyc"]
+    named = {image for text in texts for image in re.findall(r"\bstillhouse:\d[\w.]*", text)}
+    assert named == {OWN_IMAGE}
 
 
 def test_the_image_passes_its_linter_and_is_pinned() -> None:
