@@ -1,11 +1,15 @@
 """Servers that speak OpenAI's protocol (vLLM, Ollama, llama.cpp, hosted ones), through OpenAI's own client.
 
-The client waits as long as a server asks for (Retry-After) and sends a request again where that can help: after 408,
-409, 429, 5xx and lost connections. The key comes from the environment and goes to the client alone.
+The client waits as long as a server asks for (Retry-After, up to two minutes) and sends a request again where that can
+help: after 408, 409, 429, 5xx and lost connections. The key comes from the environment and goes to the client alone. A
+server on this machine is never asked through a proxy.
 """
 
+import ipaddress
 import os
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 
 def openai_library() -> Any:
@@ -17,6 +21,22 @@ def openai_library() -> Any:
             "a server is asked through OpenAI's client, which is not installed; pip install 'openai~=3.57'"
         ) from error
     return openai
+
+
+def openai_client(url: str, key: str, max_retries: int, timeout: float) -> Any:
+    """Return a client of the server at `url`, which goes around the environment's proxies for a server on loopback."""
+    openai, host = openai_library(), urlsplit(url).hostname or ""
+    direct = {f"all://{f'[{host}]' if ':' in host else host}": None} if _is_loopback(host) else None
+    http = openai.DefaultHttpxClient(mounts=direct)
+    return openai.OpenAI(base_url=url, api_key=key, max_retries=max_retries, timeout=timeout, http_client=http)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def server_key(variable: str | None, setting: str) -> str:
@@ -32,6 +52,26 @@ def server_key(variable: str | None, setting: str) -> str:
     return key
 
 
-def refusal(error: Exception, key: str) -> str:
-    """Return an error's message without the key, which a server may repeat when it refuses it."""
-    return str(error).replace(key, "***")
+def refusal(error: Exception, url: str, key: str) -> str:
+    """Say why a server at `url` did not answer, and what helps; without the key, which a server may repeat."""
+    message = str(error)
+    if (response := getattr(error, "response", None)) is not None:
+        if wait := response.headers.get("Retry-After"):
+            message += f"; it asks to be left alone until then (Retry-After: {wait}): run again later"
+    elif error.__cause__ is not None:
+        message += f" ({error.__cause__}); start the server, or correct its address"
+        if proxy := _proxy_of(url):
+            message += (
+                f"; it was asked through the proxy {proxy}: add {urlsplit(url).hostname} to NO_PROXY if it needs none"
+            )
+    return message.replace(key, "***")
+
+
+def _proxy_of(url: str) -> str | None:
+    """Return the proxy of the environment through which a server is asked, without its password."""
+    parts = urlsplit(url)
+    host, proxies = parts.hostname or "", getproxies()
+    if _is_loopback(host) or proxy_bypass(host):
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return proxy and proxy.replace(f"{urlsplit(proxy).netloc.rpartition('@')[0]}@", "")

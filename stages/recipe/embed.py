@@ -48,7 +48,7 @@ class SentenceTransformerFolder(ModelFolder):
 
 
 class Endpoint(Section):
-    """A teacher behind an OpenAI-compatible `/v1/embeddings` server, which cuts long texts itself."""
+    """A teacher behind an OpenAI-compatible `/v1/embeddings` server."""
 
     kind: Literal["endpoint"] = Field(description="The teacher is a server.")
     url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")] = Field(
@@ -62,6 +62,15 @@ class Endpoint(Section):
     parallel: Count = Field(description="Requests under way at once.")
     max_retries: Annotated[int, Field(ge=0)] = Field(description="How often a failed request is sent again.")
     timeout: Positive = Field(description="Seconds that a request may take.")
+    extra_body: dict[str, bool | int | float | str] = Field(
+        description="Further keys of each request, such as `truncate_prompt_tokens: -1`, by which vLLM cuts a long "
+        "text; `{}` for none. They are part of a vector's key."
+    )
+    too_long: Literal["cut", "stop"] = Field(
+        description="What happens with a text that the server refuses by itself as too large. `cut` keeps three "
+        "quarters of its characters and asks again, until the server takes it, and says how many texts were cut; "
+        "`stop` ends the build and names the text. A server that cuts long texts refuses none."
+    )
 
     @property
     def name(self) -> str:

@@ -3,7 +3,9 @@
 Shapes: N texts, T teacher dimension.
 """
 
+import base64
 import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from stages.corpus.openai_client import openai_library, refusal, server_key
+from stages.corpus.openai_client import openai_client, openai_library, refusal, server_key
 from stages.recipe.embed import Endpoint
 from stages.teachers.fingerprint import Fingerprint, with_digest
 from stages.teachers.teacher import ReadingRule
@@ -26,11 +28,20 @@ PROBE = "The still house stands beside the river, and its copper kettles are old
 # Rounding and batching leave the answers of one model above this cosine; other models, and other versions of the same
 # model, are far below.
 SAME_COSINE = 0.999
+# How servers refuse a request for the number or the length of its texts: vLLM and Ollama with 400, Text Embeddings
+# Inference with 413 or 422. llama.cpp answers 500, which a broken server does too, so that one is told by its words.
+REFUSED_SIZE = (400, 413, 422)
+LLAMA_CPP = "too large to process"
+# Share of a text's characters that is kept when it is cut.
+KEPT_SHARE = 0.75
 
 
 @dataclass
 class EndpointTeacher:
-    """A model by its name at an address. The server cuts long texts itself.
+    """A model by its name at an address.
+
+    A batch that the server refuses for its size is halved until it is taken. A text that is refused alone is cut, where
+    the recipe says so.
 
     Args:
         probes: folder of earlier answers to the probe.
@@ -42,7 +53,11 @@ class EndpointTeacher:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """Name, dimension, and answer to the probe: a model that changed behind its name is another teacher."""
-        vector = self._request([PROBE])[0]
+        try:
+            vector = self._request([PROBE])[0]
+        except openai_library().OpenAIError as error:
+            raise self._unanswered(error) from None
+        body = json.dumps(self.endpoint.extra_body, sort_keys=True)
         return with_digest(
             {
                 "endpoint": self.endpoint.model,
@@ -50,6 +65,7 @@ class EndpointTeacher:
                 "probe": first_same_answer(self.probes, self.endpoint.model, vector),
                 "normalised": True,
                 "dtype": "float16",
+                **({"extra_body": body} if self.endpoint.extra_body else {}),
             }
         )
 
@@ -62,32 +78,53 @@ class EndpointTeacher:
         inputs, size = [rule.instruction + text for text in texts], self.endpoint.batch_size
         batches = [inputs[start : start + size] for start in range(0, len(inputs), size)]
         with ThreadPoolExecutor(self.endpoint.parallel) as pool:
-            vectors = list(pool.map(self._request, batches))
-        if len(dimensions := {part.shape[1] for part in vectors}) > 1:
+            parts = [part for parts in pool.map(self._embed_batch, batches) for part in parts]
+        if len(dimensions := {vectors.shape[1] for vectors, _ in parts}) > 1:
             raise ValueError(f"{self._name}: got vectors of {sorted(dimensions)} dimensions in turns")
-        return np.concatenate(vectors)
+        if num_cut := sum(is_cut for _, is_cut in parts):
+            print(f"{self._name}: {num_cut} of {len(texts)} texts were too long for it and cut", file=sys.stderr)
+        return np.concatenate([vectors for vectors, _ in parts])
 
     def token_counts(self, texts: Sequence[str], instruction: str) -> None:
         """Return None: a server does not tell its tokens."""
 
+    def _embed_batch(self, texts: list[str], is_cut: bool = False) -> list[tuple[np.ndarray, bool]]:
+        """Embed some texts; returns unit vectors [n, T] of each request, and whether its text was cut."""
+        openai = openai_library()
+        try:
+            return [(self._request(texts), is_cut)]
+        except openai.APIStatusError as error:
+            is_size = _refuses_size(error)
+            if is_size and (half := len(texts) // 2):
+                return self._embed_batch(texts[:half]) + self._embed_batch(texts[half:])
+            shorter = texts[0][: int(len(texts[0]) * KEPT_SHARE)]
+            if not is_size or self.endpoint.too_long == "stop" or len(shorter) < len(PROBE):
+                raise self._unanswered(error, texts) from None
+            return self._embed_batch([shorter], is_cut=True)
+        except openai.OpenAIError as error:
+            raise self._unanswered(error, texts) from None
+
     def _request(self, texts: list[str]) -> np.ndarray:
         """Embed some texts with one request; returns unit vectors [N, T] float32."""
+        endpoint = self.endpoint
+        answer = self._client.embeddings.create(
+            model=endpoint.model, input=texts, encoding_format="float", extra_body=endpoint.extra_body
+        )
         try:
-            answer = self._client.embeddings.create(model=self.endpoint.model, input=texts, encoding_format="float")
-        except openai_library().OpenAIError as error:
-            raise ValueError(f"{self._name}: no embeddings: {refusal(error, self._key)}") from None
-        data = sorted(answer.data or [], key=lambda item: item.index)
-        if (numbers := [item.index for item in data]) != list(range(len(texts))):
-            raise ValueError(
-                f"{self._name}: got vectors number {numbers[:5]}..., expected 0 to {len(texts) - 1}, one for each text"
-            )
-        if len({len(item.embedding) for item in data}) != 1:
-            raise ValueError(f"{self._name}: got vectors of several dimensions in one answer")
-        vectors = np.array([item.embedding for item in data], dtype=np.float32)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not (np.isfinite(lengths).all() and lengths.all()):
-            raise ValueError(f"{self._name}: got a vector without direction (zero or not finite)")
-        return vectors / lengths
+            return unit_vectors(answer, len(texts))
+        except ValueError as error:
+            raise ValueError(f"{self._name}: {error}") from None
+
+    def _unanswered(self, error: Exception, texts: Sequence[str] = (PROBE,)) -> ValueError:
+        message = f"{self._name}: no embeddings: {refusal(error, self.endpoint.url, self._key)}"
+        if texts != (PROBE,):
+            which = "the text" if len(texts) == 1 else f"{len(texts)} texts, first one"
+            message += f"; asked for {which} of {len(texts[0])} characters that begins {texts[0][:60]!r}"
+            if len(texts) == 1 and _refuses_size(error):
+                message += "; shorten it at its source, set embed.teacher.too_long to cut, or let the server cut "
+                message += "(embed.teacher.extra_body)"
+            message += "; the vectors so far are kept"
+        return ValueError(message)
 
     @property
     def _name(self) -> str:
@@ -95,14 +132,53 @@ class EndpointTeacher:
 
     @cached_property
     def _client(self) -> Any:
-        section = self.endpoint
-        return openai_library().OpenAI(
-            base_url=section.url, api_key=self._key, max_retries=section.max_retries, timeout=section.timeout
-        )
+        return openai_client(self.endpoint.url, self._key, self.endpoint.max_retries, self.endpoint.timeout)
 
     @property
     def _key(self) -> str:
         return server_key(self.endpoint.key_variable, "embed.teacher.key_variable")
+
+
+def _refuses_size(error: Exception) -> bool:
+    return getattr(error, "status_code", None) in REFUSED_SIZE or LLAMA_CPP in str(error)
+
+
+def unit_vectors(answer: Any, num_texts: int) -> np.ndarray:
+    """Read unit vectors [N, T] float32 in the order of the texts from a server's answer.
+
+    Raises:
+        ValueError: it does not hold one vector with a direction for each of `num_texts` texts.
+    """
+    data = getattr(answer, "data", None) or []
+    numbers = sorted((item.index for item in data), key=str)
+    if len(data) != num_texts or set(numbers) != set(range(num_texts)):
+        raise ValueError(f"got vectors number {numbers[:5]}..., expected 0 to {num_texts - 1}, one for each text")
+    lists = [_numbers(item.embedding) for item in sorted(data, key=lambda item: item.index)]
+    if (shape := lists[0].shape) != (lists[0].size,):
+        raise ValueError(
+            f"got an array of shape {list(shape)} for a text, as of a vector per token, expected one vector; let the "
+            "server pool (llama.cpp: --pooling), or take another model"
+        )
+    if len({one.shape for one in lists}) != 1 or not shape[0]:
+        raise ValueError("got vectors of several dimensions in one answer, or empty ones")
+    vectors = np.stack(lists)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (np.isfinite(lengths).all() and lengths.all()):
+        raise ValueError("got a vector without direction (zero or not finite)")
+    return vectors / lengths
+
+
+def _numbers(embedding: Any) -> np.ndarray:
+    """Read an array of float32 from lists of numbers, or from the base64 that some servers give unasked."""
+    try:
+        if isinstance(embedding, str):
+            return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
+        return np.array(embedding, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"got {str(embedding)[:40]!r}... as the vector of a text, expected a list of numbers; give the address of "
+            "an OpenAI-compatible server"
+        ) from None
 
 
 def first_same_answer(folder: Path, model: str, vector: np.ndarray) -> str:

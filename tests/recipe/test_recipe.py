@@ -71,6 +71,8 @@ ENDPOINT = {
     "parallel": 1,
     "max_retries": 2,
     "timeout": 10.0,
+    "extra_body": {},
+    "too_long": "stop",
 }
 FAULTS: list[tuple[str, Any, str, str]] = [
     # key to change, value, key that the message names, part of the message

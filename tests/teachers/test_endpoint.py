@@ -1,5 +1,6 @@
 """A `/v1/embeddings` endpoint as teacher, against a server on loopback: order, limits, faults, keys, other models."""
 
+import base64
 import json
 import sys
 import threading
@@ -30,6 +31,10 @@ class Server:
     url: str = ""
     seed: int = 0
     noise: float = 0.0
+    largest_batch: int = 1000
+    longest_text: int = 10_000  # in characters
+    too_large: int = 413  # the status that refuses both
+    words: str = "no"
     faults: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # status and headers of the next answers
     change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -50,13 +55,18 @@ def server() -> Iterator[Server]:
             state.asked.append({"path": self.path, "time": time.monotonic(), **request})
             state.keys.add(self.headers["Authorization"])
             status, headers = state.faults.pop(0) if state.faults else (200, {})
+            texts = request["input"]
+            if len(texts) > state.largest_batch or max(map(len, texts)) > state.longest_text:
+                status = state.too_large
             rows = [
                 {"object": "embedding", "index": index, "embedding": state.vector(text).tolist()}
                 for index, text in enumerate(request["input"])
             ]
             answer: dict[str, Any] = {"object": "list", "model": request["model"], "data": state.change(rows)[::-1]}
             if status != 200:
-                answer = {"error": {"message": f"no, {self.headers['Authorization']}", "type": "x", "code": "x"}}
+                answer = {
+                    "error": {"message": f"{state.words}, {self.headers['Authorization']}", "type": "x", "code": "x"}
+                }
             content = json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {
@@ -85,7 +95,7 @@ def server() -> Iterator[Server]:
 def load(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., EndpointTeacher]:
     monkeypatch.setenv("STILL_KEY", KEY)
     fields = {"kind": "endpoint", "url": server.url, "model": "big", "key_variable": "STILL_KEY"}
-    fields |= {"batch_size": 3, "parallel": 2, "max_retries": 2, "timeout": 10.0}
+    fields |= {"batch_size": 3, "parallel": 2, "max_retries": 2, "timeout": 10.0, "extra_body": {}, "too_long": "stop"}
     return lambda **changes: EndpointTeacher(Endpoint(**fields | changes), tmp_path / "probes")
 
 
@@ -125,14 +135,102 @@ def test_a_final_refusal_is_reported_without_the_key(server: Server, load: Any, 
         (lambda rows: [*rows, rows[0]], r"got vectors number \[0, 0, 1, 2\]"),
         (lambda rows: [row | {"embedding": [0.0] * 5} for row in rows], "a vector without direction"),
         (lambda rows: [row | {"embedding": [1.0] * (3 + row["index"])} for row in rows], "of several dimensions"),
+        (lambda rows: [row | {"embedding": [[1.0, 2.0]] * 2} for row in rows], r"shape \[2, 2\].*a vector per token"),
+        (lambda rows: [row | {"embedding": [[1.0]] * 2 + [[1.0, 2.0]]} for row in rows], "expected a list of numbers"),
+        (lambda rows: [row | {"embedding": "no base64"} for row in rows], "got 'no base64'.* expected a list of num"),
+        (lambda rows: [row | {"embedding": [None, 1.0]} for row in rows], "list of numbers|without direction"),
+        (lambda rows: [row | {"embedding": [float("nan"), 1.0]} for row in rows], "a vector without direction"),
+        (lambda rows: [row | {"embedding": []} for row in rows], "or empty ones"),
     ],
 )
 def test_an_answer_that_is_no_vector_for_each_text_is_refused(
     server: Server, load: Any, change: Any, message: str
 ) -> None:
     server.change = change
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"{server.url}, model big: .*{message}"):
         load().embed(TEXTS[:3], PLAIN_RULE)
+
+
+def test_base64_is_read(server: Server, load: Any) -> None:
+    plain = load().embed(TEXTS[:3], PLAIN_RULE)
+    server.change = lambda rows: [
+        row | {"embedding": base64.b64encode(np.array(row["embedding"], dtype="<f4").tobytes()).decode()}
+        for row in rows
+    ]
+    np.testing.assert_array_equal(load().embed(TEXTS[:3], PLAIN_RULE), plain)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_batch_that_the_server_refuses_is_halved(server: Server, load: Any, status: int) -> None:
+    plain = load().embed(TEXTS, PLAIN_RULE)
+    server.largest_batch, server.too_large = 2, status
+    np.testing.assert_array_equal(load(batch_size=11).embed(TEXTS, PLAIN_RULE), plain)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+def test_a_text_that_is_too_long_is_named_or_cut(
+    server: Server, load: Any, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    server.longest_text, server.too_large = 300, status
+    server.words = "input (522 tokens) is too large to process"  # of llama.cpp, whose status is 500
+    texts = [*TEXTS[:3], "the deed of the house " + 100 * "word ", *TEXTS[3:5]]
+    named = r"asked for the text of 522 characters that begins 'the deed of the house word .*too_long to cut"
+    with pytest.raises(ValueError, match=named):
+        load(max_retries=0).embed(texts, PLAIN_RULE)
+    found = load(too_long="cut", max_retries=0).embed(texts, PLAIN_RULE)
+    # 522 characters become 391, then 293, which the server takes.
+    plain = load().embed([*texts[:3], texts[3][:293], *texts[4:]], PLAIN_RULE)
+    np.testing.assert_array_equal(found, plain)
+    assert "1 of 6 texts were too long for it and cut" in capsys.readouterr().err
+
+
+def test_a_refusal_for_another_reason_than_size_ends(server: Server, load: Any) -> None:
+    server.longest_text = 3  # the probe itself is refused
+    with pytest.raises(ValueError, match=r"no embeddings: .*413"):
+        _ = load(too_long="cut").fingerprint
+    with pytest.raises(ValueError, match=r"no embeddings: .*413.*text number 0"):
+        load(too_long="cut").embed(TEXTS, PLAIN_RULE)
+
+
+def test_keys_of_the_recipe_go_into_the_request_and_the_fingerprint(server: Server, load: Any) -> None:
+    first = load().fingerprint
+    assert "extra_body" not in first
+    teacher = load(extra_body={"truncate_prompt_tokens": -1})
+    assert teacher.fingerprint["digest"] != first["digest"]
+    teacher.embed(TEXTS[:1], PLAIN_RULE)
+    assert [request.get("truncate_prompt_tokens") for request in server.asked] == [None, -1, -1]
+    assert load(too_long="cut").fingerprint == first, "a text that is refused has no other vector"
+
+
+def test_a_wait_of_minutes_is_named(server: Server, load: Any) -> None:
+    server.faults = [(429, {"Retry-After": "600"})]
+    with pytest.raises(ValueError, match=r"Retry-After: 600.*run again later.*kept"):
+        load().embed(TEXTS[:1], PLAIN_RULE)
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> str:
+    for name in ("NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://me:secret@127.0.0.1:9")
+    return "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])  # noqa: S104
+def test_a_server_on_this_machine_is_asked_without_a_proxy(server: Server, load: Any, proxy: str, host: str) -> None:
+    address = server.url.replace("127.0.0.1", host)
+    assert load(url=address).embed(TEXTS[:2], PLAIN_RULE).shape == (2, 5)
+
+
+def test_a_lost_connection_names_its_cause_and_the_proxy(load: Any, proxy: str) -> None:
+    with pytest.raises(ValueError, match=r"Connection error.*Connection refused") as refused:
+        load(url="http://embeddings.invalid/v1", max_retries=0).embed(TEXTS[:1], PLAIN_RULE)
+    assert f"through the proxy {proxy}: add embeddings.invalid to NO_PROXY" in str(refused.value)
+    assert "secret" not in str(refused.value)
+    with pytest.raises(ValueError, match=r"Connection error.*Connection refused") as refused:
+        load(url="http://127.0.0.1:9/v1", max_retries=0).embed(TEXTS[:1], PLAIN_RULE)
+    assert "proxy" not in str(refused.value)
 
 
 def test_a_missing_key_is_named(load: Any) -> None:

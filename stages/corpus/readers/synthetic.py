@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stages.corpus.openai_client import openai_library, refusal, server_key
+from stages.corpus.openai_client import openai_client, openai_library, refusal, server_key
 from stages.corpus.readers.documents import sections
 from stages.corpus.records import Record, Row, Unreadable
 from stages.recipe.paths import QUESTIONS
@@ -73,16 +73,14 @@ class LanguageModel:
             done = self._client.chat.completions.create(**request)
         except openai_library().OpenAIError as error:
             raise ValueError(
-                f"{self.url}, model {self.model}: no questions: {refusal(error, self._key)}; the answers so far are "
-                "kept, so run again when the server answers"
+                f"{self.url}, model {self.model}: no questions: {refusal(error, self.url, self._key)}; the answers so "
+                "far are kept, so run again when the server answers"
             ) from None
         return (done.choices[0].message.content if done.choices else None) or ""
 
     @cached_property
     def _client(self) -> Any:
-        return openai_library().OpenAI(
-            base_url=self.url, api_key=self._key, max_retries=self.max_retries, timeout=self.timeout
-        )
+        return openai_client(self.url, self._key, self.max_retries, self.timeout)
 
     @property
     def _key(self) -> str:
