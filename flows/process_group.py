@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows import process_guard
-from flows.redaction import redacted
+from stages.recipe.redaction import redacted
 
 GUARD = (sys.executable, "-P", process_guard.__file__)
 END_SECONDS = process_guard.TERM_SECONDS + process_guard.KILL_SECONDS + 2.0

@@ -21,8 +21,8 @@ from flows.devices import CORE, cores, held_devices
 from flows.failure_causes import BUSY_PAUSE, PAUSES, Fault, classify, read_reports
 from flows.pipeline import DVC, Stage
 from flows.process_group import STOP, Stopped, guarded, stop_command
-from flows.redaction import redacted
 from stages.recipe.paths import FAILURES, FAILURES_VARIABLE, MACHINES_VARIABLE, REFUSED
+from stages.recipe.redaction import redacted
 
 LAST_LINES = 20  # of a failed stage's log, which the message shows
 CPU_SLOT = "cpu-heavy"

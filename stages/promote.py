@@ -31,6 +31,7 @@ from stages.evaluation.gates import Verdict
 from stages.evaluation.summary import headline
 from stages.recipe.paths import CURATED, EVALUATED, FIGURES, PROMOTED, QUANTIZED, VALIDATED
 from stages.recipe.recipe import Recipe
+from stages.recipe.redaction import redacted
 from stages.registry import release_figures, store
 from stages.registry.decisions import Decision, decide
 from stages.registry.ledger import NotAllowedError
@@ -38,7 +39,7 @@ from stages.registry.outcome import next_steps, outcome, verdict_tags
 from stages.registry.provenance import LOCK, provenance
 from stages.registry.registration import register
 from stages.reporting.report import render_report
-from stages.tracking.address import redacted, tracking_uri
+from stages.tracking.address import tracking_uri
 from stages.tracking.digests import digest
 from stages.tracking.recorder import as_tags
 from stages.tracking.runs import StageRun, stage_run

@@ -12,10 +12,10 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from stages.recipe.redaction import redacted
 from stages.registry import store
 from stages.registry.decisions import Decision, decide, describe, roll_back
 from stages.registry.ledger import Ledger, LedgerError, NotAllowedError
-from stages.tracking.address import redacted
 
 
 def history(client: MlflowClient, name: str) -> dict[str, Any]:

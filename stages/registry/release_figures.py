@@ -22,9 +22,9 @@ from stages.evaluation.gates import Figure
 from stages.evaluation.queries import moved_queries
 from stages.recipe.engine import Engine
 from stages.recipe.paths import CURATED
+from stages.recipe.redaction import redacted
 from stages.registry import store
 from stages.registry.registration import served_cosine
-from stages.tracking.address import redacted
 
 # Number of texts of each side for which the served model has to give the vectors that were evaluated.
 SERVED_TEXTS = 16

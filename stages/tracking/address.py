@@ -1,7 +1,6 @@
-"""The address of the MLflow store, and addresses without their passwords."""
+"""The address of the MLflow store."""
 
 import os
-import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -22,8 +21,3 @@ def tracking_uri() -> str:
         uri = urlunsplit(parts._replace(netloc=host))
         os.environ["MLFLOW_TRACKING_URI"] = uri
     return uri
-
-
-def redacted(text: str) -> str:
-    """Return the text with the user and password of every address in it replaced by stars."""
-    return re.sub(r"://[^/\s@]+@", "://***@", text)

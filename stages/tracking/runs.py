@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from stages.tracking.address import redacted
+from stages.recipe.redaction import redacted
 from stages.tracking.lineage import write_lineage
 from stages.tracking.main_process import is_main_process
 

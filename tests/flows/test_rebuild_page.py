@@ -5,8 +5,8 @@ import pytest
 from flows.champion import Champion, links
 from flows.pipeline import Needs, Stage
 from flows.rebuild_page import page, table
-from flows.redaction import redacted
 from flows.stage_task import StageResult
+from stages.recipe.redaction import redacted
 
 LIGHT = Needs(None, None, reads_sources=False)
 STAGES = [

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from stages.tracking.address import redacted, tracking_uri
+from stages.recipe.redaction import redacted
+from stages.tracking.address import tracking_uri
 from stages.tracking.digests import digest
 from stages.tracking.git import git_state
 from stages.tracking.recorder import build_status, flattened, is_gone, process_tag

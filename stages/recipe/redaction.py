@@ -1,4 +1,4 @@
-"""Keep secrets out of the logs, artifacts and error messages of a rebuild."""
+"""Keep secrets out of logs, artifacts, tags and error messages, of stages as of flows."""
 
 import os
 import re
