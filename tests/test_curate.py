@@ -227,6 +227,23 @@ def test_a_label_that_only_one_train_row_has_is_not_trained_on(recipe_here: dict
 
 
 @pytest.mark.slow
+def test_labels_that_differ_by_capitals_stay_apart_and_are_named(recipe_here: dict[str, Any]) -> None:
+    articles = {str(number): article(number) for number in range(60)}
+    for number in range(0, 60, 3):
+        articles[str(number)]["topic"] = "ab"[number % 2] + " "
+    Path("data/sources/articles.json").write_text(json.dumps(articles))
+    run(recipe_here)
+    labels = {
+        row for split in SPLITS for row in read_table(CURATED / "labelled" / f"{split}.parquet")["label"].to_pylist()
+    }
+    assert labels == {"A", "B", "a", "b"}
+    (profile,) = [
+        one for one in json.loads((VALIDATED / "validation.json").read_text())["profiles"] if "similar_labels" in one
+    ]
+    assert (profile["source"], profile["similar_labels"]) == ("wikipedia-topics", [["A", "a"], ["B", "b"]])
+    assert "wikipedia-topics: <code>A</code>, <code>a</code>" in (VALIDATED / "validation.html").read_text()
+
+
 def test_max_rows_keeps_its_choice_when_rows_are_added(recipe_here: dict[str, Any]) -> None:
     recipe_here["curate"]["sources"][0]["max_rows"] = 20
 

@@ -1,12 +1,11 @@
 """Cleaning: from records as read to rows that are normalised, within limits, in the declared language, with an id."""
 
 import hashlib
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from stages.corpus.languages import DECLARED, MULTIPLE, LanguageCheck
+from stages.corpus.normalisation import normalise
 from stages.corpus.records import Record, Row, Unreadable
 from stages.corpus.text_length import WORDS, Measure
 from stages.recipe.curate import Source
@@ -17,7 +16,8 @@ Judged = tuple[Row, str | None]
 
 # A batch ends at this many rows or characters, whichever comes first.
 BATCH_ROWS, BATCH_CHARACTERS = 2048, 2**24
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Columns besides the texts whose values are compared, too.
+_NAMES = ("entity", "label", "language")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def _judge(
     section, fields = source.section, source.fields
     raw = [record[name] for name in fields]
     row: Row = {"source": section.name, "language": section.language, "license": section.license, "identified": ""}
-    row |= record | dict(zip(fields, texts, strict=True))
+    row |= record | {name: normalise(record[name]) for name in _NAMES if name in record}
+    row |= dict(zip(fields, texts, strict=True))
     reason = _wrong_encoding(row) or _wrong_stated_language(row["language"], section.language)
     reason = reason or _wrong_length(lengths, source) or _wrong_values(row)
     if reason is None and languages:
@@ -100,11 +101,6 @@ def _cleaned_negatives(texts: Sequence[str]) -> list[str]:
     """Normalise explicit negatives; of empty ones, repeats, and those that are not UTF-8, none is kept."""
     normalised = [normalise(text) for text in texts]
     return [text for text in dict.fromkeys(normalised) if text and encodable(text) == text]
-
-
-def normalise(text: str) -> str:
-    """Convert a text to Unicode NFC without control characters, and fold its white space."""
-    return " ".join(_CONTROL.sub(" ", unicodedata.normalize("NFC", text)).split())
 
 
 def encodable(text: str) -> str:
@@ -161,6 +157,6 @@ def _wrong_length(lengths: Mapping[str, int], source: SourceToRead) -> str | Non
 def _wrong_values(row: Row) -> str | None:
     if "score" in row and not 0.0 <= row["score"] <= 1.0:
         return "score: outside [0, 1]"
-    if "label" in row and not row["label"].strip():
+    if "label" in row and not row["label"]:
         return "label: empty"
     return "document: the query again" if "query" in row and row["query"] == row["document"] else None

@@ -10,12 +10,13 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from stages.corpus.normalisation import folded, normalise
+
 
 def text_entity(text: str) -> str:
-    """Name a text, the same in every source that holds it, however it is spaced and capitalised."""
+    """Name a text, the same in every source that holds it, however it is spaced, capitalised and encoded."""
     # A text that cannot be encoded gets a name too; cleaning rejects it later.
-    folded = " ".join(text.casefold().split()).encode(errors="backslashreplace")
-    return hashlib.sha256(folded).hexdigest()[:16]
+    return hashlib.sha256(folded(normalise(text)).encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 def smallest_connected(pairs: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 from rensa import RMinHash
 
+from stages.corpus.normalisation import folded
 from stages.corpus.text_length import UNSPACED
 
 NUM_PERMUTATIONS, NUM_BANDS = 128, 16
@@ -71,7 +72,7 @@ def word_runs(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _words(text: str) -> list[bytes]:
-    return " ".join(_WORD.findall(text.casefold())).encode().split()
+    return " ".join(_WORD.findall(folded(text))).encode().split()
 
 
 def _runs(words: Sequence[Sequence[bytes]], size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import xxhash
 
 from stages.corpus.buckets import Buckets
 from stages.corpus.languages import MULTIPLE
+from stages.corpus.normalisation import folded
 from stages.corpus.text_length import word_counts
 from stages.recipe.curate import Source
 from stages.recipe.fields import TEXT_FIELDS
@@ -77,13 +78,25 @@ class Profile:
         return facts
 
     def summary(self) -> dict[str, Any]:
-        """Return the statistics used to measure drift: rows, mean words and lengths of each text field, languages."""
+        """Return the statistics used to measure drift: rows, mean words and lengths of each text field, languages.
+
+        Where labels differ in their capitals only, or in forms of letters that `folded` makes one, they are in
+        `similar_labels`, a list for each.
+        """
+        similar = self._similar_labels()
         return {
             "rows": self._rows,
             "words": {name: round(self._words[name] / max(1, self._rows), 1) for name in self._fields},
             "lengths": {name: self._lengths[name].tolist() for name in self._fields},
             "languages": dict(sorted(self._languages.items())),
+            **({"similar_labels": similar} if similar else {}),
         }
+
+    def _similar_labels(self) -> list[list[str]]:
+        alike: dict[str, list[str]] = {}
+        for label in sorted(self._labels):
+            alike.setdefault(folded(label), []).append(label)
+        return [labels for labels in alike.values() if len(labels) > 1]
 
     def _add_scores(self, scores: np.ndarray) -> None:
         self._sums += scores.sum(), (scores**2).sum()

@@ -9,6 +9,7 @@ from typing import Any
 import xxhash
 
 from stages.corpus.languages import MULTIPLE
+from stages.corpus.normalisation import folded
 
 ROLES = QUERY, DOCUMENT = "query", "document"
 SCORED = "scored"
@@ -20,8 +21,8 @@ def role_of(kind: str, field: str) -> str:
 
 
 def text_key(role: str, text: str) -> int:
-    """Hash a text in a role to 64 bits, whatever its capitals."""
-    return xxhash.xxh3_64_intdigest(f"{role}\0{text.casefold()}".encode())
+    """Hash a text in a role to 64 bits, whatever its capitals and its bytes (see `folded`)."""
+    return xxhash.xxh3_64_intdigest(f"{role}\0{folded(text)}".encode())
 
 
 def text_keys(row: Mapping[str, Any], kind: str, fields: Sequence[str], namespace: str = "") -> list[int]:
@@ -31,7 +32,7 @@ def text_keys(row: Mapping[str, Any], kind: str, fields: Sequence[str], namespac
         namespace: rows of different namespaces share no key, whatever their texts.
     """
     if kind == SCORED:
-        return [text_key(f"{SCORED}{namespace}", "\0".join(sorted(row[name].casefold() for name in fields)))]
+        return [text_key(f"{SCORED}{namespace}\0{sorted(folded(row[name]) for name in fields)}", "")]
     return [text_key(f"{role_of(kind, name)}{namespace}", row[name]) for name in fields]
 
 

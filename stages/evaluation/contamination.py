@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow.dataset as arrow
 
 from stages.corpus.buckets import KeyIndex
-from stages.corpus.cleaning import normalise
 from stages.corpus.minhash import NUM_BANDS, NUM_PERMUTATIONS, bands, signatures, similarity
+from stages.corpus.normalisation import normalise
 from stages.corpus.roles import text_key
 from stages.corpus.text_index import MIN_WORDS_OF_OTHER_ROLE
 from stages.corpus.text_length import count_words

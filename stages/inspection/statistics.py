@@ -11,6 +11,7 @@ import xxhash
 from stages.corpus.cleaning import split_position
 from stages.corpus.entities import text_entity
 from stages.corpus.languages import LanguageCheck
+from stages.corpus.normalisation import folded, normalise
 from stages.corpus.records import Record, Row, Unreadable
 from stages.corpus.text_length import count_words
 from stages.inspection.columns import Roles, text_of
@@ -61,7 +62,7 @@ def table_facts(records: Iterable[Record], roles: Roles, seed: int) -> TableFact
         if isinstance(row, Unreadable):
             facts.unreadable += 1
             continue
-        texts = tuple(text_of(row, column).strip() for column in names.values())
+        texts = tuple(normalise(text_of(row, column)) for column in names.values())
         if not all(texts):
             facts.empty += 1
             continue
@@ -70,11 +71,11 @@ def table_facts(records: Iterable[Record], roles: Roles, seed: int) -> TableFact
             facts.repeated += 1
             continue
         seen.update(keys)
-        entity = text_of(row, roles.columns["entity"]) if "entity" in roles.columns else ""
-        facts.positions.append(split_position(entity if entity.strip() else text_entity(texts[-1]), seed))
+        entity = normalise(text_of(row, roles.columns["entity"])) if "entity" in roles.columns else ""
+        facts.positions.append(split_position(entity or text_entity(texts[-1]), seed))
         for role, text in zip(names, texts, strict=True):
             facts.max_words[role] = max(facts.max_words[role], count_words(text))
-        if "label" in roles.columns and (label := text_of(row, roles.columns["label"]).strip()):
+        if "label" in roles.columns and (label := normalise(text_of(row, roles.columns["label"]))):
             facts.labels[label] += 1
         if "score" in roles.columns:
             _extend_scores(facts, text_of(row, roles.columns["score"]))
@@ -89,8 +90,8 @@ def table_facts(records: Iterable[Record], roles: Roles, seed: int) -> TableFact
 
 
 def _keys(texts: Sequence[str], is_joined: bool) -> list[int]:
-    folded = [" ".join(text.casefold().split()) for text in texts]
-    named = ["\0".join(folded)] if is_joined else [f"{place}\0{text}" for place, text in enumerate(folded)]
+    plain = [folded(text) for text in texts]
+    named = ["\0".join(plain)] if is_joined else [f"{place}\0{text}" for place, text in enumerate(plain)]
     return [xxhash.xxh3_64_intdigest(text.encode(errors="replace")) for text in named]
 
 

@@ -41,6 +41,9 @@ def render_validation(result: Mapping[str, Any]) -> str:
         overlaps=result["overlaps"],
         looked_inside=any(row["inside"] is not None for row in result["overlaps"]),
         profiles=[{**row, **_languages(row["rows"], row["languages"])} for row in result["profiles"]],
+        similar_labels=[
+            (row["source"], labels) for row in result["profiles"] for labels in row.get("similar_labels", ())
+        ],
         drift=[{**row, **_change(row)} for row in result["drift"]],
         as_text=as_text,
         expectation=_expectation,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.corpus.cleaning import clean, normalise, row_id, split_of
+from stages.corpus.cleaning import clean, row_id, split_of
 from stages.corpus.languages import LanguageCheck, is_language, text_languages
 from stages.corpus.records import Unreadable
 from stages.corpus.tables import SPLITS
@@ -99,6 +99,17 @@ def test_labelled_texts_are_kept_once_and_labels_of_one_row_are_not_kept(tmp_pat
     assert {"label", "id", "license"} <= set(ingested.kept[0])
 
 
+def test_labels_entities_and_languages_are_normalised_as_texts_are(tmp_path: Path) -> None:
+    written = [("care", "e1"), ("care ", "e1\u200b"), ("\ufeffcare", " e1"), ("\u200b", "e2"), ("Care", "e2")]
+    records = [
+        {"entity": entity, "text": f"text {number}", "label": label, "language": "en\u00a0"}
+        for number, (label, entity) in enumerate([*written, ("Care", "e2")])
+    ]
+    ingested = Ingested(source(records, "labelled"), tmp_path)
+    assert [(row["label"], row["entity"]) for row in ingested.kept] == [("care", "e1")] * 3 + [("Care", "e2")] * 2
+    assert reasons(ingested.rejected_by_cleaning) == ["label: empty"]
+
+
 def test_what_repeats_is_found_over_many_batches(tmp_path: Path) -> None:
     records = [{"entity": str(n), "text": f"text {n % 3000}"} for n in range(9000)]
     ingested = Ingested(source(records, "documents"), tmp_path)
@@ -131,21 +142,6 @@ def test_declared_languages_are_named_in_several_ways() -> None:
     assert text_languages("en-de") == ["en", "de"] and text_languages("pt-BR-zh-Hans") == ["pt", "zh"]
     with pytest.raises(ValueError, match="such as en, pt-BR or en-de, got 'English'"):
         text_languages("English")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("  a \n\t b\x07c ", "a b c"),
-        ("cafe\u0301", "caf\u00e9"),
-        ("a\u00a0b\u2003c", "a b c"),
-        ("\x85\x9f", ""),
-        ("na\u00efve \U0001f3a9", "na\u00efve \U0001f3a9"),
-    ],
-)
-def test_normalise(text: str, expected: str) -> None:
-    assert normalise(text) == expected
-    assert normalise(expected) == expected
 
 
 def test_an_entity_is_in_the_same_split_in_every_source(tmp_path: Path) -> None:

@@ -157,6 +157,24 @@ def test_train_rows_that_a_test_set_repeats_go_and_the_test_set_stays(tmp_path: 
     assert report == [{"source": "b", "rows": 4, "exact": 2, "near": 1, "inside": None, "entities": 1, "share": 0.75}]
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "\ufeffred lamp",
+        "red lamp\u200b",
+        "\u200ered lamp\u200f",
+        "re\u00add la\u2060mp",
+        "red\u3000lamp",
+        "\uff52ed lamp",
+    ],
+)
+def test_a_short_test_text_in_other_bytes_leaves_train(tmp_path: Path, written: str) -> None:
+    trained, tested = pair(0, "the first") | {"query": written}, pair(1, "the second") | {"query": "Red lamp"}
+    report, found = overlaps(tmp_path, [train("a", [trained]), held_out("b", [tested])])
+    assert found == {"a": ["query: in the test rows of b"], "b": ["kept"]}
+    assert report[0]["exact"] == 1
+
+
 def test_rows_around_a_test_text_go(tmp_path: Path) -> None:
     """Runs of 8 words: 20 words have 13, of which 0.7 are 10."""
     within = [

@@ -131,6 +131,15 @@ def test_overlaps_languages_and_drift_are_shown(html: str) -> None:
     assert "<td>100.0%</td>" in drift and ">yes</td>" in drift
 
 
+def test_labels_that_look_alike_are_a_warning(html: str) -> None:
+    result = _result()
+    result["profiles"][0]["similar_labels"] = [["Care", "care"], ["PARTS", "Parts"]]
+    warned = render_validation(result)
+    assert "wikipedia: <code>Care</code>, <code>care</code></li>" in warned
+    assert "wikipedia: <code>PARTS</code>, <code>Parts</code></li>" in warned
+    assert 'id="labels"' in warned and 'id="labels"' not in html
+
+
 def test_a_first_version_has_nothing_to_drift_from() -> None:
     assert "No different version was accepted here before." in render_validation(_result() | {"drift": []})
 

@@ -17,6 +17,7 @@ import datasets
 from stages.corpus.entities import component_names, text_entity
 from stages.corpus.locations import HubDataset, Input
 from stages.corpus.needles import question_records
+from stages.corpus.normalisation import normalise
 from stages.corpus.readers.files import TextFormat, no_column, rows_of_file
 from stages.corpus.records import Record, Row, Unreadable
 from stages.corpus.sentences import sentences
@@ -103,8 +104,8 @@ def _text_records(
 
     def record(row: Row) -> Row:
         texts = {field: _text(row, column) for field, column in columns.items()}
-        name = "" if entity is None else _text(row, entity)
-        about = {"entity": name if name.strip() else text_entity(texts[entity_text])}
+        name = "" if entity is None else normalise(_text(row, entity))
+        about = {"entity": name or text_entity(texts[entity_text])}
         told_apart = {"negatives": [text for column in negatives for text in _texts(row, column)]} if negatives else {}
         return about | _language(row, language) | texts | told_apart
 
