@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Row = dict[str, Any]
+# Value of the key `origin` of a record whose query a language model wrote.
+MADE = "model"
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,9 @@ def _asked(documents: dict[str, str], answers: dict[str, str]) -> list[dict[str,
         folder.mkdir()
         for number, text in documents.items():
             (folder / f"{number}.txt").write_text(f"{number}.\n\n{text}", encoding="utf-8")
-        files, prompt = sorted(folder.iterdir()), "Write a question as a JSON list.\n{text}"
-        return [
-            row for row in queries(files, url, "writer", prompt, max_words=2000, min_words=3) if isinstance(row, dict)
-        ]
+        asked = {"url": url, "model": "writer", "question": "Write a question as a JSON list.\n{text}"}
+        found = queries(sorted(folder.iterdir()), **asked, max_words=2000, min_words=3)
+        return [row for row in found if isinstance(row, dict)]
 
 
 @contextmanager

@@ -10,8 +10,14 @@ from typing import Any
 
 import pytest
 
+from stages.corpus.curation import curate_sources
 from stages.corpus.readers.synthetic import queries
 from stages.corpus.records import Unreadable
+from stages.recipe.curate import LanguageId
+from stages.recipe.recipe import read as read_recipe
+from stages.reporting.validation import render_validation
+from tests.checkouts import TINY
+from tests.corpus.builders import Ingested, source
 
 PROMPT = "Write two questions as a JSON list about this text:\n{text}"
 KEY = "sk-secret-that-nobody-may-see"
@@ -22,9 +28,10 @@ class Server:
     """The server's answers, and what it was asked."""
 
     url: str = ""
-    answer: Callable[[str], str] = lambda text: json.dumps([f"What about {text.split()[-1]}?", f"Why {len(text)}?"])
+    answer: Callable[[str], str] = lambda text: json.dumps([f"What is part {text.split()[1]}?", f"Why {len(text)}?"])
     faults: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # status and headers of the next answers
     asked: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)  # beside the texts that were asked about
     keys: set[str | None] = field(default_factory=set)
 
 
@@ -36,7 +43,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            text = request["messages"][0]["content"].partition("\n")[2]
+            prompt, _, text = request["messages"][0]["content"].partition("\n")
             state.keys.add(self.headers["Authorization"])
             status, headers = state.faults.pop(0) if state.faults else (200, {})
             message = {"role": "assistant", "content": state.answer(text)}
@@ -49,8 +56,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             }
             if status == 200:
                 state.asked.append(text)
+                state.prompts.append(prompt)
             else:
-                answer = {"error": {"message": f"no, {self.headers['Authorization']}", "type": "x", "code": "x"}}
+                fault = f"no, {self.headers['Authorization']}"
+                answer = {"error": {"message": fault, "type": "x", "code": headers.pop("code", "x")}}
             content = json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {**headers, "Content-Type": "application/json", "Content-Length": len(content)}.items():
@@ -79,22 +88,33 @@ def manual(count: int) -> list[Path]:
 
 
 def read(server: Server, files: list[Path], **options: Any) -> list[Any]:
-    return list(queries(files, server.url, "writer", PROMPT, min_words=3, **options))
+    asked = {"url": server.url, "model": "writer", "question": PROMPT, "min_words": 3}
+    return list(queries(files, **asked | options))
 
 
-def test_each_question_is_a_pair_with_its_section(server: Server) -> None:
-    found = read(server, manual(1))
-    text = "Part 0\nThe valve of part 0 is closed by hand."
+def test_a_section_and_its_first_question_are_a_pair_that_curate_keeps(server: Server, tmp_path: Path) -> None:
+    found = read(server, manual(2))
+    texts = [f"Part {part}\nThe valve of part {part} is closed by hand." for part in range(2)]
     assert found == [
-        {"entity": "manual/00.md", "query": "What about hand.?", "document": text},
-        {"entity": "manual/00.md", "query": f"Why {len(text)}?", "document": text},
+        {"entity": f"manual/{part:02}.md", "query": f"What is part {part}?", "document": text, "origin": "model"}
+        for part, text in enumerate(texts)
     ]
+    assert Ingested(source(found), tmp_path / "ingested").rejected_later == []
+
+
+def test_kinds_take_turns_and_stay_with_their_sections(server: Server) -> None:
+    prompts = {kind: f"Write {kind} as a JSON list:\n{{text}}" for kind in ("question", "keywords", "statement")}
+    read(server, manual(30), **prompts)
+    before = dict(zip(server.asked, server.prompts, strict=True))
+    assert {prompt.split()[1] for prompt in before.values()} == set(prompts)
+    read(server, manual(31), **prompts)
+    assert len(server.asked) == 31, "a section more is one question more"
 
 
 def test_a_second_reading_asks_nothing_and_gives_the_same_rows(server: Server) -> None:
     files = manual(20)
     first = read(server, files, parallel=3)
-    assert [row["entity"] for row in first[::2]] == [f"manual/{number:02}.md" for number in range(20)]
+    assert [row["entity"] for row in first] == [f"manual/{number:02}.md" for number in range(20)]
     assert len(server.asked) == 20
     assert read(server, files) == first
     assert len(server.asked) == 20
@@ -108,7 +128,8 @@ def test_another_prompt_parameter_asks_again(server: Server) -> None:
 
 def test_a_busy_server_is_asked_again_when_it_says(server: Server) -> None:
     server.faults = [(429, {"Retry-After": "0.1"}), (503, {})]
-    assert len(read(server, manual(1))) == 2
+    assert len(read(server, manual(1))) == 1
+    assert not server.faults
 
 
 def test_a_server_that_stops_loses_no_answer(server: Server) -> None:
@@ -118,7 +139,7 @@ def test_a_server_that_stops_loses_no_answer(server: Server) -> None:
         read(server, files, parallel=1)
     before = len(server.asked)
     assert before >= 2
-    assert len(read(server, files, parallel=1)) == 12
+    assert len(read(server, files, parallel=1)) == 6
     assert sorted(server.asked) == sorted(set(server.asked))  # no section twice
 
 
@@ -155,14 +176,50 @@ def test_lists_are_understood_plain_fenced_and_of_objects(server: Server, answer
     assert [row["query"] for row in read(server, manual(1))] == ["Who closes it?"]
 
 
-def test_a_copy_of_the_text_is_a_rejected_row(server: Server) -> None:
-    server.answer = lambda _: '["the valve of Part 0 is closed by hand?", "Who closes it?"]'
-    copy, question = read(server, manual(1))
-    assert isinstance(copy, Unreadable)
-    assert copy.reason == "the question is a copy of the text"
-    assert question["query"] == "Who closes it?"
+@pytest.mark.parametrize("code", ["content_filter", "context_length_exceeded"])
+def test_a_text_that_the_server_refuses_is_a_rejected_row_and_the_others_are_asked(server: Server, code: str) -> None:
+    server.faults = [(400, {"code": code})]
+    refused, question = read(server, manual(2), parallel=1)
+    assert isinstance(refused, Unreadable)
+    assert "Error code: 400" in refused.text
+    assert question["query"] == "What is part 1?"
 
 
-def test_a_prompt_without_a_place_for_the_text_is_refused(server: Server) -> None:
-    with pytest.raises(ValueError, match=r"expected the mark \{text\}"):
-        list(queries(manual(1), server.url, "writer", "Write questions."))
+def test_a_copy_of_the_text_is_passed_over(server: Server) -> None:
+    server.answer = lambda _: '["the valve of Part 0, is closed by hand?", "Who closes it?"]'
+    assert [row["query"] for row in read(server, manual(1))] == ["Who closes it?"]
+
+
+def test_copies_alone_are_a_rejected_row(server: Server) -> None:
+    server.answer = lambda _: '["the valve of Part 0, is closed by hand?", "By hand."]'
+    (copy,) = read(server, manual(1))
+    assert copy == Unreadable("the question is a copy of the text", "the valve of Part 0, is closed by hand?")
+
+
+def test_a_question_in_another_language_is_rejected_and_shown(server: Server, tmp_path: Path) -> None:
+    french, english = '["Qui ferme la vanne à la main ?"]', '["Who closes the valve?"]'
+    server.answer = lambda text: french if "part 0" in text else english
+    languages = LanguageId(min_words=8, min_confidence=0.8)
+    made = source(read(server, manual(2)), words={"query": [1, 40], "document": [1, 400]})
+    (tmp_path / "curated").mkdir()
+    rules = read_recipe(TINY).curate.model_copy(update={"sources": (made.section,), "language_id": languages})
+    found = curate_sources(rules, [made], tmp_path / "curated", tmp_path / "working")
+    assert found.rejected == {"wiki": {"query: in fr, not en": 1}}
+    parts = {key: [] for key in ("suites", "splits", "overlaps", "profiles", "drift")}
+    page = render_validation({"created": "now", "success": True, "rejected": found.examples, **parts})
+    assert "in fr, not en" in page
+    assert "Qui ferme la vanne" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"question": "Write questions."}, "options: expected a prompt as option question, keywords or statement"),
+        ({"parallel": 0.5, "colour": "red"}, "options: parallel: .*; colour: "),
+        ({"url": "http://me:secret@host/v1"}, "options: url: "),
+    ],
+)
+def test_wrong_options_are_named(server: Server, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
+        read(server, manual(1), **options)
+    assert "secret" not in str(refused.value)

@@ -8,57 +8,95 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+import xxhash
+from pydantic import Field, ValidationError, model_validator
 
 from stages.corpus.openai_client import openai_client, openai_library, refusal, server_key
 from stages.corpus.readers.documents import sections
-from stages.corpus.records import Record, Row, Unreadable
+from stages.corpus.records import MADE, Record, Row, Unreadable
+from stages.recipe.fields import Count, NotNegative, Positive, Section
 from stages.recipe.paths import QUESTIONS
 
 _FENCE = re.compile(r"\A\s*```\w*\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
+# Codes by which a server refuses a single text (OpenAI's, Azure's, vLLM's) while it would answer about others.
+_OF_THE_TEXT = ("content_filter", "content_policy_violation", "context_length_exceeded")
 
 
-@dataclass(frozen=True)
-class LanguageModel:
-    """A model behind `/v1/chat/completions`, and how it is asked.
+class QuestionWriter(Section):
+    """A model behind `/v1/chat/completions`, and how it is asked: the options of a source.
 
     Attributes
     ----------
-    prompt
-        What the model is asked; `{text}` stands for the section.
+    question, keywords, statement
+        Prompts of the three kinds of questions, at least one; `{text}` stands for the section, and the answer has to be
+        a JSON list of questions. Kinds that have a prompt take turns, by a hash of the section.
+    key_variable
+        Environment variable with the server's key; none for a server that needs no key.
+    parallel
+        Requests under way at once.
+    max_words, min_words
+        Words of a section, as for `documents.sections`.
+    prompt_price, answer_price
+        Price of a million tokens, for `stillhouse plan`.
     """
 
-    url: str
+    url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")]
     model: str
-    prompt: str
-    temperature: float
-    max_answer_tokens: int
-    seed: int
-    key_variable: str | None
-    max_retries: int
-    timeout: float
+    question: str | None = None
+    keywords: str | None = None
+    statement: str | None = None
+    temperature: NotNegative = 0.0
+    max_answer_tokens: Count = 512
+    seed: int = 17
+    key_variable: str | None = None
+    parallel: Count = 4
+    max_retries: Annotated[int, Field(ge=0)] = 8
+    timeout: Positive = 120.0
+    max_words: Count = 150
+    min_words: Count = 12
+    prompt_price: NotNegative | None = None
+    answer_price: NotNegative | None = None
 
-    def answer(self, text: str) -> str:
-        """Return the model's answer about a text, which is kept.
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts of the kinds that have one."""
+        return [prompt for prompt in (self.question, self.keywords, self.statement) if prompt is not None]
 
-        Raises:
-            ValueError: the server refuses, or cannot be reached.
-        """
-        request = {
+    @model_validator(mode="after")
+    def _check_prompts(self) -> Self:
+        if not self.prompts or not all("{text}" in prompt for prompt in self.prompts):
+            raise ValueError(
+                "expected a prompt as option question, keywords or statement, each with the mark {text} where the "
+                "section goes"
+            )
+        return self
+
+    def request(self, text: str) -> dict[str, Any]:
+        """Return what the server is asked about a section."""
+        prompt = self.prompts[xxhash.xxh3_64_intdigest(text.encode()) % len(self.prompts)]
+        return {
             "model": self.model,
-            "messages": [{"role": "user", "content": self.prompt.replace("{text}", text)}],
+            "messages": [{"role": "user", "content": prompt.replace("{text}", text)}],
             "temperature": self.temperature,
             "max_tokens": self.max_answer_tokens,
             "seed": self.seed,
         }
-        name = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-        file = QUESTIONS / name[:2] / f"{name}.json"
+
+    def answer(self, text: str) -> str:
+        """Return the model's answer about a section, which is kept.
+
+        Raises:
+            ValueError: the server refuses, or cannot be reached.
+        """
+        request = self.request(text)
+        file = kept_answer(request)
         if file.is_file():
             return str(json.loads(file.read_text(encoding="utf-8"))["answer"])
         answer = self._asked(request)
@@ -72,11 +110,15 @@ class LanguageModel:
         try:
             done = self._client.chat.completions.create(**request)
         except openai_library().OpenAIError as error:
+            reason = refusal(error, self.url, self._key)
+            if getattr(error, "code", None) in _OF_THE_TEXT:
+                return reason
             raise ValueError(
-                f"{self.url}, model {self.model}: no questions: {refusal(error, self.url, self._key)}; the answers so "
-                "far are kept, so run again when the server answers"
+                f"{self.url}, model {self.model}: no questions: {reason}; the answers so far are kept, so run again "
+                "when the server answers"
             ) from None
-        return (done.choices[0].message.content if done.choices else None) or ""
+        message = done.choices[0].message if done.choices else None
+        return (message and (message.content or message.refusal)) or ""
 
     @cached_property
     def _client(self) -> Any:
@@ -87,77 +129,66 @@ class LanguageModel:
         return server_key(self.key_variable, "options.key_variable")
 
 
-def queries(
-    files: Sequence[Path],
-    url: str,
-    model: str,
-    prompt: str,
-    temperature: float = 0.0,
-    max_answer_tokens: float = 512,
-    seed: float = 17,
-    key_variable: str = "",
-    parallel: float = 4,
-    max_retries: float = 8,
-    timeout: float = 120,
-    **cut: float,
-) -> Iterator[Record]:
-    """Yield pairs of a question that the model wrote -> the section that it is about; a file is one entity.
+def kept_answer(request: Mapping[str, Any]) -> Path:
+    """Return the file that holds the answer to a request, once it was given."""
+    name = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+    return QUESTIONS / name[:2] / f"{name}.json"
 
-    A question that stands in the section word for word is rejected as a copy, and an answer that holds no questions is
-    rejected as a whole.
 
-    Args:
-        files: documents, as for `documents.folder`.
-        url: address of the server, up to and with `/v1`.
-        prompt: what the model is asked, with `{text}` for the section; it has to ask for a JSON list of questions.
-        key_variable: environment variable with the server's key; none for a server that needs no key.
-        parallel: requests under way at once.
-        cut: `max_words` and `min_words` of a section.
+def question_writer(options: Mapping[str, float | str]) -> QuestionWriter:
+    """Check the options of a source.
 
     Raises:
-        ValueError: the prompt has no place for the text, or the server does not answer.
+        ValueError: one is missing, unknown or out of range; the message has them all.
     """
-    if "{text}" not in prompt:
-        raise ValueError("options.prompt: expected the mark {text} where the section goes; add it")
-    asked = LanguageModel(
-        url=url,
-        model=model,
-        prompt=prompt,
-        temperature=temperature,
-        max_answer_tokens=int(max_answer_tokens),
-        seed=int(seed),
-        key_variable=key_variable or None,
-        max_retries=int(max_retries),
-        timeout=timeout,
-    )
-    return _pairs(asked, sections(files, **cut), int(parallel))
+    try:
+        return QuestionWriter.model_validate(options)
+    except ValidationError as error:
+        faults = [(*fault["loc"], fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
+        raise ValueError("options: " + "; ".join(": ".join(map(str, fault)) for fault in faults)) from error
 
 
-def _pairs(model: LanguageModel, records: Iterator[Record], parallel: int) -> Iterator[Record]:
+def queries(files: Sequence[Path], **options: float | str) -> Iterator[Record]:
+    """Yield pairs of a question that the model wrote -> the section that it is about; a file is one entity.
+
+    A section is in one pair, since two pairs of one document are false negatives of each other: of several questions
+    the first that does not stand in the section word for word. An answer without such a question is a rejected row.
+
+    Args:
+        files: documents, as for `documents.sections`.
+        options: those of `QuestionWriter`.
+
+    Raises:
+        ValueError: the options are wrong, or the server does not answer.
+    """
+    writer = question_writer(options)
+    return _pairs(writer, sections(files, writer.max_words, writer.min_words))
+
+
+def _pairs(writer: QuestionWriter, records: Iterator[Record]) -> Iterator[Record]:
     """Ask about the sections, several at once, and yield their pairs in the order of the sections."""
-    with ThreadPoolExecutor(parallel) as pool:
-        while block := list(islice(records, 8 * parallel)):
+    with ThreadPoolExecutor(writer.parallel) as pool:
+        while block := list(islice(records, 8 * writer.parallel)):
             texts = [record["text"] for record in block if not isinstance(record, Unreadable)]
-            answers = pool.map(model.answer, texts)
+            answers = pool.map(writer.answer, texts)
             for record in block:
-                if isinstance(record, Unreadable):
-                    yield record
-                else:
-                    yield from _questions(record, next(answers))
+                yield record if isinstance(record, Unreadable) else _pair(record, next(answers))
 
 
-def _questions(section: Row, answer: str) -> Iterator[Record]:
-    asked = _parsed(answer)
-    if not asked:
-        yield Unreadable("the model gave no JSON list of questions", answer or section["text"])
-        return
-    plain = " ".join(section["text"].casefold().split())
-    for question in asked:
-        line = " ".join(question.split())
-        if line.casefold().rstrip("?.! ") in plain:
-            yield Unreadable("the question is a copy of the text", line)
-        else:
-            yield {"entity": section["entity"], "query": line, "document": section["text"]}
+def _pair(section: Row, answer: str) -> Record:
+    questions = [" ".join(question.split()) for question in _parsed(answer)]
+    if not questions:
+        return Unreadable("the model gave no JSON list of questions", answer or section["text"])
+    words = _words(section["text"])
+    for question in questions:
+        if _words(question) not in words:
+            return {"entity": section["entity"], "query": question, "document": section["text"], "origin": MADE}
+    return Unreadable("the question is a copy of the text", questions[0])
+
+
+def _words(text: str) -> str:
+    """Return the words of a text, whatever its capitals and punctuation."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def _parsed(answer: str) -> list[str]:
