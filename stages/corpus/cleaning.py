@@ -1,6 +1,7 @@
 """Cleaning: from records as read to rows that are normalised, within limits, in the declared language, with an id."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -156,7 +157,7 @@ def _wrong_length(lengths: Mapping[str, int], source: SourceToRead) -> str | Non
 
 def _wrong_values(row: Row) -> str | None:
     if "score" in row and not 0.0 <= row["score"] <= 1.0:
-        return "score: outside [0, 1]"
+        return "score: empty" if math.isnan(row["score"]) else "score: outside [0, 1]"
     if "label" in row and not row["label"]:
         return "label: empty"
     return "document: the query again" if "query" in row and row["query"] == row["document"] else None

@@ -4,9 +4,8 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from stages.corpus.records import Row
+from stages.corpus.records import Row, text_of
 from stages.corpus.text_length import count_words
 from stages.recipe.fields import Kind
 
@@ -70,19 +69,19 @@ class Roles:
     negatives: tuple[str, ...]
 
 
-def text_of(row: Row, column: str) -> str:
-    """Return the text of a cell, of a list the first, as the reader does."""
-    value: Any = row.get(column)
-    if isinstance(value, list):
-        value = value[0] if value else None
-    return "" if value is None or isinstance(value, dict | bytes) else str(value)
+def cell_text(row: Row, column: str) -> str:
+    """Return the text of a cell as the reader does; empty where it has none."""
+    try:
+        return text_of(row.get(column))
+    except TypeError:
+        return ""
 
 
 def column_facts(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Column]:
     """Describe the values of each column."""
     facts = {}
     for name in names:
-        values = [text for row in rows if (text := text_of(row, name).strip())]
+        values = [text for row in rows if (text := cell_text(row, name).strip())]
         count = max(1, len(values))
         facts[name] = Column(
             statistics.median(map(count_words, values)) if values else 0.0,

@@ -14,7 +14,7 @@ from stages.corpus.languages import LanguageCheck
 from stages.corpus.normalisation import folded, normalise
 from stages.corpus.records import Record, Row, Unreadable
 from stages.corpus.text_length import count_words
-from stages.inspection.columns import Roles, text_of
+from stages.inspection.columns import Roles, cell_text
 from stages.recipe.curate import LanguageId
 
 SAMPLE_ROWS, LANGUAGE_ROWS = 2000, 300
@@ -62,7 +62,7 @@ def table_facts(records: Iterable[Record], roles: Roles, seed: int) -> TableFact
         if isinstance(row, Unreadable):
             facts.unreadable += 1
             continue
-        texts = tuple(normalise(text_of(row, column)) for column in names.values())
+        texts = tuple(normalise(cell_text(row, column)) for column in names.values())
         if not all(texts):
             facts.empty += 1
             continue
@@ -71,14 +71,14 @@ def table_facts(records: Iterable[Record], roles: Roles, seed: int) -> TableFact
             facts.repeated += 1
             continue
         seen.update(keys)
-        entity = normalise(text_of(row, roles.columns["entity"])) if "entity" in roles.columns else ""
+        entity = normalise(cell_text(row, roles.columns["entity"])) if "entity" in roles.columns else ""
         facts.positions.append(split_position(entity or text_entity(texts[-1]), seed))
         for role, text in zip(names, texts, strict=True):
             facts.max_words[role] = max(facts.max_words[role], count_words(text))
-        if "label" in roles.columns and (label := normalise(text_of(row, roles.columns["label"]))):
+        if "label" in roles.columns and (label := normalise(cell_text(row, roles.columns["label"]))):
             facts.labels[label] += 1
         if "score" in roles.columns:
-            _extend_scores(facts, text_of(row, roles.columns["score"]))
+            _extend_scores(facts, cell_text(row, roles.columns["score"]))
         place = facts.kept - 1 if facts.kept <= SAMPLE_ROWS else draw.randrange(facts.kept)
         if place == len(kept_texts):
             kept_texts.append(texts)

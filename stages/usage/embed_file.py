@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from stages.corpus.readers.files import rows_of_file
-from stages.corpus.records import Unreadable
+from stages.corpus.records import Unreadable, text_of
 from stages.modeling.serving import checked_dimensions, checked_prompt, checked_ranges, rounded
 from stages.usage.release import release_folder, task_model
 
@@ -163,4 +163,6 @@ def _tables(file: Path) -> Iterator[pa.Table]:
 
 
 def _as_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else text_of(value) or None

@@ -85,7 +85,7 @@ def test_scored_pairs_may_share_texts_but_not_repeat_either_way_round(tmp_path: 
     ]
     ingested = Ingested(source(records, "scored"), tmp_path)
     assert [(row["text_a"], row["text_b"]) for row in ingested.kept] == [("cat", "dog"), ("cat", "cow"), ("hen", "pig")]
-    assert reasons(ingested.rejected_by_cleaning) == ["score: outside [0, 1]"] * 3
+    assert reasons(ingested.rejected_by_cleaning) == ["score: outside [0, 1]"] * 2 + ["score: empty"]
     assert ingested.rejected_later == ["text_a: duplicate"]
 
 

@@ -148,7 +148,8 @@ def test_scores_of_wrong_type_or_range_are_rejected(tmp_path: Path) -> None:
         "s: expected a number, got list": 1,
         "s: expected a number, got dict": 1,
         "s: expected a number, got int": 1,
-        "score: outside [0, 1]": 4,
+        "score: outside [0, 1]": 3,
+        "score: empty": 1,
         "kept": 3,
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from stages.corpus.locations import File
 from stages.corpus.readers.files import rows_of_file
-from stages.corpus.records import Record, Unreadable
+from stages.corpus.records import Record, Unreadable, text_of
 
 _JUDGEMENT = ("query-id", "corpus-id", "score")
 
@@ -32,7 +32,7 @@ def pairs(files: Sequence[File]) -> Iterator[Record]:
             yield row
             continue
         for query in judged.pop(row["_id"], []):
-            text = f"{row.get('title') or ''} {row['text']}".strip()
+            text = f"{text_of(row.get('title'))} {row['text']}".strip()
             yield {"entity": row["_id"], "query": queries.get(query, ""), "document": text}
     yield from (Unreadable("judged, but not in corpus.jsonl", document) for document in judged)
 

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
+from datasets.packaged_modules.csv.csv import CsvConfig
 
 from stages.corpus.entities import component_names, text_entity
 from stages.corpus.locations import HubDataset, Input
 from stages.corpus.needles import question_records
 from stages.corpus.normalisation import normalise
 from stages.corpus.readers.files import TextFormat, no_column, rows_of_file
-from stages.corpus.records import Record, Row, Unreadable
+from stages.corpus.records import Record, Row, Unreadable, text_of
 from stages.corpus.sentences import sentences
 
 
@@ -134,7 +135,7 @@ def _rows(
     """
     names, written = list(dict.fromkeys(name for name in columns if name is not None)), TextFormat(encoding, delimiter)
     tables = [
-        _with_label_names(_open_data_set(item.name, config, split, revision))
+        _with_label_names(_open_data_set(item.name, names, config, split, revision))
         if isinstance(item, HubDataset)
         else rows_of_file(item, names, written)
         for item in inputs
@@ -173,11 +174,19 @@ def _records(rows: Iterator[Record], record: Callable[[Row], Row]) -> Iterator[R
             yield Unreadable(str(error), _as_json(row))
 
 
-def _open_data_set(name: str, config: str | None, split: str | None, revision: str | None) -> Any:
+def _open_data_set(
+    name: str, columns: Sequence[str], config: str | None, split: str | None, revision: str | None
+) -> Any:
     if split is None:
         raise ValueError(f"data set {name}: no split named; give one in the source's options (split: train)")
     try:
-        return datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
+        builder = datasets.load_dataset_builder(name, config, revision=revision)
+        if isinstance(builder.config, CsvConfig):
+            # Read as other CSV files are: pandas would guess types, by which NA is nothing and 007 the number 7.
+            declared = builder.config.features or {}
+            builder.config.na_filter = False
+            builder.config.converters = {column: str for column in columns if column not in declared}
+        return builder.as_streaming_dataset(split=split)
     except ValueError as error:
         message = " ".join(str(error).splitlines()[:2])
         raise ValueError(f"data set {name}: {message}; correct config or split in the source's options") from error
@@ -189,14 +198,15 @@ def _open_data_set(name: str, config: str | None, split: str | None, revision: s
 
 
 def _with_label_names(table: Any) -> Iterator[Row]:
-    """Replace the numbers of class labels by their names."""
+    """Replace the numbers of class labels by their names; a negative number says that the label is missing."""
     classes = {
         column: feature
         for column, feature in (table.features or {}).items()
         if isinstance(feature, datasets.ClassLabel)
     }
     for row in table:
-        yield row | {column: feature.int2str(row[column]) for column, feature in classes.items()}
+        numbers = {column: -1 if row[column] is None else int(row[column]) for column in classes}
+        yield row | {column: classes[column].int2str(one) if one >= 0 else None for column, one in numbers.items()}
 
 
 def _language(row: Row, column: str | None) -> Row:
@@ -204,12 +214,10 @@ def _language(row: Row, column: str | None) -> Row:
 
 
 def _text(row: Row, column: str) -> str:
-    value = row[column]
-    if isinstance(value, list):
-        value = value[0] if value else None
-    if isinstance(value, dict | list | bytes):
-        raise _WrongValue(f"{column}: expected a text, got {type(value).__name__}")
-    return "" if value is None else str(value)
+    try:
+        return text_of(row[column])
+    except TypeError as error:
+        raise _WrongValue(f"{column}: expected a text, got {error}") from None
 
 
 def _texts(row: Row, column: str) -> list[str]:
@@ -221,6 +229,7 @@ def _texts(row: Row, column: str) -> list[str]:
 def _number(row: Row, column: str) -> float:
     """Read a number; a missing one becomes NaN, which cleaning rejects."""
     value = row[column]
+    value = normalise(value) if isinstance(value, str) else value
     try:
         return math.nan if value is None or value == "" else float(value)
     except (TypeError, ValueError, OverflowError):
