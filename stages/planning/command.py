@@ -16,6 +16,7 @@ from stages.planning.devices import Device, DeviceName, find_device
 from stages.planning.measured import measured_seconds
 from stages.planning.models import planned_student, planned_teacher
 from stages.planning.phases import TrainingPhases, embed_phase
+from stages.planning.questions import PlannedQuestions, planned_questions
 from stages.planning.sources import SourceTexts, TextLengths, read_sources
 from stages.recipe.paths import LINEAGE, RECIPE
 from stages.recipe.recipe import Recipe, read
@@ -66,14 +67,19 @@ def plan(
     check
         Print the seconds that the last build took beside the plan, and their ratio.
     """
-    settings = read(recipe)
+    settings, folders = read(recipe), dict(_pairs(given.model))
     target = find_device(device, settings.engine, utilisation)
     rows = {name: int(number) for name, number in _pairs(given.rows)}
+    questions = planned_questions(
+        settings.curate.sources, rows, lambda: planned_student(settings.distill, folders).tokenizer()
+    )
+    if questions and not as_json:  # at once: curate, which the rest of a plan may ask for, would send the requests
+        print(question_table(questions), end="\n\n")
     sources = read_sources(settings.curate, settings.seed, rows, given.tokens_per_text)
-    costs, disk = plan_costs(settings, sources, target, dict(_pairs(given.model)))
+    costs, disk = plan_costs(settings, sources, target, folders)
     if as_json:
         rows_by_source = {name: source.rows for name, source in sources.items()}
-        found = {"device": target, "phases": costs, "disk": disk, "sources": rows_by_source}
+        found = {"device": target, "phases": costs, "disk": disk, "sources": rows_by_source, "questions": questions}
         print(json.dumps(found, indent=2, default=asdict))
         return
     seconds = measured_seconds(LINEAGE, tracking_uri()) if check else {}
@@ -149,6 +155,16 @@ def source_table(sources: Mapping[str, SourceTexts]) -> str:
     for name, source in sources.items():
         known = "curated" if source.tokens is None else f"given, {source.tokens} tokens a text"
         lines.append((name, *(f"{source.rows[split]:,}" for split in ("train", "dev", "test")), known))
+    return _aligned(lines)
+
+
+def question_table(questions: Mapping[str, PlannedQuestions]) -> str:
+    """Return a line for each source of made questions: what its language model is still asked."""
+    lines = [("questions", "requests", "answered", "prompt tokens", "answer tokens", "cost")]
+    for name, asked in questions.items():
+        cost = "" if asked.cost is None else f"at most {asked.cost:,.2f}"
+        counts = f"{asked.requests:,}", f"{asked.answered:,}", f"{asked.prompt_tokens:,}"
+        lines.append((name, *counts, f"at most {asked.answer_tokens:,}", cost))
     return _aligned(lines)
 
 

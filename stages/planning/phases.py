@@ -91,13 +91,15 @@ def embed_phase(inputs: Sequence[TeacherInput], embed: Embed, lengths: TextLengt
     for _, column, side, sources in inputs:
         for name in sources:
             source, rule = lengths.sources[name], reading_rule(embed, side, name)
-            texts, seen = source.texts[column], known[rule]
-            new = {text: row for row, text in enumerate(texts) if text not in seen}
-            seen.update(new)
-            tokens = lengths.whole(name, column, side)[list(new.values())]
+            seen = known[rule]
+            times = sum(source.rows.values()) / max(1, len(source.texts[column]))
             around = lengths.around(side) if rule.window_tokens < rule.max_tokens and source.tokens is None else 0
-            times = sum(source.rows.values()) / max(1, len(texts))
-            reads.append(Read(times, in_windows(tokens, rule, around), embed.batch_tokens, len(tokens)))
+            with_negatives = column == side == "document" and "negatives" in source.texts
+            for read in (column, "negatives") if with_negatives else (column,):
+                new = {text: row for row, text in enumerate(source.texts[read]) if text not in seen}
+                seen.update(new)
+                tokens = lengths.whole(name, read, side)[list(new.values())]
+                reads.append(Read(times, in_windows(tokens, rule, around), embed.batch_tokens, len(tokens)))
     return Phase("embed", reads, Read(0, np.empty(0)), None)
 
 

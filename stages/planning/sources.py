@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from ruamel.yaml import YAML
 
 from stages.corpus.tables import SPLITS, read_table
@@ -52,6 +53,8 @@ def read_sources(
         if name not in given_rows and source.model_dump(mode="json", exclude_unset=True) in curated:
             tables = [read_table(CURATED / source.kind / f"{split}.parquet", [name]) for split in SPLITS]
             texts = {column: [text for table in tables for text in table[column].to_pylist()] for column in columns}
+            if source.kind == "pairs":  # explicit negatives are used in training alone
+                texts["negatives"] = pc.list_flatten(tables[0]["negatives"]).to_pylist()
             every = 1 + sum(map(len, tables)) // SAMPLED_ROWS
             rows = dict(zip(SPLITS, map(len, tables), strict=True))
             found[name] = SourceTexts(rows, {column: of_column[::every] for column, of_column in texts.items()})

@@ -41,7 +41,8 @@ def sources(tiny: Recipe) -> dict[str, SourceTexts]:
     return {
         source.name: SourceTexts(
             ROWS,
-            {name: [*shared, *(text(source.kind) for _ in range(number - 2))] for name in TEXT_FIELDS[source.kind]},
+            {name: [*shared, *(text(source.kind) for _ in range(number - 2))] for name in TEXT_FIELDS[source.kind]}
+            | ({"negatives": [shared[0], text("pairs"), text("pairs")]} if source.kind == "pairs" else {}),
         )
         for source in tiny.curate.sources
     }
@@ -54,7 +55,8 @@ def write_curated(tiny: Recipe, sources: dict[str, SourceTexts], folder: Path) -
             rows = [
                 {column: sources[source.name].texts[column][row] for column in columns}
                 | {"id": f"{source.name}/{row}", "source": source.name, "score": 0.5, "label": "a"}
-                | {"entity": "e", "language": "en", "license": "none", "negatives": []}
+                | {"entity": "e", "language": "en", "license": "none"}
+                | {"negatives": [] if row else sources[source.name].texts.get("negatives")}
                 for source in tiny.curate.sources
                 if source.kind == kind
                 for row in range(start, start + number)
@@ -80,7 +82,7 @@ def num_tokens(phase: Phase) -> float:
 def test_the_teacher_reads_what_the_embed_stage_gives_it(
     tiny: Recipe, sources: dict[str, SourceTexts], tmp_path: Path
 ) -> None:
-    """Each distinct text once for each rule, long ones in windows: the same texts and tokens."""
+    """Each distinct text once for each rule, explicit negatives too, long texts in windows: the same texts, tokens."""
     write_curated(tiny, sources, tmp_path)
     inputs, embed = teacher_inputs(tiny.curate, tiny.adapt, tiny.evaluate), tiny.embed
     settings = EncoderSettings("mean", embed.prompts, embed.max_tokens)

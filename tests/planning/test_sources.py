@@ -56,6 +56,19 @@ def test_a_curated_source_is_read_unless_its_section_or_the_seed_changed(
         read_sources(simlex, 17, {"gooaq": 5}, 9)
 
 
+def test_explicit_negatives_of_train_pairs_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    curate, row = read(TINY).curate, {"query": "q", "document": "d", "source": "wikipedia", "id": "1"}
+    (wikipedia,) = (source for source in curate.sources if source.name == "wikipedia")
+    for split, negatives in (("train", ["a", "b"]), ("dev", []), ("test", [])):
+        rows = [row | {"entity": "e", "language": "en", "license": "none", "negatives": negatives}]
+        write_table(tmp_path / "data/curated/pairs" / f"{split}.parquet", rows, SCHEMAS["pairs"])
+    locked = {"seed": 17, "curate": {"sources": YAML(typ="safe").load(TINY)["curate"]["sources"]}}
+    YAML().dump({"stages": {"curate": {"params": {"params.yaml": locked}}}}, tmp_path / "dvc.lock")
+    found = read_sources(curate.model_copy(update={"sources": (wikipedia,)}), 17, {}, None)["wikipedia"]
+    assert found.texts["negatives"] == ["a", "b"]
+
+
 @pytest.fixture
 def lengths_of(backbones: dict[str, Path]) -> Callable[..., TextLengths]:
     def lengths_of(**found: SourceTexts) -> TextLengths:
