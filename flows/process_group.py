@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows import process_guard
+from stages.recipe.process_environment import child_environment, git_environment
 from stages.recipe.redaction import redacted
 
 GUARD = (sys.executable, "-P", process_guard.__file__)
@@ -40,7 +41,7 @@ def guarded(
     process = subprocess.Popen(
         [*GUARD, *command],
         cwd=folder,
-        env=environment,
+        env=child_environment() if environment is None else environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -76,13 +77,30 @@ def end(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def output(command: Sequence[str], folder: Path) -> str:
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in a folder, free of hooks and personal settings, and return its output without the last newline.
+
+    Raises:
+        RuntimeError: git failed; the message has its output.
+    """
+    return output(["git", *arguments], folder, git_environment())
+
+
+def output(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> str:
     """Run a short command and return its output without the last newline.
 
     Raises:
         RuntimeError: the command failed; the message has its output.
     """
-    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=child_environment() if environment is None else environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         said = redacted(f"{done.stdout}\n{done.stderr}".strip())
         raise RuntimeError(f"`{' '.join(command)}` failed with exit code {done.returncode} in {folder}:\n{said}")

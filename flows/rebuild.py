@@ -74,6 +74,7 @@ def rebuild(
     number = f"{str(flow_run.id)[:8]}-{flow_run.run_count}"
     with stopping_all(), workspace(Path.cwd(), number, git_ref) as space:
         choose_recipe(space, recipe)
+        space.try_branch()
         if push:
             check_remotes(space)
         lock_from, lock = space.use_latest_lock(), space.lock()

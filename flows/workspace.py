@@ -15,7 +15,7 @@ from pathlib import Path
 from dvc.config import Config
 from filelock import FileLock, Timeout
 
-from flows.process_group import output
+from flows.process_group import git
 from stages.recipe.paths import CHECKPOINTS, RECIPE, SOURCES, STATE, VECTORS
 
 WORKSPACES = STATE / "workspaces"
@@ -24,11 +24,12 @@ LOCK = Path("dvc.lock")
 SHARED_FOLDERS = (VECTORS, CHECKPOINTS, STATE / "profiles", Path("mlruns"))
 MLFLOW, MLFLOW_LOCK = Path("mlflow.db"), STATE / "mlflow.lock"
 SHARED_FILES = (MLFLOW_LOCK, MLFLOW)
-BRANCHES = "retrain"
+BRANCHES, _HEADS = "retrain", "refs/heads/"
 NUM_FAILED_KEPT = 5  # workspaces of failed rebuilds
 KEEP = STATE / "kept"  # marks a workspace that waits for a sign-off
 SIGNOFF_DAYS = 60  # a marked workspace is kept so long
-_AUTHOR = ("-c", "user.name=stillhouse rebuild", "-c", "user.email=rebuild@stillhouse.invalid")
+# Files of a workspace are the commit's, byte by byte: DVC compares bytes, and scripts with other line ends do not run.
+_BYTES = ("-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.safecrlf=false")
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,12 @@ class Workspace:
 
     def git(self, *arguments: str) -> str:
         """Run git in the workspace and return its output."""
-        return output(["git", *arguments], self.folder)
+        return git(self.folder, *_BYTES, *arguments)
 
     def use_recipe(self, text: str, title: str) -> None:
         """Write a recipe to the workspace's params.yaml, and commit it where it differs, so that a commit names it."""
         (self.folder / RECIPE).write_text(text, encoding="utf-8")
-        if self.git("status", "--porcelain", "--", str(RECIPE)):
-            self.git("add", str(RECIPE))
-            self.git(*_AUTHOR, "commit", "--quiet", "--no-verify", "-m", title)
+        self._commit(RECIPE, title)
 
     def use_latest_lock(self) -> str:
         """Start from the newest dvc.lock of this recipe: the commit's, or that of an earlier rebuild's branch.
@@ -57,13 +56,13 @@ class Workspace:
         origin.
         """
         recipe = self.git("rev-parse", f"HEAD:{RECIPE}")
-        branches = self.git("for-each-ref", "--format=%(refname:short)", f"refs/heads/{BRANCHES}/").split()
+        branches = self.git("for-each-ref", "--format=%(refname)", f"{_HEADS}{BRANCHES}/").split()
         same = [one for one in branches if self._has(one, LOCK) and self._blob(one, RECIPE) == recipe]
         stamps = {one: self._changed(one) for one in (self.commit, *same)}
         newest = max(stamps, key=lambda one: stamps[one])
         if newest != self.commit:
-            (self.folder / LOCK).write_text(self.git("show", f"{newest}:{LOCK}") + "\n", encoding="utf-8")
-        return newest
+            (self.folder / LOCK).write_text(self.git("cat-file", "blob", f"{newest}:{LOCK}") + "\n", encoding="utf-8")
+        return newest.removeprefix(_HEADS)
 
     def lock(self) -> str:
         """Read dvc.lock; empty where there is none yet."""
@@ -77,7 +76,8 @@ class Workspace:
 
     def _changed(self, revision: str) -> int:
         """Time of the last change of dvc.lock in a revision, in seconds since 1970; 0 where there was none."""
-        return int(self.git("log", "-1", "--format=%ct", revision, "--", str(LOCK)) or 0)
+        last = self.git("rev-list", "-1", "--timestamp", revision, "--", str(LOCK))
+        return int(last.partition(" ")[0] or 0)
 
     def has_remote(self) -> bool:
         """Tell whether DVC has a default remote, from which outputs that the cache lacks may come."""
@@ -85,10 +85,30 @@ class Workspace:
 
     def commit_lock(self, branch: str) -> str:
         """Commit dvc.lock to a new branch, which then names recipe and lock of this rebuild, and return its name."""
-        self.git("add", str(LOCK))
-        self.git(*_AUTHOR, "commit", "--quiet", "--no-verify", "--allow-empty", "-m", f"Retrain of {self.commit[:12]}")
-        self.git("branch", branch, "HEAD")
+        self._commit(LOCK, f"Retrain of {self.commit[:12]}")
+        self.git("update-ref", f"{_HEADS}{branch}", "HEAD", "")
         return branch
+
+    def try_branch(self) -> None:
+        """Make a branch and delete it, so that what refuses the rebuild's own is known before any stage runs.
+
+        Raises:
+            ValueError: git makes no such branch; the message has its output.
+        """
+        branch = f"{_HEADS}{BRANCHES}/try-{self.folder.name}"
+        try:
+            commit = self.git("commit-tree", "-p", "HEAD", "-m", "Try", "HEAD^{tree}")
+            self.git("update-ref", branch, commit, "")
+            self.git("update-ref", "-d", branch)
+        except RuntimeError as error:
+            raise ValueError(f"{self.home} takes no branch {BRANCHES}/..., as a rebuild leaves one: {error}") from error
+
+    def _commit(self, file: Path, title: str) -> None:
+        """Commit a file if it differs, by git's plumbing: no setting signs, ignores or edits what it does."""
+        self.git("update-index", "--add", "--", str(file))
+        tree = self.git("write-tree")
+        if tree != self.git("rev-parse", "HEAD^{tree}"):
+            self.git("update-ref", "--no-deref", "HEAD", self.git("commit-tree", "-p", "HEAD", "-m", title, tree))
 
     def keep(self) -> None:
         """Keep the folder when the rebuild ends, because a sign-off reads its files."""
@@ -118,7 +138,7 @@ def workspace(home: Path, name: str, revision: str) -> Iterator[Workspace]:
         with cleaning(home):
             remove_old(home)
         made = Workspace(home, home / WORKSPACES / name, commit)
-        output(["git", "worktree", "add", "--quiet", "--detach", str(made.folder), commit], home)
+        git(home, *_BYTES, "worktree", "add", "--quiet", "--detach", str(made.folder), commit)
         _share(home, made.folder)
         _copy_sources(home, made.folder)
         yield made
@@ -148,9 +168,9 @@ def remove_old(home: Path) -> None:
 def remove(home: Path, folder: Path) -> None:
     """Delete a workspace, even where a killed rebuild had made or removed only half of it; shared files stay."""
     with suppress(RuntimeError):
-        output(["git", "worktree", "remove", "--force", "--force", str(folder)], home)
+        git(home, "worktree", "remove", "--force", "--force", str(folder))
     shutil.rmtree(folder, ignore_errors=True)
-    output(["git", "worktree", "prune"], home)
+    git(home, "worktree", "prune")
 
 
 def _awaits_signoff(folder: Path) -> bool:
@@ -159,16 +179,24 @@ def _awaits_signoff(folder: Path) -> bool:
 
 
 def resolve_commit(home: Path, revision: str) -> str:
-    """Find the commit that a revision names in the checkout."""
+    """Find the commit that a revision names in the checkout.
+
+    Raises:
+        ValueError: it is no git checkout, git refuses to work there, or there is no such commit.
+    """
     if not (home / ".git").exists():
         raise ValueError(
             f"{home} is no git checkout; a rebuild starts from a commit: run `git init` and commit, or clone"
         )
-    remote = revision.partition("/")[0]
-    if "/" in revision and remote in output(["git", "remote"], home).split():
-        output(["git", "fetch", "--quiet", remote], home)
     try:
-        return output(["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"], home)
+        remotes = git(home, "remote").split()
+    except RuntimeError as error:
+        raise ValueError(f"git refuses to work in {home}; do what it says: {error}") from error
+    remote = revision.partition("/")[0]
+    if "/" in revision and remote in remotes:
+        git(home, "fetch", "--quiet", remote)
+    try:
+        return git(home, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     except RuntimeError as error:
         raise ValueError(f"git_ref: {home} has no commit {revision!r}; push or fetch it, or name another") from error
 
@@ -203,10 +231,17 @@ def cache_folder(home: Path) -> Path:
 
 def _copy_sources(home: Path, folder: Path) -> None:
     """Copy the user's own files, which git does not track; later changes belong to the next rebuild."""
-    listed = output(["git", "ls-files", "--others", "-z", "--", str(SOURCES)], home)
+    listed = git(home, "ls-files", "--others", "-z", "--", str(SOURCES))
     for name in filter(None, listed.split("\0")):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if (home / name).is_dir():  # a linked folder or a repository of its own, whose files git does not list
-            shutil.copytree(home / name, folder / name, ignore=shutil.ignore_patterns(".git"))
-        else:
-            shutil.copy2(home / name, folder / name)
+        source, target = home / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():  # a linked folder or a repository of its own, whose files git does not list
+            shutil.copytree(source, target, ignore=_left_out, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        elif source.is_file():
+            shutil.copyfile(source, target)
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Name what is no file or folder to copy: repositories' own folders, links that lead nowhere, sockets and pipes."""
+    paths = {name: Path(folder, name) for name in names}
+    return {name for name, path in paths.items() if name == ".git" or not (path.is_file() or path.is_dir())}

@@ -91,10 +91,13 @@ def objections(client: MlflowClient, version: ModelVersion, ledger: Ledger, by_p
     release = QUANTIZED / tags.get("release", "")
     now = provenance(release)
     against = []
+    again = "then dvc repro --force --single-item quantize && dvc repro"
     if by_person and tags.get("git_dirty") == "True":
+        against.append(f"it was built from files that git does not have; commit them, {again}")
+    elif by_person and tags.get("git_dirty") != "False":
         against.append(
-            "it was built from files that git does not have; commit them, then "
-            "dvc repro --force --single-item quantize && dvc repro"
+            "it is not known whether git has the files that it was built from; build in a git checkout in which "
+            f"`git status` works for this user, {again}"
         )
     if tags.get("validation_status") == "refused":
         against.append(f"its gates refuse it ({tags.get('refused_because')})")

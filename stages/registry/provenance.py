@@ -20,10 +20,10 @@ def provenance(release: Path) -> dict[str, Any]:
     """
     lineage = release / "lineage.json"
     built = json.loads(lineage.read_text(encoding="utf-8")) if lineage.is_file() else {}
-    _, dirty = git_state()
+    states = {built.get("git_dirty"), git_state()[1]}
     return {
         "git_sha": built.get("git_sha"),
-        "git_dirty": built.get("git_dirty") or dirty,
+        "git_dirty": True if True in states else None if None in states else False,
         "dvc_lock": lock_digest(),
         "release_digest": digest(release) if release.is_dir() else None,
     }

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -132,6 +133,8 @@ def spoil(what: str, client: Any) -> None:
         client.set_model_version_tag(MODEL, "1", "refused_because", "retention is 0.5")
     elif what == "dirty":
         client.set_model_version_tag(MODEL, "1", "git_dirty", "True")
+    elif what == "unknown":
+        client.delete_model_version_tag(MODEL, "1", "git_dirty")
     elif what == "lock":
         Path("dvc.lock").write_text("stages: {evaluate: {cmd: other}}")
     elif what == "release":
@@ -153,6 +156,7 @@ def spoil(what: str, client: Any) -> None:
     [
         ("gates", r"its gates refuse it \(retention is 0.5\)"),
         ("dirty", "built from files that git does not have"),
+        ("unknown", "not known whether git has the files that it was built from; build in a git checkout"),
         ("lock", "dvc.lock in this checkout is not the one it was built with"),
         ("release", "tiny differs from what was registered"),
         ("serving code", "its served models differ from what was registered"),
@@ -171,9 +175,9 @@ def test_what_stands_against_a_sign_off(client: Any, what: str, why: str) -> Non
     state = describe(client, MODEL, "1", by_person=True)
     assert len(state["objections"]) == 1
     # Refusing is always possible, and nobody vouches for an automatic sign-off.
-    if what == "dirty":
+    if what in ("dirty", "unknown"):
         assert decide(client, MODEL, "1", AUTOMATIC, approvals=1) == "champion"
-        assert Ledger(client, MODEL).entries[-1].git_dirty == "True"
+        assert Ledger(client, MODEL).entries[-1].git_dirty == {"dirty": "True", "unknown": None}[what]
     else:
         assert decide(client, MODEL, "1", Decision(False, "Ada", "no", "command"), approvals=1) == "refused"
 
@@ -370,3 +374,23 @@ def test_the_digest_of_the_lock_file_leaves_promote_out(tmp_path: Path, monkeypa
     assert lock_digest() == before
     Path("dvc.lock").write_text("stages:\n  evaluate: {cmd: other}\n")
     assert lock_digest() != before
+
+
+@pytest.mark.parametrize(
+    ("built", "now", "known"), [(False, False, False), (None, False, None), (False, None, None), (None, True, True)]
+)
+def test_a_release_is_clean_only_if_git_said_so_at_its_making_and_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: bool | None, now: bool | None, known: bool | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if now is not None:
+        git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run([*git, "init", "--quiet"], check=True)
+        Path(".gitignore").write_text("/release\n")
+        subprocess.run([*git, "add", "--all"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--message", "first"], check=True)
+        if now:
+            Path("new.py").write_text("a")
+    Path("release").mkdir()
+    Path("release/lineage.json").write_text(json.dumps({"git_dirty": built}))
+    assert provenance(Path("release"))["git_dirty"] is known
