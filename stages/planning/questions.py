@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stages.corpus.readers.documents import sections
@@ -58,7 +59,8 @@ def planned_questions(
 
 def _planned(source: Source, tokenizer: Callable[[], Any]) -> PlannedQuestions:
     writer, asked, answered = question_writer(source.options), [], 0
-    for record in sections(source_files(source.files, source.packages), writer.max_words, writer.min_words):
+    files = [file for file in source_files(source.files, source.packages) if isinstance(file, Path)]
+    for record in sections(files, writer.max_words, writer.min_words):
         if isinstance(record, Unreadable):
             continue
         request = writer.request(record["text"])
