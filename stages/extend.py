@@ -97,8 +97,11 @@ def training_data(recipe: Recipe, encoder: Encoder) -> tuple[TrainingTexts, Epoc
 
 
 def hand_on(distilled: Path, output: Path) -> None:
-    """Copy the distilled student as it is, where the recipe leaves this phase out; the curve is empty."""
+    """Copy the distilled student as it is, where the recipe leaves this phase out; the curve is empty.
+
+    Modes are not copied: where DVC links its cache, the student's files are read-only.
+    """
     shutil.rmtree(output, ignore_errors=True)
-    shutil.copytree(distilled / "student", output / "student")
-    shutil.copy(distilled / "projection.safetensors", output)
+    shutil.copytree(distilled / "student", output / "student", copy_function=shutil.copyfile)
+    shutil.copyfile(distilled / "projection.safetensors", output / "projection.safetensors")
     write_curve(output / "curve.csv", [])

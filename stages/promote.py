@@ -137,11 +137,14 @@ def sign_off(client: MlflowClient, name: str, number: str) -> str:
 
 
 def write_evidence(verdicts: Sequence[Verdict]) -> None:
-    """Write everything by which the release was judged to one folder, whose digest stands for all of it."""
+    """Write everything by which the release was judged to one folder, whose digest stands for all of it.
+
+    Modes are not copied: where DVC links its cache, the files of the evaluation are read-only.
+    """
     folder = PROMOTED / "evidence"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(EVIDENCE, folder)
-    shutil.copy(FIGURES, folder)
+    shutil.copytree(EVIDENCE, folder, copy_function=shutil.copyfile)
+    shutil.copyfile(FIGURES, folder / FIGURES.name)
     write_json(folder / "verdicts.json", [verdict.as_dict() for verdict in verdicts])
 
 

@@ -66,8 +66,11 @@ def save_tokenizer_and_settings(encoder: Encoder, prompts: Mapping[str, str], fo
 
 
 def copy_adapter(source: Path, target: Path, base: str) -> None:
-    """Copy an adapter without its training curve; the release replaces a folder of this machine as its base."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("curve.csv"))
+    """Copy an adapter without its training curve; the release replaces a folder of this machine as its base.
+
+    Modes are not copied: where DVC links its cache, an adapter's files are read-only.
+    """
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("curve.csv"), copy_function=shutil.copyfile)
     config = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
     text = json.dumps(config | {"base_model_name_or_path": base}, indent=2) + "\n"
     (target / "adapter_config.json").write_text(text, encoding="utf-8")

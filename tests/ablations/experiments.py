@@ -140,7 +140,7 @@ class ExperimentClone:
         yaml.dump(pipeline, self.clone / "dvc.yaml")
         if (self.project / "dvc.lock").exists():
             shutil.copy(self.project / "dvc.lock", self.clone)
-        shutil.copytree(self.project / TEXT, self.clone / TEXT, dirs_exist_ok=True)
+        shutil.copytree(self.project / TEXT, self.clone / TEXT, copy_function=shutil.copyfile, dirs_exist_ok=True)
 
     def _references(self, name: str) -> list[str]:
         """List an experiment's references in the clone."""
