@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from stages.recipe.redaction import redacted
 from stages.tracking.address import tracking_uri
 from stages.tracking.digests import digest
 
@@ -66,6 +67,27 @@ def set_tags(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str
 def served_models(client: MlflowClient, version: ModelVersion) -> Path:
     """Return the folder of the version's models as they are served: `<task>/` in Sentence Transformers format."""
     return _logged_model(client, version) / "artifacts" / "merged"
+
+
+def champion_files(name: str) -> tuple[str, Path] | None:
+    """Return the champion's version and the folder that it is served from, `merged/<task>/` and calibration.json.
+
+    None without a champion. A store on this machine that does not exist yet is not made.
+
+    Raises:
+        ValueError: the store or the champion's files cannot be read.
+    """
+    address = tracking_uri()
+    if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).exists():
+        return None
+    try:
+        client = registry()
+        version = champion_of(client, name)
+        return version and (str(version.version), served_models(client, version).parent)
+    except (MlflowException, OSError) as error:
+        raise ValueError(
+            f"{redacted(address)}: the champion of {name} cannot be read: {redacted(str(error))}"
+        ) from error
 
 
 def served_digest(client: MlflowClient, version: ModelVersion) -> str:

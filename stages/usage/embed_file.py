@@ -16,7 +16,7 @@ from tqdm import tqdm
 from stages.corpus.readers.files import rows_of_file
 from stages.corpus.records import Unreadable, text_of
 from stages.modeling.serving import checked_dimensions, checked_prompt, checked_ranges, rounded
-from stages.usage.release import release_folder, task_model
+from stages.usage.release import release_in_use, task_model
 
 BLOCK_ROWS = 2048
 VECTOR = "vector"
@@ -45,7 +45,7 @@ def embed(
         prompt: role of the texts; only retrieval tells them apart.
         dimensions: number of dimensions to keep, from the first; 0 keeps all.
         precision: number format of the vectors; binary and ubinary pack eight dimensions in a byte.
-        release: release folder; without it, the last build's.
+        release: release folder; without it the registry's champion, or the last build's where there is none.
 
     Raises:
         ValueError: the file, the column, the task, the dimensions or the precision do not fit.
@@ -55,18 +55,19 @@ def embed(
     """
     if not out.parent.is_dir():
         raise ValueError(f"{out.parent}: there is no such folder; make it, or correct --out")
-    folder = release_folder(release)
+    used = release_in_use(release)
+    folder = used.folder
     blocks = _blocks(file)
     encode = _encoder(folder, task, prompt, dimensions, precision)
     partial = out.with_name(f"{out.name}.partial")
     try:
         rows, vectors = _write(
-            blocks, column, encode, partial, {"release": folder.name, "task": task, "prompt": prompt}
+            blocks, column, encode, partial, {"release": used.chosen, "task": task, "prompt": prompt}
         )
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
-    print(f"wrote {out}: {rows} rows, {vectors} with a vector")
+    print(f"wrote {out}: {rows} rows, {vectors} with a vector, by {used.chosen}")
 
 
 def _encoder(folder: Path, task: str, prompt: str, dimensions: int, precision: str) -> Callable[[list[str]], Any]:

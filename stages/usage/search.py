@@ -1,4 +1,4 @@
-"""The command `stillhouse search`: what the release, its teacher and BM25 find for a question, side by side.
+"""The command `stillhouse search`: what the champion, its teacher and BM25 find for a question, side by side.
 
 Shapes: C documents, D embedding dimension (the teacher has its own).
 """
@@ -21,7 +21,7 @@ from stages.teachers.loading import load_teacher
 from stages.teachers.teacher import reading_rule
 from stages.teachers.teacher_vectors import TeacherVectors
 from stages.tracking.digests import digest
-from stages.usage.release import release_folder, task_model
+from stages.usage.release import release_in_use, task_model
 
 WIDE = 110  # characters of a terminal that shows the lists side by side
 TEXT_COLUMNS = {"pairs": "document", "documents": "text"}
@@ -36,13 +36,13 @@ class Hit(NamedTuple):
 
 
 def search(question: str, *, top: int = 5, source: tuple[str, ...] = (), release: Path | None = None) -> None:
-    """Show the documents of the last build that the release, its teacher and BM25 find for a question.
+    """Show the documents of the last build that the champion, its teacher and BM25 find for a question.
 
     Args:
         question: the question, or any query.
         top: documents to show of each.
         source: sources whose documents are searched; none for all.
-        release: release folder; without it, the last build's.
+        release: release folder; without it the registry's champion, or the last build's where there is none.
 
     Raises:
         ValueError: there is no build, the release has no retrieval task, or there are no documents.
@@ -52,9 +52,9 @@ def search(question: str, *, top: int = 5, source: tuple[str, ...] = (), release
     """
     if not question.strip() or top < 1:
         raise ValueError(f"got the question {question!r} and --top {top}, expected a text and at least 1")
-    recipe, folder = read(), release_folder(release)
+    recipe, used = read(), release_in_use(release)
     documents = _documents(source)
-    found = {folder.name: _by_release(folder, question, documents, top)}
+    found = {used.chosen: _by_release(used.folder, question, documents, top)}
     notes = []
     try:
         found["teacher"], number = _by_teacher(recipe, question, documents, top)

@@ -1,13 +1,16 @@
 """`stillhouse search`: the release, its teacher and BM25 side by side."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from stages.registry import store
 from stages.usage import search as module
 from stages.usage.search import search
 
@@ -25,12 +28,14 @@ class OakTeacher:
 
 
 @pytest.fixture
-def built(evaluated: Path, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def built(evaluated: Path, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.copytree(evaluated / "data", tmp_path / "data")
     YAML(typ="safe").dump(recipe, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("COLUMNS", "150")
-    return tmp_path
+    yield tmp_path
+    mlflow.set_tracking_uri("")
 
 
 def test_each_ranks_the_documents_of_the_build(
@@ -45,6 +50,30 @@ def test_each_ranks_the_documents_of_the_build(
     assert "BM25" in shown
     assert "24 documents of data/curated" in shown
     assert len(list((built / ".stillhouse/evaluated").glob("*.npy"))) == 1
+
+
+def test_the_champion_is_searched_though_another_release_was_built_later(
+    built: Path, recipe: dict[str, Any], empty_store: Path, tiny_release: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(empty_store, "mlflow.db")
+    shutil.copytree(tiny_release / "merged", "data/other/artifacts/merged")
+    name, client = recipe["promote"]["registered_model"], store.registry()
+    client.create_registered_model(name)
+    client.create_model_version(name, Path("data/other").resolve().as_uri())
+    search("copper wort", top=1)
+    assert "tiny, the last build" in " ".join(capsys.readouterr().out.split())
+    client.set_registered_model_alias(name, store.CHAMPION, "1")
+    shutil.rmtree("data/quantized")
+    search("copper wort", top=1)
+    assert f"{name} version 1, the champion" in " ".join(capsys.readouterr().out.split())
+    shutil.rmtree("data/other")
+    with pytest.raises(ValueError, match=r"the champion of .* cannot be read.*--release"):
+        search("copper wort", top=1)
+
+
+def test_a_search_makes_no_registry(built: Path) -> None:
+    search("copper wort", top=1)
+    assert not Path("mlflow.db").exists()
 
 
 def test_without_a_teacher_the_others_are_shown(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
