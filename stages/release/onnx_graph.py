@@ -121,7 +121,8 @@ def _array_key(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
 def save_onnx(model: onnx.ModelProto, folder: Path) -> None:
     """Write model.onnx, and model.onnx.data beside it where the weights are too large for one message."""
     folder.mkdir(parents=True, exist_ok=True)
-    beside = model.ByteSize() > INLINE_BYTES
+    # The weights are summed, since protobuf cannot even measure a message above 2 GiB.
+    beside = sum(len(weight.raw_data) for weight in model.graph.initializer) > INLINE_BYTES
     onnx.save_model(model, folder / "model.onnx", save_as_external_data=beside, location="model.onnx.data")
 
 
