@@ -23,6 +23,9 @@ from pyarrow.fs import S3FileSystem
 
 PACKAGE_SCHEME = "package:"
 HUB_SCHEME = "hub:"
+# Endings of the files that loading a model may read: weights, configurations, vocabularies, templates. No other file is
+# fetched from the hub; pickles (.bin) and code (.py) are never read.
+MODEL_FILES = (".json", ".txt", ".model", ".safetensors", ".jinja", ".tiktoken", ".codes", ".spm", ".vocab")
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,6 @@ def local_folder(location: str) -> Path:
     if folder.is_dir():
         return folder
     try:
-        return Path(snapshot_download(location, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+        return Path(snapshot_download(location, allow_patterns=[f"*{ending}" for ending in MODEL_FILES]))
     except Exception as error:  # The hub's client raises a different class for each reason.
         raise FileNotFoundError(f"model {location!r}: neither a folder nor a model within the hub's reach") from error

@@ -1,14 +1,16 @@
 """Backbones: loading, choosing layers, and setting RoPE base and length."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from stages.corpus.locations import local_folder
+from stages.modeling.model_files import check_backbone
 
 
 def load_backbone(location: str, layers: Sequence[int] | None = None) -> PreTrainedModel:
@@ -24,25 +26,49 @@ def load_backbone(location: str, layers: Sequence[int] | None = None) -> PreTrai
     transformers_logging.disable_progress_bar()  # the stages show bars of their own
     transformers_logging.set_verbosity_error()  # missing weights are refused below
     folder = local_folder(location)
-    config = without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    if hasattr(config, "use_cache"):
-        config.use_cache = False  # nothing is generated; a decoder with a cache cannot be exported as a graph
-    backbone, report = AutoModel.from_pretrained(
-        folder,
-        config=config,
-        trust_remote_code=False,
-        use_safetensors=True,
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
+    check_backbone(location, folder)
+    try:
+        config = without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        if hasattr(config, "use_cache"):
+            config.use_cache = False  # nothing is generated; a decoder with a cache cannot be exported as a graph
+        backbone, report = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{location}: transformers {transformers.__version__} cannot load it ({reason}); take another model, or a "
+            "version of transformers that knows it"
+        ) from None
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{location}: {config.model_type!r} has an encoder and a decoder, expected a backbone of one stack; as a "
+            "teacher, take a folder in the format of Sentence Transformers (embed.teacher.kind: sentence_transformer)"
+        )
     if hasattr(backbone, "pooler"):
         backbone.pooler = None
-    random = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
-    if random:
-        raise ValueError(f"{location}: {len(random)} weights are not in the folder and would be random: {random[:3]}")
+    refuse_random(location, report["missing_keys"])
     if layers is not None:
         keep_layers(backbone, layers)
     return backbone
+
+
+def refuse_random(location: str, missing_keys: Iterable[str]) -> None:
+    """Refuse a backbone with weights that are not in its folder; nothing reads BERT's pooler.
+
+    Raises:
+        ValueError: there are such weights, which would be random.
+    """
+    if random := sorted(key for key in missing_keys if not key.startswith("pooler.")):
+        raise ValueError(
+            f"{location}: {len(random)} weights are not in the folder and would be random: {random[:3]}; copy the "
+            "whole model, or rename its weights as the architecture in config.json names them"
+        )
 
 
 def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -6,15 +6,18 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from stages.corpus.locations import local_folder
+from stages.modeling.model_files import check_tokenizer
 
 
 def load_tokenizer(location: str) -> PreTrainedTokenizerFast:
     """Load a tokenizer; without a padding token it pads with its end-of-sequence token.
 
     Raises:
-        ValueError: the tokenizer has neither token.
+        ValueError: the tokenizer has neither token, or the folder has no vocabulary.
     """
-    tokenizer: Any = AutoTokenizer.from_pretrained(local_folder(location), trust_remote_code=False, use_fast=True)
+    folder = local_folder(location)
+    check_tokenizer(location, folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(f"{location}: the tokenizer has neither a padding nor an end-of-sequence token; add one")

@@ -29,7 +29,7 @@ class Worker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Embed a job that came as a row; returns its keys and vectors."""
-        rule = ReadingRule(row["instruction"], int(row["max_tokens"]), int(row["window_tokens"]))
+        rule = ReadingRule(row["instruction"], int(row["max_tokens"]), int(row["window_tokens"]), row["side"])
         return {"keys": row["keys"], "vectors": self.teacher.embed(list(row["texts"]), rule)}
 
 

@@ -8,20 +8,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import sentence_transformers
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
 
-from stages.corpus.locations import files_digest, local_folder
+from stages.corpus.locations import local_folder
+from stages.modeling.backbones import refuse_random
 from stages.modeling.truncation import average_windows, split_into_windows, whole_lengths
 from stages.recipe.embed import Embed, SentenceTransformerFolder
 from stages.recipe.engine import Engine
-from stages.teachers.fingerprint import Fingerprint, with_digest
-from stages.teachers.teacher import ReadingRule, longest_input
-
-# Suffixes of the files that decide a model's vectors. Weights are read as safetensors only.
-_SUFFIXES = {".json", ".txt", ".model", ".safetensors"}
+from stages.teachers.fingerprint import Fingerprint, model_files, named_digest, with_digest
+from stages.teachers.module_files import BACKBONES, ROUTERS, ListedModule, listed_modules
+from stages.teachers.teacher import ROUTED, ReadingRule, longest_input
 
 
 @dataclass
@@ -37,26 +39,29 @@ class SentenceTransformerTeacher:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """Digest of every file of the model, and the precision of its forward pass."""
+        """Digest of every file of the model, the precision of its forward pass, and whether it reads sides apart."""
         folder = local_folder(self.model.path)
-        paths = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and "openvino" not in path.parts)
+        modules = listed_modules(self.model.path, folder)
+        files = [path for path in model_files(folder.rglob("*")) if not {"openvino", "onnx"} & set(path.parts)]
         return with_digest(
             {
-                "modules": files_digest(paths),
+                "modules": named_digest(folder, files),
                 "normalised": True,
                 "precision": self.engine.precision,
                 "dtype": "float16",
+                **({ROUTED: True} if any(module.kind in ROUTERS for module in modules) else {}),
             }
         )
 
     def embed(self, texts: Sequence[str], rule: ReadingRule) -> np.ndarray:
         """Embed texts, longer ones in windows; returns unit vectors [N, T] float32."""
-        model, tokens = self._loaded, min(rule.max_tokens, rule.window_tokens)
-        around = whole_lengths(model.tokenizer, [rule.instruction])[0] if tokens < rule.max_tokens else 0
-        parts, owners = split_into_windows(model.tokenizer, texts, rule.max_tokens, tokens, around)
-        if self._cuts_texts:
-            model.max_seq_length = tokens
-        dtype = getattr(torch, self.engine.precision)
+        model, tokens, route = self._loaded, min(rule.max_tokens, rule.window_tokens), self._route(rule.side)
+        reader = self._reader(route)
+        around = whole_lengths(reader.tokenizer, [rule.instruction])[0] if tokens < rule.max_tokens else 0
+        parts, owners = split_into_windows(reader.tokenizer, texts, rule.max_tokens, tokens, around)
+        if _cuts_texts(reader):
+            reader.max_seq_length = tokens
+        dtype, task = getattr(torch, self.engine.precision), dict[str, Any](task=route) if route else {}
         with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
             vectors = model.encode(
                 parts,
@@ -64,33 +69,76 @@ class SentenceTransformerTeacher:
                 batch_size=max(1, self.section.batch_tokens // tokens),
                 normalize_embeddings=True,
                 show_progress_bar=False,
+                **task,
             )
         vectors = np.asarray(vectors, dtype=np.float32)
         if len(parts) == len(texts):
             return vectors
-        lengths = whole_lengths(model.tokenizer, [rule.instruction + part for part in parts])
+        lengths = whole_lengths(reader.tokenizer, [rule.instruction + part for part in parts])
         return average_windows(vectors, np.minimum(lengths, tokens), owners, len(texts))
 
     def token_counts(self, texts: Sequence[str], instruction: str) -> list[int] | None:
         """Count the tokens of each whole text behind an instruction; None of a model that reads texts of any length."""
-        if not self._cuts_texts:
+        reader = self._reader(self._route("document"))
+        if not _cuts_texts(reader):
             return None
-        return whole_lengths(self._loaded.tokenizer, [instruction + text for text in texts])
+        return whole_lengths(reader.tokenizer, [instruction + text for text in texts])
 
-    @property
-    def _cuts_texts(self) -> bool:
-        """Whether the model cuts long texts, as all but static models do."""
-        return self._loaded.max_seq_length not in (None, math.inf)
+    def _route(self, side: str) -> str | None:
+        """Return the route of an asymmetric model for texts of a side; it reads texts for clustering as documents."""
+        is_routed = any(isinstance(module, Router) for module in self._loaded)
+        return ("query" if side == "query" else "document") if is_routed else None
+
+    def _reader(self, route: str | None) -> Any:
+        """Return the module that splits texts of a route into tokens."""
+        first: Any = self._loaded[0]
+        routes: Any = getattr(first, "sub_modules", None)
+        return routes[route][0] if isinstance(first, Router) else first
 
     @cached_property
     def _loaded(self) -> SentenceTransformer:
         torch.set_num_threads(self.engine.threads)
         path, section = self.model.path, self.section
-        model = SentenceTransformer(str(local_folder(path)), trust_remote_code=False, local_files_only=True)
-        needed, positions = longest_input(section), model.max_seq_length
-        if positions is not None and positions < needed:
-            raise ValueError(f"max_tokens is {needed} but {path} reads {positions}; lower max_tokens")
+        folder, needed = local_folder(path), longest_input(section)
+        modules = listed_modules(path, folder)
+        try:
+            model = SentenceTransformer(
+                str(folder),
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"dtype": torch.float32},  # Otherwise every module is rounded to the backbone's precision.
+            )
+        except Exception as error:  # Every module raises classes of its own.
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"{path}: Sentence Transformers {sentence_transformers.__version__} cannot load it ({reason}); load it "
+                "with the version that made it and save it again, or take another model"
+            ) from None
+        for module in modules:
+            if module.kind in BACKBONES:
+                _refuse_random_weights(path, model, module)
+        readers: Any = model[0].sub_modules.values() if isinstance(model[0], Router) else [model]
+        for positions in (getattr(reader[0], "max_seq_length", None) for reader in readers):
+            if positions is not None and positions < needed:
+                raise ValueError(f"max_tokens is {needed} but {path} reads {positions}; lower max_tokens")
         for name, prompt in model.prompts.items():
             if prompt and prompt not in section.prompts.values():
                 print(f"{path} has a prompt {name!r}, {prompt!r}, that embed.prompts does not use", file=sys.stderr)
-        return model.eval()
+        return model.float().eval()
+
+
+def _cuts_texts(reader: Any) -> bool:
+    """Tell whether a module cuts long texts, as all but static ones do."""
+    return getattr(reader, "max_seq_length", None) not in (None, math.inf)
+
+
+def _refuse_random_weights(path: str, model: SentenceTransformer, module: ListedModule) -> None:
+    """Refuse a backbone whose weights are not all in its folder; the rest would be random."""
+    loaded: Any = model
+    for part in module.place:
+        loaded = loaded.sub_modules[part] if isinstance(part, str) else loaded[part]
+    backbone = loaded.auto_model
+    _, report = type(backbone).from_pretrained(
+        module.folder, config=backbone.config, device_map="meta", output_loading_info=True, local_files_only=True
+    )
+    refuse_random(path, report["missing_keys"])

@@ -4,7 +4,7 @@ Shapes: N texts, T teacher dimension.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -12,18 +12,23 @@ import numpy as np
 from stages.recipe.embed import Embed
 from stages.teachers.fingerprint import Fingerprint
 
+# Field of a fingerprint that says that the teacher reads queries and documents with different weights, so that the side
+# of a text is part of its key.
+ROUTED = "routed"
+
 
 @dataclass(frozen=True)
 class ReadingRule:
     """How the teacher reads a text: its instruction, its cut, and the length of a window.
 
     The teacher reads the first `max_tokens` tokens. A text longer than `window_tokens` is read in consecutive windows,
-    and its vector is the mean of theirs.
+    and its vector is the mean of theirs. The side matters only to a teacher that reads sides apart (`ROUTED`).
     """
 
     instruction: str
     max_tokens: int
     window_tokens: int
+    side: str = field(default="document", compare=False)
 
 
 def reading_rule(embed: Embed, side: str, source: str) -> ReadingRule:
@@ -33,8 +38,8 @@ def reading_rule(embed: Embed, side: str, source: str) -> ReadingRule:
         side: `query`, `document` or `clustering`.
     """
     if side == "document" and source in embed.long.sources:
-        return ReadingRule(embed.prompts[side], embed.long.max_tokens, embed.long.window_tokens)
-    return ReadingRule(embed.prompts[side], embed.max_tokens, embed.max_tokens)
+        return ReadingRule(embed.prompts[side], embed.long.max_tokens, embed.long.window_tokens, side)
+    return ReadingRule(embed.prompts[side], embed.max_tokens, embed.max_tokens, side)
 
 
 class Teacher(Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stages.corpus.locations import local_folder
 from stages.modeling.backbones import take_length
 from stages.modeling.encoder import Encoder, EncoderSettings, load_encoder, place
 from stages.modeling.tokenization import ensure_end_of_sequence, load_tokenizer
@@ -15,6 +16,7 @@ from stages.modeling.truncation import encode_windows, whole_lengths
 from stages.recipe.embed import Embed, TransformerFolder
 from stages.recipe.engine import Engine
 from stages.teachers.fingerprint import Fingerprint, teacher_fingerprint
+from stages.teachers.module_files import check_plain_backbone
 from stages.teachers.teacher import ReadingRule, longest_input
 
 
@@ -32,6 +34,7 @@ class TransformerTeacher:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """Digests of weights and tokenizer, pooling and precision."""
+        check_plain_backbone(self.model.path, local_folder(self.model.path), self.model.pooling)
         return teacher_fingerprint(self.model.path, self.model.pooling, self.engine.precision)
 
     def embed(self, texts: Sequence[str], rule: ReadingRule) -> np.ndarray:

@@ -1,8 +1,9 @@
 """A content-addressed store of teacher vectors.
 
 The key of a vector is a hash of the teacher's fingerprint, the rule by which it read the text, and the text. The side
-of a pair is in the key through its instruction: two sides with the same instruction share a vector. The store has no
-index: each shard is in order of key, so that opening a store maps its files and a lookup reads the rows that it finds.
+of a pair is in the key through its instruction: two sides with the same instruction share a vector, unless the teacher
+reads sides with different weights; then the side itself is in the key. The store has no index: each shard is in order
+of key, so that opening a store maps its files and a lookup reads the rows that it finds.
 
 Shapes: N texts, T teacher dimension.
 """
@@ -16,7 +17,7 @@ import numpy as np
 
 from stages.teachers.fingerprint import Fingerprint
 from stages.teachers.shards import KEY, Shard, packed_keys, write_shard
-from stages.teachers.teacher import ReadingRule
+from stages.teachers.teacher import ROUTED, ReadingRule
 
 MANIFEST = "manifest.json"
 SHARD_ROWS = 65_536
@@ -41,7 +42,8 @@ class VectorStore:
 
     def key(self, rule: ReadingRule, text: str) -> bytes:
         """Return the key of a text that is read by a rule."""
-        parts = (self._fingerprint_json, str(rule.max_tokens), str(rule.window_tokens), rule.instruction, text)
+        side = (rule.side,) if self.fingerprint.get(ROUTED) else ()
+        parts = (self._fingerprint_json, *side, str(rule.max_tokens), str(rule.window_tokens), rule.instruction, text)
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=KEY.itemsize).digest()
 
     def keys(self, rule: ReadingRule, texts: Iterable[str]) -> np.ndarray:

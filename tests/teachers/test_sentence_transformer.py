@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, StaticEmbedding, Transformer
 from tokenizers import Tokenizer
 
@@ -17,6 +18,7 @@ from stages.recipe.embed import LongTexts, SentenceTransformerFolder
 from stages.recipe.recipe import Recipe
 from stages.teachers.sentence_transformer import SentenceTransformerTeacher
 from stages.teachers.teacher import ReadingRule
+from stages.teachers.vector_store import VectorStore
 
 TEXTS = ["ba be bi", "bo", "ca ce ci co cu da de di do du", "fa"]
 LONG = " ".join(["ba be bi bo bu ca ce ci co cu"] * 3)
@@ -120,3 +122,39 @@ def test_a_static_model_reads_texts_of_any_length(load: Load, backbones: dict[st
     vectors = teacher.embed([*TEXTS, LONG], ReadingRule("", 24, 24))
     assert vectors.shape == (5, 6)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_asymmetric_model_reads_each_side_with_its_own_weights(
+    load: Load, backbones: dict[str, Path], tmp_path: Path, is_first: bool
+) -> None:
+    """The sides of a pair once got the vectors of documents alike."""
+    torch.manual_seed(0)
+    backbone, pooling = Transformer(str(backbones["bert"])), Pooling(32)
+    static = StaticEmbedding(Tokenizer.from_file(str(backbones["bert"] / "tokenizer.json")), embedding_dim=32)
+    if is_first:
+        modules = [Router.for_query_document([static], [backbone, pooling]), Normalize()]
+    else:
+        modules = [backbone, pooling, Router.for_query_document([Dense(32, 8)], [Dense(32, 8)])]
+    folder = tmp_path / "model"
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+    peer, teacher = SentenceTransformer(str(folder), device="cpu"), load(folder)
+    of_side = {
+        "query": peer.encode_query(TEXTS, normalize_embeddings=True),
+        "document": peer.encode_document(TEXTS, normalize_embeddings=True),
+    }
+    assert np.abs(of_side["query"] - of_side["document"]).max() > 0.1
+    rules = {side: ReadingRule("", 24, 24, side) for side in ("query", "document", "clustering")}
+    for side, rule in rules.items():
+        found = teacher.embed(TEXTS, rule)
+        np.testing.assert_allclose(found, of_side.get(side, of_side["document"]), atol=1e-6)
+    store = VectorStore(tmp_path / "store", teacher.fingerprint)
+    assert len({store.key(rule, "ba") for rule in rules.values()}) == 3
+
+
+def test_routes_of_other_names_are_refused(load: Load, backbones: dict[str, Path], tmp_path: Path) -> None:
+    router = Router({"title": [Dense(32, 8)], "body": [Dense(32, 8)]}, default_route="title")
+    modules = [Transformer(str(backbones["bert"])), Pooling(32), router]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"))
+    with pytest.raises(ValueError, match=r"routes texts to \['body', 'title'\], expected query and document; save"):
+        _ = load(tmp_path / "model").fingerprint

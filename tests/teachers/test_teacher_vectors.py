@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stages.recipe.embed import Embed
-from stages.teachers.teacher import ReadingRule, longest_input, reading_rule
+from stages.teachers.teacher import ROUTED, ReadingRule, longest_input, reading_rule
 from stages.teachers.teacher_vectors import TeacherVectors
 from stages.teachers.vector_store import VectorStore
 
@@ -44,3 +44,16 @@ def test_a_text_has_the_vector_of_its_sources_rule(section: Embed, tmp_path: Pat
     )
     with pytest.raises(KeyError, match="1 of 1 texts have no teacher vector; run the embed stage"):
         teacher.of("query", ["a"], ["books"])
+
+
+def test_a_side_has_its_own_vector_where_the_teacher_reads_sides_apart(section: Embed, tmp_path: Path) -> None:
+    alike = section.model_copy(update={"prompts": dict.fromkeys(section.prompts, "")})
+    for routed, num_vectors in ((True, 2), (False, 1)):
+        store = VectorStore(tmp_path / str(routed), {"weights": "w", **({ROUTED: True} if routed else {})})
+        for side, vector in zip(("document", "query"), np.eye(4, dtype=np.float32)[:2], strict=True):
+            keys = store.keys(reading_rule(alike, side, "news"), ["a"])
+            if not store.holds(keys).all():
+                store.add(keys, vector[None])
+        teacher = TeacherVectors(tmp_path / str(routed), alike)
+        found = np.concatenate([teacher.of(side, ["a"], ["news"]) for side in ("document", "query")])
+        np.testing.assert_array_equal(found, np.eye(4)[[0, num_vectors - 1]])
