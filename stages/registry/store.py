@@ -83,7 +83,7 @@ def champion_files(name: str) -> tuple[str, Path] | None:
     try:
         client = registry()
         version = champion_of(client, name)
-        return version and (str(version.version), served_models(client, version).parent)
+        return None if version is None else (str(version.version), served_models(client, version).parent)
     except (MlflowException, OSError) as error:
         raise ValueError(
             f"{redacted(address)}: the champion of {name} cannot be read: {redacted(str(error))}"

@@ -2,7 +2,10 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +14,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from stages.usage import embed_file
-from stages.usage.embed_file import embed
+from stages.usage.embed_file import VectorFormat, embed
 
 TEXTS = ["a copper still", "oak malt", "wort spirit house"]
 
@@ -38,15 +41,17 @@ def test_vectors_are_those_of_sentence_transformers_and_columns_stay(table: Path
 
 def test_queries_have_their_own_prompt(table: Path, tiny_release: Path) -> None:
     out = table.with_suffix(".parquet")
-    embed(table, out=out, column="answer", prompt="query", release=tiny_release)
+    embed(table, out=out, column="answer", vectors=VectorFormat(prompt="query"), release=tiny_release)
     model = SentenceTransformer(str(tiny_release / "merged/retrieval"))
     np.testing.assert_allclose(vectors(out), model.encode(TEXTS, prompt_name="query"), atol=1e-6)
 
 
 def test_int8_uses_the_ranges_of_the_release(table: Path, tiny_release: Path) -> None:
     plain, small = table.with_name("plain.parquet"), table.with_name("small.parquet")
-    embed(table, out=plain, column="answer", dimensions=16, release=tiny_release)
-    embed(table, out=small, column="answer", dimensions=16, precision="int8", release=tiny_release)
+    embed(table, out=plain, column="answer", vectors=VectorFormat(dimensions=16), release=tiny_release)
+    embed(
+        table, out=small, column="answer", vectors=VectorFormat(dimensions=16, precision="int8"), release=tiny_release
+    )
     step = 2 * 0.5 / 255
     expected = np.clip(np.floor((vectors(plain) + 0.5) / step), 0, 255) - 128
     assert np.abs(vectors(small) - expected).max() <= 1
@@ -55,7 +60,7 @@ def test_int8_uses_the_ranges_of_the_release(table: Path, tiny_release: Path) ->
 
 def test_binary_packs_eight_dimensions_in_a_byte(table: Path, tiny_release: Path) -> None:
     out = table.with_suffix(".parquet")
-    embed(table, out=out, column="answer", precision="ubinary", release=tiny_release)
+    embed(table, out=out, column="answer", vectors=VectorFormat(precision="ubinary"), release=tiny_release)
     assert vectors(out).shape == (3, 4)
 
 
@@ -85,9 +90,9 @@ def test_parquet_and_lines_are_read_in_blocks(
     ("settings", "message"),
     [
         ({"column": "title"}, "no column 'title': the file has ['number', 'answer']"),
-        ({"column": "answer", "task": "poetry"}, "got task 'poetry', expected one of"),
-        ({"column": "answer", "dimensions": 999}, "expected 1 to 32"),
-        ({"column": "answer", "dimensions": 9, "precision": "int8"}, "no int8 range for dimensions=9"),
+        ({"vectors": VectorFormat(task="poetry")}, "got task 'poetry', expected one of"),
+        ({"vectors": VectorFormat(dimensions=999)}, "expected 1 to 32"),
+        ({"vectors": VectorFormat(dimensions=9, precision="int8")}, "no int8 range for dimensions=9"),
     ],
 )
 def test_a_refusal_leaves_the_earlier_file(
@@ -96,9 +101,61 @@ def test_a_refusal_leaves_the_earlier_file(
     out = table.with_suffix(".parquet")
     out.write_bytes(b"earlier")
     with pytest.raises(ValueError, match=re.escape(message)):
-        embed(table, out=out, release=tiny_release, **settings)  # type: ignore[arg-type]
+        embed(table, out=out, release=tiny_release, **{"column": "answer"} | settings)  # type: ignore[arg-type]
     assert sorted(path.name for path in table.parent.iterdir()) == ["answers.csv", "answers.parquet"]
     assert out.read_bytes() == b"earlier"
+
+
+@pytest.fixture
+def stopped(table: Path, tiny_release: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file whose embedding stopped after two of three blocks; its parts are there."""
+
+    def stop_at_the_third(texts: list[str], encode: Any, kind: Any) -> Any:
+        if texts == TEXTS[2:]:
+            raise KeyboardInterrupt
+        return embedded(texts, encode, kind)
+
+    embedded = embed_file._vectors
+    monkeypatch.setattr(embed_file, "BLOCK_ROWS", 1)
+    with monkeypatch.context() as stopping:
+        stopping.setattr(embed_file, "_vectors", stop_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            embed(table, out=table.with_suffix(".parquet"), column="answer", release=tiny_release)
+    assert not table.with_suffix(".parquet").exists()
+    return table
+
+
+def test_a_run_that_was_stopped_goes_on_and_gives_the_same_file(
+    stopped: Path, tiny_release: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, whole = stopped.with_suffix(".parquet"), stopped.with_name("whole.parquet")
+    embed(stopped, out=whole, column="answer", release=tiny_release)
+    parts = out.with_name("answers.parquet.parts")
+    written = {part.name: part.stat().st_mtime_ns for part in parts.iterdir()}
+    assert sorted(written) == ["000000.parquet", "000001.parquet"]
+    (parts / "000001.parquet").write_bytes(b"PAR1 a file that a machine lost half of")
+    embed(stopped, out=out, column="answer", release=tiny_release)
+    assert "3 rows, 3 with a vector (1 of the rows by an earlier run)" in capsys.readouterr().out
+    assert out.read_bytes() == whole.read_bytes()
+    assert not parts.exists()
+
+
+@pytest.mark.parametrize("changed", ["input", "release", "task", "dimensions", "precision"])
+def test_what_was_done_otherwise_is_done_anew(
+    stopped: Path, tiny_release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: str
+) -> None:
+    release, vectors = tiny_release, VectorFormat()
+    if changed == "input":
+        stopped.write_text(stopped.read_text().replace("copper", "oak"))
+    elif changed == "release":
+        release = tmp_path / "later" / "tiny"
+        shutil.copytree(tiny_release, release)
+        shutil.copytree(release / "merged/clustering", release / "merged/retrieval", dirs_exist_ok=True)
+    else:
+        values: dict[str, Any] = {"task": "clustering", "dimensions": 8, "precision": "int8"}
+        vectors = replace(vectors, **{changed: values[changed]})
+    embed(stopped, out=stopped.with_suffix(".parquet"), column="answer", vectors=vectors, release=release)
+    assert "earlier run" not in capsys.readouterr().out
 
 
 def test_first_rows_without_text_do_not_decide_the_format(
@@ -107,7 +164,7 @@ def test_first_rows_without_text_do_not_decide_the_format(
     monkeypatch.setattr(embed_file, "BLOCK_ROWS", 1)
     file, out = tmp_path / "rows.jsonl", tmp_path / "vectors.parquet"
     file.write_text('{"text": null}\n{"text": "oak"}\n')
-    embed(file, out=out, precision="ubinary", release=tiny_release)
+    embed(file, out=out, vectors=VectorFormat(precision="ubinary"), release=tiny_release)
     assert pq.read_schema(out).field("vector").type == pa.list_(pa.uint8())
 
 
