@@ -16,7 +16,7 @@ def page(
     results: Sequence[StageResult],
     planned: Mapping[str, float],
     promoted: Mapping[str, Any] | None = None,
-    figures: Mapping[str, float] | None = None,
+    figures: Mapping[str, float | None] | None = None,
     champion: Champion | None = None,
 ) -> str:
     """Render a rebuild in Markdown.
@@ -55,13 +55,13 @@ def _gates(promoted: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _comparison(figures: Mapping[str, float], champion: Champion | None) -> list[str]:
+def _comparison(figures: Mapping[str, float | None], champion: Champion | None) -> list[str]:
     if champion is None:
         return ["There was no champion to compare with."]
     lines = [f"## Against the champion, version {champion.version}", "", "| figure | champion | now | difference |"]
     lines += ["| --- | ---: | ---: | ---: |"]
     for name, now in figures.items():
-        if name in champion.figures:
+        if name in champion.figures and now is not None:  # None is undefined
             before = champion.figures[name]
             lines.append(f"| {name} | {before:.4f} | {now:.4f} | {now - before:+.4f} |")
     return lines

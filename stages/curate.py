@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.corpus.curation import Curated, curate_sources
-from stages.corpus.feasibility import shortages
+from stages.corpus.feasibility import long_shortages, shortages
 from stages.corpus.profiles import drift, earlier, remember
 from stages.corpus.refusals import refusals
 from stages.corpus.sources import source_to_read
@@ -57,6 +57,7 @@ def curate(recipe: Recipe) -> dict[str, dict[str, int]]:
         curated = curate_sources(recipe.curate, sources, working / "curated", working / "temporary")
         faults = refusals(recipe.curate, curated)
         faults += shortages(recipe.curate.sources, recipe.evaluate.sources, working / "curated")
+        faults += long_shortages(recipe.evaluate.long, working / "curated")
         _write_json(working / "curated" / "counts.json", curated.counts)
         _write_json(working / "curated" / "metrics.json", _metrics(curated))
         _write_validation(working / "validated", curated, _drift(curated, profiles), success=not faults)

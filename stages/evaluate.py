@@ -29,6 +29,7 @@ from stages.evaluation.mteb_named_tasks import named_scores, named_tasks
 from stages.evaluation.mteb_scores import ROUTED, MtebModel, mteb_scores, scoring_digest
 from stages.evaluation.queries import queries_to_read
 from stages.evaluation.tasks import Score, adapter_of, lexical_retrieval, retrieval_vectors, score, with_test_rows
+from stages.evaluation.undefined import undefined_figures, with_nulls
 from stages.recipe.fields import TASKS
 from stages.recipe.paths import (
     ADAPTED,
@@ -76,6 +77,8 @@ def main(recipe: Recipe) -> None:
             run.log_artifact(path)
     if absent:
         print(f"nothing was measured on {', '.join(absent)}: no test rows were held out")
+    for sentence in undefined_figures(figures):
+        print(sentence)
     for name, figure in headline.items():
         print(f"{name:20} {figure:8.4f}")
     print(f"report: {EVALUATED / 'report.html'}")
@@ -122,7 +125,7 @@ def evaluate(recipe: Recipe, models: BuildModels, cache: EmbeddingCache) -> tupl
     flat |= summary.size_summary(figures.get("compression_kept"), figures["weights_int8"], settings.truncate_dims)
     flat |= long_documents.summary(long, theta, *resampling)
     figures |= summary.split(flat)
-    return figures, Evidence(outcomes, vectors, digests_of_tests(CURATED, sources, recipe.seed), units)
+    return with_nulls(figures), Evidence(outcomes, vectors, digests_of_tests(CURATED, sources, recipe.seed), units)
 
 
 def score_tasks(recipe: Recipe, models: BuildModels) -> dict[str, dict[str, dict[str, Score]]]:
@@ -181,6 +184,7 @@ def write_outputs(recipe: Recipe, models: BuildModels, figures: dict[str, Any], 
     curves = {phase: read_curve(path) for phase, path in CURVES.items()}
     curves = {phase: curve for phase, curve in curves.items() if curve}  # without phases that the recipe leaves out
     about = describe(recipe, models)
+    about["notes"] += undefined_figures(figures)
     contents = {"metrics": figures, "curves": curves, "about": about}
     (EVALUATED / "report.json").write_text(json.dumps(contents) + "\n", encoding="utf-8")
     (EVALUATED / "report.html").write_text(render_report(figures, curves, about), encoding="utf-8")

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from stages.corpus.tables import SPLITS, read_table
 from stages.recipe.curate import Source
-from stages.recipe.evaluate import EvaluateSources
+from stages.recipe.evaluate import EvaluateLong, EvaluateSources
 
 # Fewest scored pairs whose order says anything.
 MIN_SCORED = 3
@@ -33,6 +33,26 @@ def shortages(sources: Sequence[Source], measured: EvaluateSources, curated: Pat
     return faults
 
 
+def long_shortages(long: EvaluateLong, curated: Path) -> list[str]:
+    """List what the evaluation on long documents lacks: test rows of entities that no pairs are trained on."""
+    wanted = {
+        "haystacks": ("documents", long.haystacks, max(2, long.num_documents)),
+        "articles": ("pairs", long.articles, 2),
+    }
+    trained = set(read_table(curated / "pairs" / "train.parquet")["entity"].to_pylist())
+    faults = []
+    for key, (kind, source, least) in wanted.items():
+        if source is None:
+            continue
+        entities = read_table(curated / kind / "test.parquet", [source])["entity"].to_pylist()
+        if (number := sum(entity not in trained for entity in entities)) < least:
+            faults.append(
+                f"{source}: got {number} test rows of entities that no pairs are trained on, expected at least {least} "
+                f"for evaluate.long.{key}; give the source more rows or a larger splits.test, or set the key to null"
+            )
+    return faults
+
+
 class _Rows:
     """The curated rows of a source, read by split when they are asked for."""
 
@@ -55,6 +75,8 @@ def _unfit_to_train(rows: _Rows) -> list[str]:
         return [f"got {number} train rows, expected at least 2; {shares}: lower these, or give the source more rows"]
     if source.kind == "labelled" and rows.distinct("train", "label") < 2:
         return ["got train rows of one label, expected at least 2 labels; give the source rows of another label"]
+    if source.kind == "scored" and rows.distinct("train", "score") < 2:
+        return ["got train rows of one score, expected at least 2 scores; give the source rows of another score"]
     return []
 
 

@@ -15,7 +15,8 @@ from stages.recipe.promote import Gate
 class Figure:
     """A number with its 95 % interval and its p-value `p`, where it has them, and a note that explains it.
 
-    NaN stands for a figure that could not be computed, None for one that does not apply; `note` says why.
+    NaN stands for a figure or an end of its interval that is undefined or could not be computed, None for one that does
+    not apply; `note` says why.
     """
 
     value: float | None
@@ -40,7 +41,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the figure is within the limits; NaN never is."""
+        """Whether the figure is within the limits; what is not finite never is."""
         value, gate = self.figure.value, self.gate
         if value is None:
             return True
@@ -48,7 +49,7 @@ class Verdict:
         below = gate.max is None or value <= gate.max
         # A figure without an interval, such as a count, is its own lower end.
         lower_end = value if self.figure.low is None else self.figure.low
-        return above and below and (gate.low is None or lower_end >= gate.low) and not math.isnan(value)
+        return above and below and (gate.low is None or lower_end >= gate.low) and math.isfinite(value)
 
     @property
     def word(self) -> str:
@@ -71,22 +72,22 @@ class Verdict:
         value, low, high = self.figure.value, self.figure.low, self.figure.high
         words = [] if value is None or math.isnan(value) else [f"{value:.4g}"]
         if words and low is not None and high is not None:
-            words.append(f"({low:.4g} to {high:.4g})")
+            ends = ("undefined" if math.isnan(end) else f"{end:.4g}" for end in (low, high))
+            words.append(f"({' to '.join(ends)})")
         return " ".join([*words, *([self.figure.note] if self.figure.note else [])])
 
     @property
     def sentence(self) -> str:
         """The reason for a refusal or a warning."""
-        return f"{self.name} is {self.shown or 'not a number'}, not {self.limit}"
+        return f"{self.name} is {self.shown or 'undefined'}, not {self.limit}"
 
     def as_dict(self) -> dict[str, str | float | bool | None]:
         """Give the verdict as plain data for a JSON file, a report or a tag."""
         figure = asdict(self.figure)
-        value = figure.pop("value")
+        numbers = {"figure": figure["value"], **{name: figure[name] for name in ("low", "high", "p")}}
         return {
             "metric": self.name,
-            "figure": value if value is not None and math.isfinite(value) else None,
-            **{name: figure[name] for name in ("low", "high", "p")},
+            **{name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()},
             "min": self.gate.min,
             "max": self.gate.max,
             "least_low": self.gate.low,

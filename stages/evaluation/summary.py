@@ -42,7 +42,7 @@ def headline(figures: Mapping[str, Any]) -> dict[str, float]:
 
     They are the score of each task's adapter, and of retrieval: its share of the teacher's score, its lead over BM25,
     its scores on long documents, the share of its score that smaller vectors keep; of int8 weights the least cosine
-    with float weights; and the size of a model in megabytes.
+    with float weights; and the size of a model in megabytes. Those that are undefined are left out.
 
     Args:
         figures: the content of figures.json.
@@ -53,7 +53,8 @@ def headline(figures: Mapping[str, Any]) -> dict[str, float]:
         if task in figures
     }
     summary = figures["summary"]
-    return scores | {short: summary[name] for short, name in HEADLINE.items() if name in summary}
+    named = scores | {short: summary[name] for short, name in HEADLINE.items() if name in summary}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def task_summary(draws: Mapping[str, Mapping[str, Mapping[str, Draws]]]) -> Summary:

@@ -86,15 +86,23 @@ def difference(ours: Draws, other: Draws) -> Estimate:
 
 
 def ratio(ours: Draws, other: Draws) -> Estimate:
-    """Estimate `ours` as a share of `other`, NaN where both are 0; p is of the two being equal."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = float(np.divide(ours.figure, other.figure))
-        return _estimate(share, ours.resamples / other.resamples, no_effect=1.0)
+    """Estimate `ours` as a share of `other`, NaN where that is not above 0; p is of the two being equal."""
+    share = ours.figure / other.figure if other.figure > 0 else np.nan
+    return _estimate(share, ours.resamples / np.where(other.resamples > 0, other.resamples, np.nan), no_effect=1.0)
 
 
 def _estimate(figure: float, resamples: NDArray[np.float64], no_effect: float) -> Estimate:
-    """Take percentiles, and p from the resamples beyond `no_effect` (counted plus 1, so that p is never 0)."""
-    low, high = np.percentile(resamples, [2.5, 97.5])
-    at_most, at_least = ((resamples <= no_effect).sum() + 1, (resamples >= no_effect).sum() + 1)
+    """Take percentiles, and p from the resamples beyond `no_effect` (counted plus 1, so that p is never 0).
+
+    A resample without a figure, such as one that drew a single label, may lie anywhere: it counts as the lowest, the
+    highest and on both sides of `no_effect`. NaN is an end of the interval that depends on it, and all of no figure.
+    """
+    if np.isnan(figure):
+        return Estimate(np.nan, np.nan, np.nan, np.nan)
+    unknown = np.isnan(resamples)
+    with np.errstate(invalid="ignore"):  # between an unknown end and a known one
+        ends = [np.percentile(np.where(unknown, end, resamples), q) for end, q in ((-np.inf, 2.5), (np.inf, 97.5))]
+    low, high = (end if np.isfinite(end) else np.nan for end in ends)
+    at_most, at_least = ((unknown | beyond).sum() + 1 for beyond in (resamples <= no_effect, resamples >= no_effect))
     p = min(1.0, 2 * min(at_most, at_least) / (len(resamples) + 1))
     return Estimate(float(figure), float(low), float(high), float(p))

@@ -25,8 +25,11 @@ def accuracy(
     array([1., 0.])
 
     Returns:
-        [n], 1.0 where right and 0.0 where wrong: the mean is the accuracy, and a bootstrap can resample the rows.
+        [n], 1.0 where right and 0.0 where wrong: the mean is the accuracy, and a bootstrap can resample the rows. NaN
+        where the training texts have a single label, from which nothing is fitted.
     """
+    if len(np.unique(train_labels)) < 2:
+        return np.full(len(test_embeddings), np.nan)
     classifier = LogisticRegression(max_iter=MAX_ITERATIONS)
     classifier.fit(train_embeddings.astype(np.float64), train_labels)
     predicted = classifier.predict(test_embeddings.astype(np.float64))

@@ -17,12 +17,15 @@ NUM_STARTS = 10
 def v_measure(embeddings: NDArray[np.generic], labels: ArrayLike, seed: int) -> float:
     """V-measure of k-means clusters, as many as there are labels, against labels [M]: 0 to 1.
 
-    The harmonic mean of homogeneity and completeness (Rosenberg and Hirschberg, 2007).
+    The harmonic mean of homogeneity and completeness (Rosenberg and Hirschberg, 2007); NaN of a single label, which any
+    clusters would fit.
 
     >>> v_measure(np.eye(4)[[0, 0, 1, 1]], ["malt", "malt", "oak", "oak"], seed=0)
     1.0
     """
-    return float(v_measure_score(labels, clusters(embeddings, len(np.unique(labels)), seed)))
+    if (num_labels := len(np.unique(labels))) < 2:
+        return float("nan")
+    return float(v_measure_score(labels, clusters(embeddings, num_labels, seed)))
 
 
 def clusters(embeddings: NDArray[np.generic], num_clusters: int, seed: int) -> NDArray[np.int32]:

@@ -15,6 +15,9 @@ from scipy.sparse import csr_array
 
 from stages.metrics.bootstrap import Counts
 
+# Share of a sum below which a difference is its rounding.
+ROUNDING = 1e-12
+
 
 class RowOutcomes(Protocol):
     """A model's outcome on each row of a test set; the fields of a class are the arrays that are stored."""
@@ -59,8 +62,10 @@ class RankCorrelation:
             np.einsum("bn,bn,bn->b", counts, first, second) - centre
             for first, second in ((left, right), (left, left), (right, right))
         )
-        with np.errstate(invalid="ignore"):  # NaN where all drawn rows are equal, as scipy has it
-            return np.asarray(covariance / np.sqrt(left_variance * right_variance))
+        # NaN where all drawn rows are equal, as scipy has it; rounding may leave a little of their variance.
+        vary = np.minimum(left_variance, right_variance) > ROUNDING * centre
+        product = np.where(vary, left_variance * right_variance, np.nan)
+        return np.asarray(covariance / np.sqrt(product))
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,15 @@ def ranks(values: NDArray[np.generic], counts: Counts) -> NDArray[np.float64]:
 
 
 def v_measures(clusters: NDArray[np.generic], labels: NDArray[np.generic], counts: Counts) -> NDArray[np.float64]:
-    """Compute V-measures [B]: twice the mutual information of clusters and labels over the sum of their entropies."""
+    """Compute V-measures [B]: twice the mutual information of clusters and labels over the sum of their entropies.
+
+    NaN where only rows of one label were drawn, which any clusters would fit.
+    """
     cells, cell_of_row = np.unique(np.stack([clusters, labels]), axis=1, return_inverse=True)
     joint = _membership(cell_of_row.ravel()) @ counts.T / counts.sum(axis=1)
     cluster_entropies, label_entropies = (_entropies(_membership(groups) @ joint) for groups in cells)
     both = cluster_entropies + label_entropies
-    with np.errstate(invalid="ignore"):
-        return np.where(both > 0, 2 * (both - _entropies(joint)) / both, 1.0)
+    return np.asarray(2 * (both - _entropies(joint)) / np.where(label_entropies > ROUNDING, both, np.nan))
 
 
 def _membership(groups: NDArray[np.generic]) -> csr_array:

@@ -25,9 +25,11 @@ def outcome(version: ModelVersion, verdicts: Sequence[Verdict]) -> dict[str, Any
     }
 
 
-def verdict_tags(mode: str, summary: Mapping[str, float], verdicts: Sequence[Verdict]) -> dict[str, str | None]:
+def verdict_tags(mode: str, summary: Mapping[str, float | None], verdicts: Sequence[Verdict]) -> dict[str, str | None]:
     """Return the figures, the gates and the outcome as tags of the version."""
-    tags: dict[str, str | None] = {f"metric.{name}": f"{value:.6g}" for name, value in summary.items()}
+    tags: dict[str, str | None] = {
+        f"metric.{name}": f"{value:.6g}" for name, value in summary.items() if value is not None
+    }
     tags |= {f"gate.{verdict.name}": f"{verdict.word}: {verdict.shown} ({verdict.limit})" for verdict in verdicts}
     return tags | {
         "validation_status": gates.status(mode, verdicts),

@@ -1,6 +1,7 @@
 """The figures of a release that its gates judge, and its comparison with the champion."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from stages.evaluation.compared_models import ReleasedModels
 from stages.evaluation.evidence import Evidence, load_evidence
 from stages.evaluation.gates import Figure
 from stages.evaluation.queries import moved_queries
+from stages.evaluation.undefined import NO_INTERVAL, reason
 from stages.recipe.engine import Engine
 from stages.recipe.paths import CURATED
 from stages.recipe.redaction import redacted
@@ -31,8 +33,17 @@ SERVED_TEXTS = 16
 
 
 def evaluated_figures(metrics: Mapping[str, Any]) -> dict[str, Figure]:
-    """Return the figures of the evaluation's summary with their intervals."""
-    return {name: Figure(value, **metrics["intervals"].get(name, {})) for name, value in metrics["summary"].items()}
+    """Return the figures of the evaluation's summary with their intervals, NaN where they are undefined."""
+    return {
+        name: _figure(name, value, metrics["intervals"].get(name, {})) for name, value in metrics["summary"].items()
+    }
+
+
+def _figure(name: str, value: float | None, interval: Mapping[str, float | None]) -> Figure:
+    if value is None:
+        return Figure(math.nan, note=f"undefined: {reason(name)}")
+    known = {bound: math.nan if number is None else number for bound, number in interval.items()}
+    return Figure(value, **known, note=NO_INTERVAL if None in interval.values() else "")
 
 
 def format_figures(release: Path) -> dict[str, Figure]:

@@ -92,8 +92,8 @@ def main_score(metrics: Metrics, task: Task, model: str) -> float | None:
 
 
 def ratio(value: float | None, whole: float | None) -> float | None:
-    """Divide `value` by `whole`; None where either is missing or `whole` is zero."""
-    return value / whole if value is not None and whole else None
+    """Divide `value` by `whole`; None where either is missing or `whole` is not above 0."""
+    return value / whole if value is not None and whole is not None and whole > 0 else None
 
 
 def results(metrics: Metrics) -> list[ResultTable]:

@@ -89,7 +89,7 @@ def _gate_row(gate: GateVerdict) -> GateRow:
 
 
 def _shown(name: str, value: float | None, decimals: int) -> str:
-    return number_format.figure(name, value, decimals) if number_format.is_known(value) else "not measured"
+    return number_format.figure(name, value, decimals) if number_format.is_known(value) else "undefined"
 
 
 def tally(gates: Sequence[GateRow]) -> str:

@@ -128,8 +128,10 @@ def split_by_language(
         languages: language of every row, such as `en`, or `en-de` for a pair in two languages.
         exponent: None leaves the sources whole.
 
+    A language of a single row has no negatives, and is left out with a warning.
+
     Raises:
-        ValueError: a source has fewer rows of a language than a batch holds.
+        ValueError: a source has a single row of each of its languages.
     """
     if exponent is None:
         return list(sources)
@@ -137,13 +139,14 @@ def split_by_language(
     parts: list[MixturePart] = []
     for source in sources:
         found, counts = np.unique(language_of[source.rows], return_counts=True)
-        too_few = [f"{name} ({count})" for name, count in zip(found, counts, strict=True) if count < source.batch_size]
-        if too_few:
-            raise ValueError(
-                f"{source.name}: got too few rows of {', '.join(too_few)}, expected at least the {source.batch_size} "
-                "of a batch (batch_size x engine.processes) for each language; lower batch_size, leave these languages "
-                "out of the source's files, or set language_exponent to null"
-            )
+        if alone := found[counts < 2].tolist():
+            if len(alone) == len(found):
+                raise ValueError(
+                    f"{source.name}: got one row of each language ({', '.join(alone)}), expected at least 2 of one; "
+                    "set language_exponent to null, or give the source more rows"
+                )
+            warnings.warn(f"{source.name}: got one row of {', '.join(alone)}, which is left out", stacklevel=2)
+        found, counts = found[counts > 1], counts[counts > 1]
         weights = (source.weight * counts**exponent / (counts**exponent).sum()).tolist()
         parts += [
             replace(

@@ -49,8 +49,8 @@ def clustering_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str], s
     """Compute the V-measure of k-means on labelled dev texts."""
     figures = []
     for source in sources:
-        if not len(rows := _dev_rows(curated, "labelled", source)):
-            continue
+        if len((rows := _dev_rows(curated, "labelled", source))["label"].unique()) < 2:
+            continue  # any clusters would fit a single label
         embeddings = encoder.encode(rows["text"].to_pylist(), "document")
         figures.append(v_measure(embeddings, rows["label"].to_pylist(), seed))
     return _mean("v_measure", figures)

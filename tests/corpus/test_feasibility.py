@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from stages.corpus.feasibility import shortages
+from stages.corpus.feasibility import long_shortages, shortages
 from stages.corpus.tables import SCHEMAS, SPLITS, write_table
-from stages.recipe.evaluate import EvaluateSources
+from stages.recipe.evaluate import EvaluateLong, EvaluateSources
 from stages.recipe.fields import Kind
 from tests.corpus.builders import Ingested, pair, section, source
 
@@ -70,6 +70,24 @@ def test_labels_of_one_class_are_told_by_split(tmp_path: Path, task: str | None,
 def test_scored_pairs_must_have_an_order(tmp_path: Path) -> None:
     rows = {"train": [row(1, score=0.1), row(2, score=0.2)], "test": [row(n, score=0.5) for n in range(4)]}
     assert "got 4 test rows with 1 different scores" in found(tmp_path, "scored", "text-matching", rows)[0]
+
+
+def test_train_pairs_of_one_score_teach_no_order(tmp_path: Path) -> None:
+    rows = {"train": [row(n, score=0.5) for n in range(4)], "test": [row(n, score=n / 4) for n in range(4)]}
+    assert "got train rows of one score" in found(tmp_path, "scored", "text-matching", rows)[0]
+
+
+def test_long_documents_need_test_rows_that_nothing_was_trained_on(tmp_path: Path) -> None:
+    long = EvaluateLong(haystacks="own", articles="own", lengths=(128,), num_documents=4, rope_thetas=())
+    for kind, trained in (("pairs", [row(1)]), ("documents", [])):
+        write_table(tmp_path / kind / "train.parquet", trained, SCHEMAS[kind])
+        write_table(tmp_path / kind / "test.parquet", [row(n) for n in range(1, 5)], SCHEMAS[kind])
+    (fault,) = long_shortages(long, tmp_path)
+    assert fault == (
+        "own: got 3 test rows of entities that no pairs are trained on, expected at least 4 for "
+        "evaluate.long.haystacks; give the source more rows or a larger splits.test, or set the key to null"
+    )
+    assert long_shortages(long.model_copy(update={"haystacks": None, "articles": None}), tmp_path) == []
 
 
 def test_a_small_source_has_rows_in_every_split_that_it_declares(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ NAN = math.nan
         (Figure(NAN, note="not comparable"), Gate(low=-1), "refused"),
         (Figure(NAN), Gate(max=1), "refused"),
         (Figure(0.1, NAN, NAN), Gate(low=-1), "refused"),
+        (Figure(math.inf), Gate(min=0.9), "refused"),
         (Figure(None, note="no champion yet"), Gate(low=-0.01), "not applicable"),
     ],
 )
@@ -44,11 +45,14 @@ def test_reasons_and_warnings_are_sentences() -> None:
     assert refusals(verdicts) == [
         "over is 0.02 (-0.03 to 0.05), not >= 0 and lower end >= -0.01",
         "gone is the champion cannot be read, not lower end >= -0.01",
-        "empty is not a number, not <= 1",
+        "empty is undefined, not <= 1",
     ]
     assert warnings(verdicts) == ["index is 0.5, not >= 0.9"]
     assert verdicts[1].as_dict()["figure"] is None
     assert verdicts[0].as_dict()["least_low"] == -0.01
+    wide = Verdict("wide", Figure(0.5, NAN, 0.6, NAN), Gate(low=0.1))
+    assert wide.sentence == "wide is 0.5 (undefined to 0.6), not lower end >= 0.1"
+    assert [wide.as_dict()[name] for name in ("figure", "low", "high", "p")] == [0.5, None, 0.6, None]
 
 
 def test_a_gate_without_a_figure_is_an_error() -> None:

@@ -63,6 +63,25 @@ def test_a_ratio_is_scipys(scores: tuple[np.ndarray, np.ndarray]) -> None:
     assert (found.low, found.high) == pytest.approx(expected, abs=5e-4)
 
 
+def test_what_is_undefined_stays_undefined_and_proves_nothing() -> None:
+    nan = np.nan
+    some, few = (np.where(np.arange(100) < unknown, nan, 0.5) for unknown in (10, 1))
+    none = difference(Draws(nan, some), Draws(0.1, np.full(100, 0.1)))
+    assert np.isnan([none.figure, none.low, none.high, none.p]).all()
+    # A tenth of the resamples may lie anywhere, so both ends are unknown; one in a hundred is beyond neither end.
+    wide = difference(Draws(0.5, some), Draws(0.1, np.full(100, 0.1)))
+    assert wide.figure == pytest.approx(0.4) and np.isnan([wide.low, wide.high]).all()
+    assert wide.p == pytest.approx(2 * 11 / 101)
+    known = difference(Draws(0.5, few), Draws(0.1, np.full(100, 0.1)))
+    assert (known.low, known.high) == pytest.approx((0.4, 0.4))
+
+
+@pytest.mark.parametrize("teacher", [0.0, -0.1, np.nan])
+def test_nothing_is_a_share_of_a_score_that_is_not_above_zero(teacher: float) -> None:
+    found = ratio(Draws(0.3, np.full(10, 0.3)), Draws(teacher, np.full(10, teacher)))
+    assert np.isnan([found.figure, found.low, found.high, found.p]).all()
+
+
 def test_rows_are_paired(scores: tuple[np.ndarray, np.ndarray]) -> None:
     a, b = scores
     paired = difference(*draws(a, b))

@@ -4,6 +4,8 @@ from scipy.stats import bootstrap, rankdata, spearmanr
 from sklearn.metrics import v_measure_score
 
 from stages.metrics.bootstrap import Draws, difference, resample
+from stages.metrics.classification import accuracy
+from stages.metrics.clustering import v_measure
 from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, RowOutcomes, figure, ranks
 
 
@@ -51,11 +53,20 @@ def test_v_measure_is_scikit_learns_on_every_resample(drawn: list[list[int]]) ->
 
 @pytest.mark.parametrize(
     ("labels", "clusters"),
-    [([0, 0, 1, 1], [1, 1, 0, 0]), ([0, 0, 0], [0, 0, 0]), ([0, 1, 2], [0, 0, 0]), ([0, 0], [0, 1])],
+    [([0, 0, 1, 1], [1, 1, 0, 0]), ([0, 1, 2], [0, 0, 0]), ([0, 1], [0, 0])],
 )
 def test_v_measure_at_its_ends(labels: list[int], clusters: list[int]) -> None:
     found = figure(Partition(np.array([clusters]), np.array(labels)))
     assert found == pytest.approx(v_measure_score(labels, clusters))
+
+
+@pytest.mark.parametrize("clusters", [[0, 0, 0], [0, 1, 2]])
+def test_figures_without_an_order_or_a_second_label_are_undefined(clusters: list[int]) -> None:
+    assert np.isnan(figure(Partition(np.array([clusters]), np.zeros(3, dtype=np.int64))))
+    assert np.isnan(v_measure(np.eye(3), ["oak"] * 3, seed=0))
+    assert np.isnan(accuracy(np.eye(3), ["oak"] * 3, np.eye(3), ["oak", "malt", "oak"])).all()
+    constant = RankCorrelation(np.full(1000, 0.1), np.arange(1000.0))
+    assert np.isnan(constant.on(np.random.default_rng(0).integers(3, size=(20, 1000)).astype(float))).all()
 
 
 def test_the_interval_of_a_difference_of_rank_correlations_is_scipys() -> None:

@@ -161,8 +161,14 @@ def test_sources_of_one_language_are_drawn_as_ever() -> None:
         for part, source in zip(split_by_language(sources, languages, exponent), sources, strict=True):
             assert (part.rows == source.rows).all()
             assert (part.batch_size, part.weight) == (source.batch_size, source.weight)
-    says = (
-        r"other: got too few rows of de \(32\), expected at least the 40 of a batch \(batch_size x engine\.processes\)"
-    )
-    with pytest.raises(ValueError, match=says):
-        split_by_language([replace(source, batch_size=40) for source in sources], languages, 0.5)
+
+
+def test_languages_of_few_rows_have_smaller_batches_and_those_of_one_row_none() -> None:
+    source = MixturePart("one", np.arange(12), 8, 2.0)
+    with pytest.warns(UserWarning, match="one: got one row of he, which is left out"):
+        parts = split_by_language([source], ["en"] * 8 + ["fr"] * 3 + ["he"], 0.5)
+    assert [part.name for part in parts] == ["one (en)", "one (fr)"]
+    with pytest.warns(UserWarning, match=r"one \(fr\): got 3 rows, fewer than the 8 of a batch"):
+        assert {len(rows) for epoch in range(9) for rows in drawn_batches(parts, [1] * 12, 5, epoch)} == {8, 3}
+    with pytest.raises(ValueError, match=r"one: got one row of each language \(en, fr\)"):
+        split_by_language([replace(source, rows=np.arange(2))], ["en", "fr"], 0.5)
