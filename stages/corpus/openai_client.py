@@ -24,10 +24,19 @@ def openai_library() -> Any:
 
 
 def openai_client(url: str, key: str, max_retries: int, timeout: float) -> Any:
-    """Return a client of the server at `url`, which goes around the environment's proxies for a server on loopback."""
-    openai, host = openai_library(), urlsplit(url).hostname or ""
-    direct = {f"all://{f'[{host}]' if ':' in host else host}": None} if _is_loopback(host) else None
-    http = openai.DefaultHttpxClient(mounts=direct)
+    """Return a client of the server at `url`, which goes around the environment's proxies for a server on loopback.
+
+    Raises:
+        ValueError: the environment's proxies cannot be used.
+    """
+    openai, is_near = openai_library(), _is_loopback(urlsplit(url).hostname or "")
+    try:
+        http = openai.DefaultHttpxClient(trust_env=not is_near)
+    except Exception as error:  # SOCKS without its package, an address that cannot be read: each a class of its own.
+        raise ValueError(
+            f"{url}: the environment's proxies cannot be used ({error}); correct HTTP_PROXY, HTTPS_PROXY, ALL_PROXY "
+            "and NO_PROXY"
+        ) from None
     return openai.OpenAI(base_url=url, api_key=key, max_retries=max_retries, timeout=timeout, http_client=http)
 
 
@@ -43,12 +52,15 @@ def server_key(variable: str | None, setting: str) -> str:
     """Read a server's key from the environment variable that a setting names.
 
     Raises:
-        ValueError: the variable is not set.
+        ValueError: the variable is not set, or holds what no header takes.
     """
     if variable is None:
         return "none"  # The client requires a key; such a server does not read it.
-    if not (key := os.environ.get(variable)):
+    key = os.environ.get(variable, "").strip()  # Files of secrets often end with a line break.
+    if not key:
         raise ValueError(f"{setting}: {variable} is not set; export it with the key")
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError(f"{setting}: {variable} holds characters that no key has; export the key alone")
     return key
 
 
@@ -59,7 +71,7 @@ def refusal(error: Exception, url: str, key: str) -> str:
         if wait := response.headers.get("Retry-After"):
             message += f"; it asks to be left alone until then (Retry-After: {wait}): run again later"
     elif error.__cause__ is not None:
-        message += f" ({error.__cause__}); start the server, or correct its address"
+        message += f" ({error.__cause__}); start the server, correct its address, or give it more time"
         if proxy := _proxy_of(url):
             message += (
                 f"; it was asked through the proxy {proxy}: add {urlsplit(url).hostname} to NO_PROXY if it needs none"

@@ -33,7 +33,7 @@ SETTINGS = "encoder.json"
 # Texts that are tokenised at once; the tokenizer's lists of ints are dropped before the next texts.
 CHUNK_TEXTS = 4096
 # Largest difference of a unit vector's coordinates by rounding alone; it is larger where texts mix.
-PACKING_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+BATCH_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 
 
 @dataclass(frozen=True)
@@ -86,27 +86,30 @@ class Encoder(nn.Module):
             precision: `float32`, or `bfloat16` for autocast; embeddings are float32 either way.
 
         Raises:
-            ValueError: the backbone does not keep packed texts apart.
+            ValueError: the backbone does not keep the texts of a batch apart.
         """
         self.precision = getattr(torch, precision)
         self.packing = packing
         if packing:
             use_packed_attention(self.backbone)
-            self._check_packing()
+        self._check_batches()
 
     @torch.no_grad()
-    def _check_packing(self) -> None:
-        """Embed two short texts packed and padded; a backbone that does not pass on what attention needs mixes them."""
+    def _check_batches(self) -> None:
+        """Embed two short texts together and alone: a backbone that does not pass on the mask mixes them."""
         texts, difference, cause = Tokens.of([[0, 1, 2], [3, 4]]), torch.inf, None
         try:
-            difference = float((self(**self.batch(texts)) - self(**self.pad(texts))).abs().max())
-        except (TypeError, RuntimeError) as error:
+            alone = torch.cat([self(**self.pad(texts.select([row]))) for row in range(len(texts))])
+            difference = float((self(**self.batch(texts)) - alone).abs().max())
+        except (TypeError, RuntimeError, ValueError) as error:
             cause = error
-        if not difference < PACKING_TOLERANCE[self.precision]:
-            self.packing = False
+        if not difference < BATCH_TOLERANCE[self.precision]:
+            packing, self.packing = self.packing, False
+            reason = str(cause) if cause else f"vectors differ by {difference:.1g}, expected the same"
             raise ValueError(
-                f"got engine.packing true, but backbone {self.backbone.config.model_type!r} does not keep packed texts "
-                f"apart (vectors differ by {difference:.1g}, expected the same); set engine.packing to false"
+                f"got engine.packing {str(packing).lower()}, but backbone {self.backbone.config.model_type!r} does not "
+                f"keep {'packed' if packing else 'padded'} texts apart ({reason}); "
+                + ("set engine.packing to false" if packing else "take another backbone")
             ) from cause
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def check_weights(location: str, folder: Path) -> None:
     elif (folder / _INDEX).is_file():
         files = sorted({folder / name for name in read_config(location, folder / _INDEX)["weight_map"].values()})
     else:
-        raise ValueError(f"{location}: {_without_weights(folder)}")
+        raise ValueError(f"{location}: {_without_weights(location, folder)}")
     if missing := [file.name for file in files if not file.is_file()]:
         raise ValueError(f"{location}: has no {missing}, which {_INDEX} names; copy all files of the model")
     for file in files:
@@ -87,12 +87,17 @@ def check_weights(location: str, folder: Path) -> None:
             raise ValueError(f"{location}: {file.name} is damaged or cut off ({error}); copy it again") from None
 
 
-def _without_weights(folder: Path) -> str:
+def _without_weights(location: str, folder: Path) -> str:
     """Say what a folder has instead of weights that can be loaded, and what to do."""
     if pickles := sorted(path.name for path in folder.glob("pytorch_model*.bin")):
         return f"{pickles[0]} is a pickle, which is never loaded; {conversion(folder)}"
     if shards := sorted(path.name for path in folder.glob("*.safetensors")):
         return f"found {shards[:3]}, expected model.safetensors or {_INDEX}; copy all files of the model"
+    if folder.parent.name == "snapshots":  # The hub's cache, to which no pickle is fetched.
+        return (
+            "the hub has no model.safetensors of it, and a pickle is never loaded; take another model, or fetch all "
+            f"its files (hf download {location} --local-dir FOLDER) and name FOLDER, whose pickle can be converted"
+        )
     kinds = sorted({kind for pattern, kind in _OTHER_WEIGHTS.items() if any(folder.glob(pattern))})
     return (
         f"found {'weights for ' + ', '.join(kinds) + ' only' if kinds else 'no weights'}, expected model.safetensors; "

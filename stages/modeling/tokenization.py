@@ -13,11 +13,17 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerFast:
     """Load a tokenizer; without a padding token it pads with its end-of-sequence token.
 
     Raises:
-        ValueError: the tokenizer has neither token, or the folder has no vocabulary.
+        ValueError: the tokenizer has neither token, or the folder no vocabulary that can be loaded.
     """
     folder = local_folder(location)
     check_tokenizer(location, folder)
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
+    except Exception as error:  # Every kind of vocabulary raises classes of its own.
+        raise ValueError(
+            f"{location}: transformers cannot load the tokenizer ({str(error).strip().splitlines()[0]}); load it where "
+            "it works and save it again, so that there is a tokenizer.json"
+        ) from None
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(f"{location}: the tokenizer has neither a padding nor an end-of-sequence token; add one")

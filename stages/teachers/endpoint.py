@@ -149,7 +149,12 @@ def unit_vectors(answer: Any, num_texts: int) -> np.ndarray:
     Raises:
         ValueError: it does not hold one vector with a direction for each of `num_texts` texts.
     """
-    data = getattr(answer, "data", None) or []
+    data = getattr(answer, "data", None)
+    if not isinstance(data, list):  # A web page, or an error with the status of a success.
+        raise ValueError(
+            f"got {' '.join(str(answer).split())[:80]!r} instead of vectors; give the address of an OpenAI-compatible "
+            "server, up to and with /v1"
+        )
     numbers = sorted((item.index for item in data), key=str)
     if len(data) != num_texts or set(numbers) != set(range(num_texts)):
         raise ValueError(f"got vectors number {numbers[:5]}..., expected 0 to {num_texts - 1}, one for each text")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class SentenceTransformerTeacher:
         """Digest of every file of the model, the precision of its forward pass, and whether it reads sides apart."""
         folder = local_folder(self.model.path)
         modules = listed_modules(self.model.path, folder)
-        files = [path for path in model_files(folder.rglob("*")) if not {"openvino", "onnx"} & set(path.parts)]
+        files = [path for path in model_files(folder.rglob("*")) if not _is_aside(path.relative_to(folder))]
         return with_digest(
             {
                 "modules": named_digest(folder, files),
@@ -125,6 +126,11 @@ class SentenceTransformerTeacher:
             if prompt and prompt not in section.prompts.values():
                 print(f"{path} has a prompt {name!r}, {prompt!r}, that embed.prompts does not use", file=sys.stderr)
         return model.float().eval()
+
+
+def _is_aside(path: Path) -> bool:
+    """Tell whether a path inside a model's folder is of another format, or hidden, as git's and the hub's files are."""
+    return any(part in ("openvino", "onnx") or part.startswith(".") for part in path.parts)
 
 
 def _cuts_texts(reader: Any) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, MPNetConfig, MPNetModel, XLMRobertaConfig, XLMRobertaModel
+from transformers import AutoModel, FNetConfig, FNetModel, MPNetConfig, MPNetModel, XLMRobertaConfig, XLMRobertaModel
 
 from stages.modeling.backbones import layers_of, load_backbone
-from stages.modeling.encoder import EncoderSettings, load_encoder
+from stages.modeling.encoder import EncoderSettings, load_encoder, place
 
 PROMPTS = {"query": "", "document": ""}
 SHAPE: dict[str, Any] = {
@@ -68,6 +68,16 @@ def test_training_embeds_as_inference_does(
     batch = encoder.batch(encoder.tokenize(sentences[:4], "query"))
     with torch.no_grad():
         torch.testing.assert_close(encoder.train()(**batch), encoder.eval()(**batch), rtol=0, atol=0)
+
+
+def test_a_backbone_whose_vectors_depend_on_padding_is_refused(backbones: dict[str, Path], tmp_path: Path) -> None:
+    """It takes no mask, so a text's vector would depend on the other texts of its batch."""
+    shutil.copytree(backbones["bert"], tmp_path / "folder")
+    torch.manual_seed(3)
+    FNetModel(FNetConfig(**SHAPE)).save_pretrained(tmp_path / "folder")
+    encoder = load_encoder(str(tmp_path / "folder"), EncoderSettings("mean", PROMPTS, 32))
+    with pytest.raises(ValueError, match=r"'fnet' does not keep padded texts apart .*take another backbone"):
+        place(encoder, precision="float32", packing=False)
 
 
 def test_layers_are_the_longest_list_of_modules(backbones: dict[str, Path]) -> None:

@@ -37,6 +37,7 @@ class Server:
     words: str = "no"
     faults: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # status and headers of the next answers
     change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
+    answer: Any = None  # instead of vectors
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
 
@@ -62,16 +63,17 @@ def server() -> Iterator[Server]:
                 {"object": "embedding", "index": index, "embedding": state.vector(text).tolist()}
                 for index, text in enumerate(request["input"])
             ]
-            answer: dict[str, Any] = {"object": "list", "model": request["model"], "data": state.change(rows)[::-1]}
+            answer: Any = {"object": "list", "model": request["model"], "data": state.change(rows)[::-1]}
             if status != 200:
                 answer = {
                     "error": {"message": f"{state.words}, {self.headers['Authorization']}", "type": "x", "code": "x"}
                 }
-            content = json.dumps(answer).encode()
+            answer = answer if state.answer is None else state.answer
+            content = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {
                 **headers,
-                "Content-Type": "application/json",
+                "Content-Type": "text/html" if isinstance(answer, str) else "application/json",
                 "Content-Length": str(len(content)),
             }.items():
                 self.send_header(name, value)
@@ -206,6 +208,35 @@ def test_a_wait_of_minutes_is_named(server: Server, load: Any) -> None:
     server.faults = [(429, {"Retry-After": "600"})]
     with pytest.raises(ValueError, match=r"Retry-After: 600.*run again later.*kept"):
         load().embed(TEXTS[:1], PLAIN_RULE)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["<html>It works!</html>", {"error": {"message": "no such model"}}, [[0.1, 0.2]], {"data": 5}],
+)
+def test_an_answer_of_another_kind_names_the_address(server: Server, load: Any, answer: Any) -> None:
+    server.answer = answer
+    with pytest.raises(ValueError, match=rf"{server.url}, model big: got .* instead of vectors; give the address of"):
+        load().embed(TEXTS[:2], PLAIN_RULE)
+
+
+def test_a_key_with_a_line_break_is_used_and_another_is_refused_without_showing_it(
+    server: Server, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILL_KEY", f"{KEY}\n")  # as in a file of secrets
+    load().embed(TEXTS[:1], PLAIN_RULE)
+    assert server.keys == {f"Bearer {KEY}"}
+    monkeypatch.setenv("STILL_KEY", f"“{KEY}”")
+    with pytest.raises(ValueError, match="STILL_KEY holds characters that no key has; export the key alone") as refused:
+        load().embed(TEXTS[:1], PLAIN_RULE)
+    assert KEY not in str(refused.value)
+
+
+def test_proxies_that_cannot_be_used_are_named(server: Server, load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks9://proxy.example:1080")
+    assert load().embed(TEXTS[:2], PLAIN_RULE).shape == (2, 5), "a server on this machine needs none"
+    with pytest.raises(ValueError, match=r"the environment's proxies cannot be used .*correct HTTP_PROXY"):
+        load(url="http://embeddings.invalid/v1").embed(TEXTS[:2], PLAIN_RULE)
 
 
 @pytest.fixture

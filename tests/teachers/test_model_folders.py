@@ -168,6 +168,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "gptq": (configured(quantization_config={"quant_method": "gptq", "bits": 4}), r"are quantised \(gptq\).*take the"),
     "no config": (lambda folder: (folder / "config.json").unlink(), r"has no config\.json; give the folder"),
     "half a config": (lambda folder: (folder / "config.json").write_text("{") and None, r"config\.json is no JSON"),
+    "a tokenizer of the future": (lambda folder: edit(folder / "tokenizer.json", model={"type": "x"}), "cannot load "),
     "no tokenizer": (without_tokenizer, r"has no vocabulary, expected tokenizer\.json or .*copy"),
 }
 
@@ -224,6 +225,14 @@ def test_the_command_that_converts_a_pickle_makes_the_same_teacher(
     found = vectors(teacher("sentence_transformer", tmp_path / "model"))
     own = vectors(teacher("sentence_transformer", folders["sentence_transformer"]))
     np.testing.assert_array_equal(found, own)
+
+
+def test_a_hub_without_safetensors_is_told(folders: dict[str, Path], teacher: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "models--x--y/snapshots/0123"
+    shutil.copytree(folders["transformer"], folder)
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(ValueError, match=r"the hub has no model\.safetensors of it, .*hf download .*can be converted"):
+        vectors(teacher("transformer", folder))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -333,14 +342,15 @@ def test_modules_that_cannot_be_loaded_are_named(
 def test_every_file_that_loading_may_read_is_part_of_the_identity(
     folders: dict[str, Path], teacher: Any, tmp_path: Path, name: str, kind: str
 ) -> None:
-    shutil.copytree(folders[kind], tmp_path / "model")
-    digests = [teacher(kind, tmp_path / "model").fingerprint["digest"]]
+    folder = tmp_path / "onnx/.models/model"  # the names of the folders above it say nothing
+    shutil.copytree(folders[kind], folder)
+    digests = [teacher(kind, folder).fingerprint["digest"]]
     for content in ("{}", '{"ba": 5}'):
-        (tmp_path / "model" / name).write_text(content)
-        digests.append(teacher(kind, tmp_path / "model").fingerprint["digest"])
-    (tmp_path / "model" / name).rename(tmp_path / "model" / f"old-{name}")
-    digests.append(teacher(kind, tmp_path / "model").fingerprint["digest"])
+        (folder / name).write_text(content)
+        digests.append(teacher(kind, folder).fingerprint["digest"])
+    (folder / name).rename(folder / f"old-{name}")
+    digests.append(teacher(kind, folder).fingerprint["digest"])
     assert len(set(digests)) == 4
-    (tmp_path / "model" / f"old-{name}").unlink()
-    (tmp_path / "model" / "README.md").write_text("words about it")
-    assert teacher(kind, tmp_path / "model").fingerprint["digest"] == digests[0]
+    (folder / f"old-{name}").unlink()
+    (folder / "README.md").write_text("words about it")
+    assert teacher(kind, folder).fingerprint["digest"] == digests[0]
