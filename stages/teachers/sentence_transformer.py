@@ -4,7 +4,6 @@ The recipe gives the instructions. A model whose pooling leaves out its prompt l
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,7 @@ from stages.modeling.truncation import average_windows, split_into_windows, whol
 from stages.recipe.embed import Embed, SentenceTransformerFolder
 from stages.recipe.engine import Engine
 from stages.teachers.fingerprint import Fingerprint, model_files, named_digest, with_digest
-from stages.teachers.module_files import BACKBONES, ROUTERS, ListedModule, listed_modules
+from stages.teachers.module_files import BACKBONES, ROUTERS, ListedModule, listed_modules, tell_unused_prompts
 from stages.teachers.teacher import ROUTED, ReadingRule, longest_input
 
 
@@ -122,9 +121,7 @@ class SentenceTransformerTeacher:
         for positions in (getattr(reader[0], "max_seq_length", None) for reader in readers):
             if positions is not None and positions < needed:
                 raise ValueError(f"max_tokens is {needed} but {path} reads {positions}; lower max_tokens")
-        for name, prompt in model.prompts.items():
-            if prompt and prompt not in section.prompts.values():
-                print(f"{path} has a prompt {name!r}, {prompt!r}, that embed.prompts does not use", file=sys.stderr)
+        tell_unused_prompts(path, folder, section.prompts.values())
         return model.float().eval()
 
 

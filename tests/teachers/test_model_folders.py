@@ -271,8 +271,11 @@ def test_modules_beside_a_backbone_are_not_left_out_unsaid(
     shutil.copytree(folders["sentence_transformer"], tmp_path / "model")
     modules = json.loads((tmp_path / "model/modules.json").read_text())
     (tmp_path / "model/modules.json").write_text(json.dumps(modules[:2]))
+    edit(tmp_path / "model/config_sentence_transformers.json", prompts={"query": "query: ", "document": ""})
     vectors(teacher("transformer", tmp_path / "model"))
-    assert "states the pooling cls, embed.teacher.pooling is 'mean'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "states the pooling cls, embed.teacher.pooling is 'mean'" in told
+    assert "has a prompt 'query', 'query: ', that embed.prompts does not use" in told
 
 
 def old_layout(folder: Path) -> None:
