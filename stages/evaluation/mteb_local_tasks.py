@@ -45,12 +45,14 @@ KINDS: Mapping[TaskType, tuple[type[AbsTask], str]] = {
 def local_tasks(curated: Path, sources: Mapping[str, Sequence[str]], bm25: Bm25) -> dict[str, AbsTask]:
     """Make tasks of the test rows of each source, by name, such as `LocalRetrieval.wikipedia`.
 
+    Where every label has one test row, no two texts share one, and there is no pair classification.
+
     Args:
         sources: names by task of the recipe.
         bm25: settings of BM25, which finds the candidates of reranking.
     """
     searches = (_retrieval, partial(_reranking, bm25=bm25))
-    makers: dict[str, tuple[Callable[[Path, str], AbsTask], ...]] = {
+    makers: dict[str, tuple[Callable[[Path, str], AbsTask | None], ...]] = {
         "retrieval": searches,
         "unseen": searches,
         "text-matching": (_similarity,),
@@ -58,7 +60,7 @@ def local_tasks(curated: Path, sources: Mapping[str, Sequence[str]], bm25: Bm25)
         "classification": (_classification,),
     }
     made = [make(curated, source) for task, names in sources.items() for source in names for make in makers[task]]
-    return {task.metadata.name: task for task in made}
+    return {task.metadata.name: task for task in made if task is not None}
 
 
 def bitext_tasks(curated: Path, sources: Sequence[str]) -> dict[str, AbsTask]:
@@ -132,12 +134,14 @@ def _clustering(curated: Path, source: str) -> AbsTask:
     return task
 
 
-def _pair_classification(curated: Path, source: str) -> AbsTask:
+def _pair_classification(curated: Path, source: str) -> AbsTask | None:
     rows = read_split(curated, "labelled", "test", [source])
     description = f"Up to {NUM_PAIRED} held-out texts of {source}, each with one of its label, 1, and one of another, 0"
     task = _task("PairClassification", source, rows, description)
     texts = rows["text"].to_pylist()
     left, right, same = zip(*_partners(rows["label"].to_pylist()), strict=True)
+    if not any(same):  # average precision is undefined
+        return None
     columns = {"sentence1": [texts[row] for row in left], "sentence2": [texts[row] for row in right], "labels": same}
     task.dataset = {"default": DatasetDict(test=Dataset.from_dict(columns))}
     return task

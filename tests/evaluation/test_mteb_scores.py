@@ -181,6 +181,11 @@ def test_pairs_of_one_topic_and_of_two_are_told_apart_by_cosine(
     assert table["pairs"]["base"] == pytest.approx(ours, abs=1e-5)
 
 
+def test_texts_that_share_no_label_make_no_pairs(tmp_path: Path) -> None:
+    write(tmp_path, "labelled", "test", "topics", {"text": texts(3, 7), "label": ["copper", "malt", "oak"]})
+    assert list(local_tasks(tmp_path, {"clustering": ["topics"]}, BM25)) == ["LocalClustering.topics"]
+
+
 def test_pairs_in_two_languages_are_mined_by_the_text_matching_adapter(curated: Path, tmp_path: Path) -> None:
     same, others = texts(6, 8), texts(6, 9)
     columns = {"query": [*same, *same], "document": [*same, *others], "language": ["en-de"] * 6 + ["en-pt-BR"] * 6}

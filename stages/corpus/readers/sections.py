@@ -13,6 +13,8 @@ from charset_normalizer import from_bytes
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from stages.corpus.normalisation import normalise
+
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _NO_TEXT = ("title", "script", "style", "nav", "aside", "form", "template", "noscript", "pre")
 # Parts of a page that repeat on every page, unless they stand inside of its text.
@@ -83,7 +85,7 @@ def _nested(blocks: Iterator[Block]) -> list[TextSection]:
     sections: list[TextSection] = [TextSection((), [])]
     open_headings: list[Block] = []
     for level, text in blocks:
-        line = " ".join(text.split())
+        line = normalise(text)  # words are counted and masked before the text is cleaned
         if not line:
             continue
         if level:

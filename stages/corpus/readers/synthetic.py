@@ -18,6 +18,7 @@ from typing import Annotated, Any, Self
 import xxhash
 from pydantic import Field, ValidationError, model_validator
 
+from stages.corpus.normalisation import folded, normalise
 from stages.corpus.openai_client import openai_client, openai_library, refusal, server_key
 from stages.corpus.readers.documents import sections
 from stages.corpus.records import MADE, Record, Row, Unreadable
@@ -188,7 +189,7 @@ def _pair(section: Row, answer: str) -> Record:
 
 def _words(text: str) -> str:
     """Return the words of a text, whatever its capitals and punctuation."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    return " ".join(re.findall(r"\w+", folded(normalise(text))))
 
 
 def _parsed(answer: str) -> list[str]:
