@@ -183,9 +183,9 @@ def test_sections_are_cut_between_paragraphs_and_short_ones_left_out(tmp_path: P
 
 
 def test_a_heading_is_masked_where_soft_hyphens_stand_in_it(tmp_path: Path) -> None:
-    text = "# Condenser\n\nOne two three four.\n\nIt holds cold water. The con\u00addenser cools\u200b for years.\n"
+    text = "# Condenser\n\nOne two three four.\n\nIt holds cold water. A con\u00addenser cools\u200b it.\n"
     _, second = folder([written(tmp_path, "still.md", text)], max_words=8, min_words=4)
-    assert (second["query"], second["document"]) == ("It holds cold water.", "The it cools for years.")
+    assert (second["query"], second["document"]) == ("It holds cold water.", "A it cools it.")
 
 
 def test_without_the_extra_the_message_names_it(tmp_path: Path) -> None:
