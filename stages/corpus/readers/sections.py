@@ -58,10 +58,13 @@ def read_sections(path: Path) -> list[TextSection]:
 
 
 def _text(path: Path) -> str:
-    found = from_bytes(path.read_bytes()).best()
-    if found is None:
+    raw = path.read_bytes()
+    # Hardly a text of another encoding is UTF-8 by chance, while a guess from a short text may be wrong.
+    is_utf_8 = b"\0" not in raw and raw.decode(errors="ignore").encode() == raw
+    text = raw.decode() if is_utf_8 else str(from_bytes(raw).best() or "")
+    if raw and not text:
         raise ValueError(f"{path.name}: the encoding of its text cannot be told; save it as UTF-8")
-    return str(found).removeprefix("\ufeff").replace("\r\n", "\n")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 
 def _converted(path: Path) -> str:
