@@ -5,6 +5,13 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.ready
 export PATH := $(BIN):$(PATH)
+# A container's user often has neither a name nor a home, and DVC does not start without.
+ifndef USER
+export USER := $(firstword $(shell id -un 2> /dev/null || id -u))
+endif
+ifndef HOME
+export HOME := $(or $(shell getent passwd "$$(id -u)" | cut -d: -f6),$(shell mkdir -p .stillhouse/home && realpath .stillhouse/home))
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint docs bench ablate ui clean

@@ -3,6 +3,7 @@
 import difflib
 import os
 import sys
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
@@ -25,6 +26,8 @@ COMMANDS = {
     "collect": ("stages.teachers.collection:main", "Delete teacher vectors that the last build does not use."),
     "reference": ("stages.recipe.reference:main", "Write the reference of the recipe's keys."),
 }
+# Subcommands that may start a temporary server, whose database is in the user's home or else in the checkout.
+STARTS_PREFECT = {"rebuild", "sign-off"}
 
 app = App(
     name="stillhouse",
@@ -44,14 +47,25 @@ for _name, (_function, _help) in COMMANDS.items():
 
 def main() -> None:
     """Run the subcommand of the command line; a fault ends it with a short message instead of a traceback."""
+    from stages.recipe.paths import STATE
+    from stages.recipe.process_environment import settle
+
     try:
+        settle(os.environ)
+        if STARTS_PREFECT & {*sys.argv[1:2]} and not _takes_files(Path.home() / ".prefect"):
+            (STATE / "prefect").mkdir(parents=True, exist_ok=True)
+            os.environ.setdefault("PREFECT_HOME", str(STATE.resolve() / "prefect"))
         app(exit_on_error=False, print_error=False)
     except CycloptsError as error:
         command = " ".join(["stillhouse", *(error.command_chain or ())])
         print(f"error: {_explain(error)}\nrun `{command} --help` for what it takes", file=sys.stderr)
         sys.exit(2)
-    except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
+
+
+def _takes_files(folder: Path) -> bool:
+    return os.access(folder if folder.exists() else folder.parent, os.W_OK)
 
 
 def _explain(error: CycloptsError) -> str:

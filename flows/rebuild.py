@@ -5,6 +5,7 @@ with its log, and leaves a branch with the new dvc.lock. It does not touch the c
 """
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ from flows.schedule import Outcome, run_stages
 from flows.stage_task import RebuildSettings, StageFailed
 from flows.workspace import BRANCHES, Workspace, workspace
 from stages.recipe.paths import FIGURES, RECIPE, STATE
+from stages.recipe.process_environment import settle
 
 STAGES_AT_ONCE = 16  # threads; Prefect's limits allow far fewer stages
 
@@ -71,6 +73,7 @@ def rebuild(
         StageFailed: a stage failed; stages that read its outputs do not run, all others finish.
         ValueError: the recipe, the commit or a path in the recipe is refused; no stage has run.
     """
+    settle(os.environ)
     number = f"{str(flow_run.id)[:8]}-{flow_run.run_count}"
     with stopping_all(), workspace(Path.cwd(), number, git_ref) as space:
         choose_recipe(space, recipe)

@@ -5,10 +5,12 @@ the module once more, by its name, and calls its `main`.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from stages.recipe.process_environment import settle
 from stages.recipe.recipe import Recipe, load
 from stages.tracking.failure_report import reported_failure
 from stages.training.launch import launch
@@ -23,6 +25,7 @@ def run_stage(stage: str, *, distributed: bool = False, skip: Callable[[Recipe, 
         skip: says from the recipe and the stage's argument that there is nothing to do, and leaves the outputs that
             later stages expect.
     """
+    settle(os.environ)
     recipe, module, arguments = load(), f"stages.{stage}", sys.argv[1:]
     if skip is not None and arguments and skip(recipe, arguments[0]):
         sys.exit()

@@ -1,4 +1,4 @@
-"""The environment of processes: a hook, a person's git and the machine's proxy have no say in what a build does.
+"""The environment of processes: a hook, a person's git, a nameless user and a proxy have no say in what a build does.
 
 Stages and flows start git, and flows start DVC, with an environment from here alone.
 """
@@ -8,6 +8,9 @@ import os
 import subprocess
 from collections.abc import MutableMapping
 from functools import cache
+from pathlib import Path
+
+from stages.recipe.paths import STATE
 
 # Settings that come before a person's own. No hook, no attributes or ignore list outside of the repository, no monitor
 # of the file system and no partial checkout changes what git finds; a file's mode is no content; a branch goes alone.
@@ -56,14 +59,22 @@ def git_environment(**more: str) -> dict[str, str]:
 
 
 def settle(environment: MutableMapping[str, str]) -> None:
-    """Name the user where the machine does not know it, and reach servers on this machine without a proxy.
+    """Give a user whom the machine does not know a name and a home, and reach servers on this machine without a proxy.
 
-    A container's user often has no entry in /etc/passwd, and DVC does not start without a name.
+    A container's user often has no entry in /etc/passwd; DVC and MLflow do not start without a name and a home.
     """
     try:
         getpass.getuser()
     except (KeyError, OSError):
         environment["USER"] = str(os.getuid())
+    try:
+        Path.home()
+    except RuntimeError:
+        home = environment["HOME"] = str(STATE.resolve() / "home")
+        try:
+            Path(home).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{error}; set HOME to a folder that this user can write to") from error
     given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     hosts = [host for host in given.split(",") if host.strip()]
     hosts += [host for host in _LOOPBACK if host not in hosts]

@@ -1,4 +1,4 @@
-"""Outputs that DVC links from its cache are read-only: what a stage copies of them is its own, and it may write there."""
+"""Outputs that DVC links from its cache are read-only: a stage owns what it copies of them, and may write there."""
 
 import json
 import subprocess
