@@ -145,6 +145,8 @@ def _named_errors(source: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"source {source}: {error}") from error
+    except ConnectionError as error:
+        raise ConnectionError(f"source {source}: {error}") from error
     except ValueError as error:
         raise ValueError(f"source {source}: {error}") from error
     except (LookupError, OSError, ImportError) as error:

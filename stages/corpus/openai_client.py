@@ -64,6 +64,16 @@ def server_key(variable: str | None, setting: str) -> str:
     return key
 
 
+def failure(message: str, error: Exception) -> Exception:
+    """Return what is raised for a client's error: of a class that the flow tries again where the fault may pass.
+
+    The client's own error is not raised, since it may hold the key.
+    """
+    openai = openai_library()
+    may_pass = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError)
+    return ConnectionError(message) if isinstance(error, may_pass) else ValueError(message)
+
+
 def refusal(error: Exception, url: str, key: str) -> str:
     """Say why a server at `url` did not answer, and what helps; without the key, which a server may repeat."""
     message = str(error)

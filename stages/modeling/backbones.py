@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import logging as transformers_logging
 
 from stages.corpus.locations import local_folder
-from stages.modeling.model_files import check_backbone
+from stages.modeling.model_files import check_backbone, named_failures
 
 
 def load_backbone(location: str, layers: Sequence[int] | None = None) -> PreTrainedModel:
@@ -27,7 +27,8 @@ def load_backbone(location: str, layers: Sequence[int] | None = None) -> PreTrai
     transformers_logging.set_verbosity_error()  # missing weights are refused below
     folder = local_folder(location)
     check_backbone(location, folder)
-    try:
+    advice = "take another model, or a version of transformers that knows it"
+    with named_failures(location, f"transformers {transformers.__version__}", advice):
         config = without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False))
         if hasattr(config, "use_cache"):
             config.use_cache = False  # nothing is generated; a decoder with a cache cannot be exported as a graph
@@ -39,12 +40,6 @@ def load_backbone(location: str, layers: Sequence[int] | None = None) -> PreTrai
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"{location}: transformers {transformers.__version__} cannot load it ({reason}); take another model, or a "
-            "version of transformers that knows it"
-        ) from None
     if config.is_encoder_decoder:
         raise ValueError(
             f"{location}: {config.model_type!r} has an encoder and a decoder, expected a backbone of one stack; as a "

@@ -1,6 +1,8 @@
 """Folders of models as hubs have them: what cannot be loaded, or not whole, is refused with what to do."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,22 @@ _OTHER_WEIGHTS = {
     "*.h5": "TensorFlow",
     "*.msgpack": "Flax",
 }
+
+
+@contextmanager
+def named_failures(location: str, loader: str, advice: str) -> Iterator[None]:
+    """Name the model and what to do where a loader fails, each of which raises classes of its own.
+
+    Raises:
+        ValueError: it failed for another reason than memory, a disk or a network, which stay what they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError" or getattr(error, "errno", None):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{location}: {loader} cannot load it ({reason}); {advice}") from None
 
 
 def check_backbone(location: str, folder: Path) -> None:

@@ -6,7 +6,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from stages.corpus.locations import local_folder
-from stages.modeling.model_files import check_tokenizer
+from stages.modeling.model_files import check_tokenizer, named_failures
 
 
 def load_tokenizer(location: str) -> PreTrainedTokenizerFast:
@@ -17,13 +17,8 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerFast:
     """
     folder = local_folder(location)
     check_tokenizer(location, folder)
-    try:
+    with named_failures(location, "transformers' tokenizer", "load it where it works, and save it as tokenizer.json"):
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
-    except Exception as error:  # Every kind of vocabulary raises classes of its own.
-        raise ValueError(
-            f"{location}: transformers cannot load the tokenizer ({str(error).strip().splitlines()[0]}); load it where "
-            "it works and save it again, so that there is a tokenizer.json"
-        ) from None
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(f"{location}: the tokenizer has neither a padding nor an end-of-sequence token; add one")

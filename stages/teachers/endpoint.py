@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from stages.corpus.openai_client import openai_client, openai_library, refusal, server_key
+from stages.corpus.openai_client import failure, openai_client, openai_library, refusal, server_key
 from stages.recipe.embed import Endpoint
 from stages.teachers.fingerprint import Fingerprint, with_digest
 from stages.teachers.teacher import ReadingRule
@@ -73,6 +73,7 @@ class EndpointTeacher:
         """Embed texts; returns unit vectors [N, T] float32.
 
         Raises:
+            ConnectionError: the server is out of reach, or too busy.
             ValueError: the server refused, or its answer does not hold one vector for each text.
         """
         inputs, size = [rule.instruction + text for text in texts], self.endpoint.batch_size
@@ -115,7 +116,7 @@ class EndpointTeacher:
         except ValueError as error:
             raise ValueError(f"{self._name}: {error}") from None
 
-    def _unanswered(self, error: Exception, texts: Sequence[str] = (PROBE,)) -> ValueError:
+    def _unanswered(self, error: Exception, texts: Sequence[str] = (PROBE,)) -> Exception:
         message = f"{self._name}: no embeddings: {refusal(error, self.endpoint.url, self._key)}"
         if texts != (PROBE,):
             which = "the text" if len(texts) == 1 else f"{len(texts)} texts, first one"
@@ -124,7 +125,7 @@ class EndpointTeacher:
                 message += "; shorten it at its source, set embed.teacher.too_long to cut, or let the server cut "
                 message += "(embed.teacher.extra_body)"
             message += "; the vectors so far are kept"
-        return ValueError(message)
+        return ValueError(message) if _refuses_size(error) else failure(message, error)
 
     @property
     def _name(self) -> str:

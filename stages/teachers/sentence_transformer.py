@@ -18,6 +18,7 @@ from sentence_transformers.base.modules import Router
 
 from stages.corpus.locations import local_folder
 from stages.modeling.backbones import refuse_random
+from stages.modeling.model_files import named_failures
 from stages.modeling.truncation import average_windows, split_into_windows, whole_lengths
 from stages.recipe.embed import Embed, SentenceTransformerFolder
 from stages.recipe.engine import Engine
@@ -101,19 +102,14 @@ class SentenceTransformerTeacher:
         path, section = self.model.path, self.section
         folder, needed = local_folder(path), longest_input(section)
         modules = listed_modules(path, folder)
-        try:
+        advice = "load it with the version that made it and save it again, or take another model"
+        with named_failures(path, f"Sentence Transformers {sentence_transformers.__version__}", advice):
             model = SentenceTransformer(
                 str(folder),
                 trust_remote_code=False,
                 local_files_only=True,
                 model_kwargs={"dtype": torch.float32},  # Otherwise every module is rounded to the backbone's precision.
             )
-        except Exception as error:  # Every module raises classes of its own.
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"{path}: Sentence Transformers {sentence_transformers.__version__} cannot load it ({reason}); load it "
-                "with the version that made it and save it again, or take another model"
-            ) from None
         for module in modules:
             if module.kind in BACKBONES:
                 _refuse_random_weights(path, model, module)

@@ -143,6 +143,12 @@ def test_a_server_that_stops_loses_no_answer(server: Server) -> None:
     assert sorted(server.asked) == sorted(set(server.asked))  # no section twice
 
 
+def test_a_server_that_is_away_is_a_fault_that_may_pass(server: Server) -> None:
+    server.faults = [(503, {"retry-after-ms": "1"})] * 9
+    with pytest.raises(ConnectionError, match=r"no questions: .*503.*the answers so far are kept"):
+        read(server, manual(1), max_retries=1)
+
+
 def test_the_key_goes_to_the_server_alone(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WRITER_KEY", KEY)
     read(server, manual(1), key_variable="WRITER_KEY")

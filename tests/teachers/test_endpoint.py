@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.failure_causes import Fault, classify
 from stages.recipe.embed import Endpoint
 from stages.teachers.endpoint import EndpointTeacher
 from stages.teachers.teacher import ReadingRule
 from stages.teachers.vector_store import VectorStore
+from stages.tracking.failure_report import described
 
 PLAIN_RULE = ReadingRule("", 96, 96)
 TEXTS = [f"text number {number}" for number in range(11)]
@@ -122,8 +124,10 @@ def test_it_waits_as_long_as_the_server_asks_and_tries_again(server: Server, loa
 @pytest.mark.parametrize("status", [401, 429])
 def test_a_final_refusal_is_reported_without_the_key(server: Server, load: Any, status: int) -> None:
     server.faults = [(status, {"retry-after-ms": "1"})] * 3
-    with pytest.raises(ValueError, match=r"model big: no embeddings: .*no, Bearer \*\*\*") as refused:
+    kind, fault = (ValueError, Fault.FINAL) if status == 401 else (ConnectionError, Fault.NETWORK)
+    with pytest.raises(kind, match=r"model big: no embeddings: .*no, Bearer \*\*\*") as refused:
         load().embed(TEXTS[:1], PLAIN_RULE)
+    assert classify([described(refused.value)]) is fault, "the flow tries again where that can help"
     assert KEY not in str(refused.value)
     assert refused.value.__cause__ is None, "a traceback would show the client's own error, the key in it"
     assert len(server.asked) == (1 if status == 401 else 3)
@@ -206,7 +210,7 @@ def test_keys_of_the_recipe_go_into_the_request_and_the_fingerprint(server: Serv
 
 def test_a_wait_of_minutes_is_named(server: Server, load: Any) -> None:
     server.faults = [(429, {"Retry-After": "600"})]
-    with pytest.raises(ValueError, match=r"Retry-After: 600.*run again later.*kept"):
+    with pytest.raises(ConnectionError, match=r"Retry-After: 600.*run again later.*kept"):
         load().embed(TEXTS[:1], PLAIN_RULE)
 
 
@@ -255,11 +259,11 @@ def test_a_server_on_this_machine_is_asked_without_a_proxy(server: Server, load:
 
 
 def test_a_lost_connection_names_its_cause_and_the_proxy(load: Any, proxy: str) -> None:
-    with pytest.raises(ValueError, match=r"Connection error.*Connection refused") as refused:
+    with pytest.raises(ConnectionError, match=r"Connection error.*Connection refused") as refused:
         load(url="http://embeddings.invalid/v1", max_retries=0).embed(TEXTS[:1], PLAIN_RULE)
     assert f"through the proxy {proxy}: add embeddings.invalid to NO_PROXY" in str(refused.value)
     assert "secret" not in str(refused.value)
-    with pytest.raises(ValueError, match=r"Connection error.*Connection refused") as refused:
+    with pytest.raises(ConnectionError, match=r"Connection error.*Connection refused") as refused:
         load(url="http://127.0.0.1:9/v1", max_retries=0).embed(TEXTS[:1], PLAIN_RULE)
     assert "proxy" not in str(refused.value)
 

@@ -19,7 +19,7 @@ import xxhash
 from pydantic import Field, ValidationError, model_validator
 
 from stages.corpus.normalisation import folded, normalise
-from stages.corpus.openai_client import openai_client, openai_library, refusal, server_key
+from stages.corpus.openai_client import failure, openai_client, openai_library, refusal, server_key
 from stages.corpus.readers.documents import sections
 from stages.corpus.records import MADE, Record, Row, Unreadable
 from stages.recipe.fields import Count, NotNegative, Positive, Section
@@ -94,7 +94,8 @@ class QuestionWriter(Section):
         """Return the model's answer about a section, which is kept.
 
         Raises:
-            ValueError: the server refuses, or cannot be reached.
+            ConnectionError: the server cannot be reached, or is too busy.
+            ValueError: it refuses.
         """
         request = self.request(text)
         file = kept_answer(request)
@@ -114,10 +115,10 @@ class QuestionWriter(Section):
             reason = refusal(error, self.url, self._key)
             if getattr(error, "code", None) in _OF_THE_TEXT:
                 return reason
-            raise ValueError(
+            message = (
                 f"{self.url}, model {self.model}: no questions: {reason}; the answers so far are kept, so run again "
-                "when the server answers"
-            ) from None
+            )
+            raise failure(message + "when the server answers", error) from None
         message = done.choices[0].message if done.choices else None
         return (message and (message.content or message.refusal)) or ""
 
