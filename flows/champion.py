@@ -10,7 +10,8 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from flows.workspace import MLFLOW, MLFLOW_LOCK
+from flows.workspace import MLFLOW_LOCK
+from stages.recipe.paths import MLFLOW, store_address
 
 METRIC = "metric."  # tags that stages.promote gives a version
 
@@ -26,7 +27,7 @@ class Champion:
 def mlflow_client(home: Path) -> MlflowClient:
     """Return a client of the server in MLFLOW_TRACKING_URI, or else of a checkout's own store."""
     with FileLock((home / MLFLOW_LOCK).resolve()):  # a new file's first client makes the schema, and two would fail
-        return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(home / MLFLOW).resolve()}")
+        return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or store_address((home / MLFLOW).resolve()))
 
 
 def read_champion(home: Path, recipe: Mapping[str, Any]) -> Champion | None:

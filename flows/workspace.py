@@ -16,13 +16,13 @@ from dvc.config import Config
 from filelock import FileLock, Timeout
 
 from flows.process_group import git
-from stages.recipe.paths import CHECKPOINTS, RECIPE, SOURCES, STATE, VECTORS
+from stages.recipe.paths import CHECKPOINTS, MLFLOW, RECIPE, SOURCES, STATE, VECTORS
 
 WORKSPACES = STATE / "workspaces"
 LOCK = Path("dvc.lock")
 # Folders and files of the checkout that a workspace uses through links.
 SHARED_FOLDERS = (VECTORS, CHECKPOINTS, STATE / "profiles", Path("mlruns"))
-MLFLOW, MLFLOW_LOCK = Path("mlflow.db"), STATE / "mlflow.lock"
+MLFLOW_LOCK = STATE / "mlflow.lock"
 SHARED_FILES = (MLFLOW_LOCK, MLFLOW)
 BRANCHES, _HEADS = "retrain", "refs/heads/"
 NUM_FAILED_KEPT = 5  # workspaces of failed rebuilds

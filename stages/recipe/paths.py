@@ -3,6 +3,7 @@
 All are relative to the working folder, which is the root of a checkout or of a rebuild's workspace.
 """
 
+import os
 from pathlib import Path
 
 RECIPE = Path("params.yaml")
@@ -28,6 +29,7 @@ LINEAGE = Path("data/lineage")
 
 # Kept between builds and never an output of DVC.
 STATE = Path(".stillhouse")
+MLFLOW = Path("mlflow.db")
 VECTORS = STATE / "vectors"
 QUESTIONS = STATE / "questions"  # answers of language models
 CHECKPOINTS = STATE / "checkpoints"
@@ -40,3 +42,18 @@ FAILURES = STATE / "failures"
 FAILURES_VARIABLE = "STILLHOUSE_FAILURES"
 # Environment variable with the number of machines that share the processes of a training stage.
 MACHINES_VARIABLE = "STILLHOUSE_MACHINES"
+
+
+def store_address(file: Path) -> str:
+    """Return the address of an MLflow store in a SQLite file.
+
+    SQLAlchemy ends a path at its first `?` and has no other spelling for it, so the address of such a file is relative
+    to the working folder.
+
+    Raises:
+        ValueError: the relative path has a `?` too.
+    """
+    path = os.path.relpath(file) if "?" in str(file) else str(file)
+    if "?" in path:
+        raise ValueError(f"got the path {file}, expected none with `?`, where MLflow's database would be another file")
+    return f"sqlite:///{path}"

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from stages.recipe.paths import MLFLOW, store_address
+
 
 def tracking_uri() -> str:
     """Return the address of the MLflow store: MLFLOW_TRACKING_URI, else mlflow.db in the working folder.
@@ -11,7 +13,7 @@ def tracking_uri() -> str:
     A user and password in an http address move to the variables that MLflow reads them from, so that no message, tag or
     log line can show them.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or store_address(Path.cwd() / MLFLOW)
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https") and "@" in parts.netloc:
         credentials, _, host = parts.netloc.rpartition("@")

@@ -7,7 +7,8 @@ import pytest
 from filelock import FileLock
 
 from flows.champion import Champion, read_champion
-from flows.workspace import MLFLOW, MLFLOW_LOCK
+from flows.workspace import MLFLOW_LOCK
+from stages.recipe.paths import MLFLOW
 
 
 @pytest.mark.slow
