@@ -115,10 +115,11 @@ class QuestionWriter(Section):
             reason = refusal(error, self.url, self._key)
             if getattr(error, "code", None) in _OF_THE_TEXT:
                 return reason
-            message = (
+            raise failure(
                 f"{self.url}, model {self.model}: no questions: {reason}; the answers so far are kept, so run again "
-            )
-            raise failure(message + "when the server answers", error) from None
+                "when the server answers",
+                error,
+            ) from None
         message = done.choices[0].message if done.choices else None
         return (message and (message.content or message.refusal)) or ""
 
