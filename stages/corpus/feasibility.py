@@ -11,7 +11,9 @@ from stages.recipe.evaluate import EvaluateLong, EvaluateSources
 
 # Fewest scored pairs whose order says anything.
 MIN_SCORED = 3
-OTHERWISE = "give the source more rows, or set splits.test to 0, which holds nothing out and measures nothing"
+# Fewer entities than this cannot be split into three parts with two of them in test.
+MIN_ENTITIES = 5
+OTHERWISE = "or set splits.test to 0, which holds nothing out and measures nothing"
 
 
 def shortages(sources: Sequence[Source], measured: EvaluateSources, curated: Path) -> list[str]:
@@ -29,7 +31,7 @@ def shortages(sources: Sequence[Source], measured: EvaluateSources, curated: Pat
         if source.splits.test:
             keys = [task for task, names in tasks.items() if source.name in names]
             found = {fault: None for key in keys for fault in _MEASURED[key](rows)}
-            faults += [f"{source.name}: {fault}; {OTHERWISE}" for fault in found]
+            faults += [f"{source.name}: {fault}; {_remedy(rows)}" for fault in found]
     return faults
 
 
@@ -66,13 +68,27 @@ class _Rows:
         return len(self.of(split)[column].unique())
 
 
+def _remedy(rows: _Rows) -> str:
+    entities = {entity for split in SPLITS for entity in rows.of(split)["entity"].unique().to_pylist()}
+    if len(entities) >= MIN_ENTITIES:
+        return f"give the source more rows, {OTHERWISE}"
+    number = sum(len(rows.of(split)) for split in SPLITS)
+    return (
+        f"its {number} rows are of {_counted(len(entities), 'entity', 'entities')}, each of which lies in one split as "
+        f"a whole: name a column of more entities, or leave the option `entity` out, {OTHERWISE}"
+    )
+
+
 def _unfit_to_train(rows: _Rows) -> list[str]:
     source = rows.source
     if source.kind == "documents" or source.splits.dev + source.splits.test >= 1:
         return []
     shares = f"splits are dev {source.splits.dev:g} and test {source.splits.test:g}"
     if (number := len(rows.of("train"))) < 2:
-        return [f"got {number} train rows, expected at least 2; {shares}: lower these, or give the source more rows"]
+        return [
+            f"got {_counted(number, 'train row')}, expected at least 2; {shares}: lower these, or give the source more "
+            "rows"
+        ]
     if source.kind == "labelled" and rows.distinct("train", "label") < 2:
         return ["got train rows of one label, expected at least 2 labels; give the source rows of another label"]
     if source.kind == "scored" and rows.distinct("train", "score") < 2:
@@ -82,7 +98,7 @@ def _unfit_to_train(rows: _Rows) -> list[str]:
 
 def _ranked(rows: _Rows) -> list[str]:
     if (number := len(rows.of("test"))) < 2:
-        return [f"got {number} test rows, expected at least 2, since a single document is always found"]
+        return [f"got {_counted(number, 'test row')}, expected at least 2, since a single document is always found"]
     return _one_entity(rows)
 
 
@@ -90,14 +106,15 @@ def _scored(rows: _Rows) -> list[str]:
     number, scores = len(rows.of("test")), rows.distinct("test", "score")
     if number < MIN_SCORED or scores < 2:
         return [
-            f"got {number} test rows with {scores} different scores, expected at least {MIN_SCORED} rows and 2 scores"
+            f"got {number} test rows with {_counted(scores, 'different score')}, expected at least {MIN_SCORED} rows "
+            "and 2 scores"
         ]
     return []
 
 
 def _clustered(rows: _Rows) -> list[str]:
     if (labels := rows.distinct("test", "label")) < 2:
-        return [f"got {len(rows.of('test'))} test rows with {labels} labels, expected at least 2 labels"]
+        return [f"got {len(rows.of('test'))} test rows with {_counted(labels, 'label')}, expected at least 2 labels"]
     return _one_entity(rows)
 
 
@@ -105,7 +122,8 @@ def _classified(rows: _Rows) -> list[str]:
     if (labels := rows.distinct("dev", "label")) < 2:
         number = len(rows.of("dev"))
         return [
-            f"got {number} dev rows with {labels} labels, expected at least 2 labels, on which a classifier is fitted"
+            f"got {number} dev rows with {_counted(labels, 'label')}, expected at least 2 labels, on which a "
+            "classifier is fitted"
         ]
     return _clustered(rows)
 
@@ -114,6 +132,10 @@ def _one_entity(rows: _Rows) -> list[str]:
     if rows.distinct("test", "entity") < 2:
         return ["got test rows of one entity, expected at least 2, without which no interval can be computed"]
     return []
+
+
+def _counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 _MEASURED: Mapping[str, Callable[[_Rows], list[str]]] = {

@@ -13,6 +13,8 @@ from tests.corpus.builders import Ingested, pair, section, source
 
 NONE: dict[str, Any] = {name: [] for name in ("retrieval", "unseen", "text-matching", "clustering", "classification")}
 SHARES = {"dev": 0.2, "test": 0.2}
+FEW = "; its 2 rows are of 2 entities, each of which lies in one split as a whole: name a column of more entities, or "
+FEW += "leave the option `entity` out, or set splits.test to 0, which holds nothing out and measures nothing"
 OTHERWISE = "; give the source more rows, or set splits.test to 0, which holds nothing out and measures nothing"
 
 
@@ -32,10 +34,13 @@ def found(
 def test_every_shortage_of_a_source_is_told_at_once(tmp_path: Path) -> None:
     faults = found(tmp_path, "pairs", "retrieval", {"train": [row(1)], "test": [row(2)]})
     assert faults == [
-        "own: got 1 train rows, expected at least 2; splits are dev 0.2 and test 0.2: lower these, or give the source "
+        "own: got 1 train row, expected at least 2; splits are dev 0.2 and test 0.2: lower these, or give the source "
         "more rows",
-        f"own: got 1 test rows, expected at least 2, since a single document is always found{OTHERWISE}",
+        f"own: got 1 test row, expected at least 2, since a single document is always found{FEW}",
     ]
+    trained = [row(number) for number in range(2, 9)]
+    faults = found(tmp_path, "pairs", "retrieval", {"train": trained, "test": [row(1)]})
+    assert faults == [f"own: got 1 test row, expected at least 2, since a single document is always found{OTHERWISE}"]
 
 
 def test_nothing_is_asked_of_test_rows_that_are_not_held_out_or_not_measured(tmp_path: Path) -> None:
@@ -53,9 +58,9 @@ def test_test_rows_of_one_entity_have_no_interval(tmp_path: Path) -> None:
     ("task", "split", "says"),
     [
         (None, "train", "train rows of one label"),
-        ("clustering", "test", "got 2 test rows with 1 labels"),
-        ("classification", "dev", "got 2 dev rows with 1 labels"),
-        ("classification", "test", "got 2 test rows with 1 labels"),
+        ("clustering", "test", "got 2 test rows with 1 label"),
+        ("classification", "dev", "got 2 dev rows with 1 label"),
+        ("classification", "test", "got 2 test rows with 1 label"),
     ],
 )
 def test_labels_of_one_class_are_told_by_split(tmp_path: Path, task: str | None, split: str, says: str) -> None:
@@ -69,7 +74,7 @@ def test_labels_of_one_class_are_told_by_split(tmp_path: Path, task: str | None,
 
 def test_scored_pairs_must_have_an_order(tmp_path: Path) -> None:
     rows = {"train": [row(1, score=0.1), row(2, score=0.2)], "test": [row(n, score=0.5) for n in range(4)]}
-    assert "got 4 test rows with 1 different scores" in found(tmp_path, "scored", "text-matching", rows)[0]
+    assert "got 4 test rows with 1 different score" in found(tmp_path, "scored", "text-matching", rows)[0]
 
 
 def test_train_pairs_of_one_score_teach_no_order(tmp_path: Path) -> None:
