@@ -185,7 +185,7 @@ def write_outputs(recipe: Recipe, models: BuildModels, figures: dict[str, Any], 
     curves = {phase: curve for phase, curve in curves.items() if curve}  # without phases that the recipe leaves out
     about = describe(recipe, models)
     about["notes"] += undefined_figures(figures)
-    contents = {"metrics": figures, "curves": curves, "about": about}
+    contents = with_nulls({"metrics": figures, "curves": curves, "about": about})
     (EVALUATED / "report.json").write_text(json.dumps(contents) + "\n", encoding="utf-8")
     (EVALUATED / "report.html").write_text(render_report(figures, curves, about), encoding="utf-8")
 
