@@ -106,7 +106,7 @@ def retrieval(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Traini
     settings, dims, engine = recipe.adapt.retrieval, recipe.distill.matryoshka_dims, recipe.engine
     assert isinstance(settings, Retrieval), "main trains no absent task"
     teacher = TeacherVectors(EMBEDDED, recipe.embed)
-    pairs = load_pairs("adapt.retrieval.mixture", settings, encoder, teacher, engine.processes)
+    pairs = load_pairs(settings, encoder, teacher, engine.processes)
     mined = read_table(MINED / "negatives.parquet")
     negatives_of = dict(zip(mined["id"].to_pylist(), mined["negatives"].to_pylist(), strict=True))
     documents, given = with_given_negatives(pairs, settings, encoder, teacher)

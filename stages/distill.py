@@ -16,21 +16,18 @@ if __name__ == "__main__":  # The entry checks the recipe and starts the process
     run_stage("distill", distributed=True)
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from stages.corpus.tables import read_split
 from stages.modeling.encoder import Encoder, place
 from stages.modeling.projection import write_projection
 from stages.modeling.student import StaticStart, build_student, fit_static, token_donor
 from stages.modeling.tokens import Tokens
-from stages.modeling.truncation import check_truncation
 from stages.modeling.warm_start import start_projection
 from stages.objectives.stage1 import stage1_objective
 from stages.objectives.training_texts import TrainingTexts
@@ -45,10 +42,10 @@ from stages.training.checkpoints import CheckpointFile, checkpoint_file, run_key
 from stages.training.curves import write_curve
 from stages.training.dev import retrieval_on_dev
 from stages.training.loop import TrainingPhase, train
+from stages.training.stage1_texts import Stage1Column, check_columns, stage1_columns
 from stages.training.state import Curve
 
 INPUTS = (CURATED, EMBEDDED)
-SIDES = ("query", "document")
 
 
 def main(recipe: Recipe) -> None:
@@ -67,8 +64,8 @@ def distill(recipe: Recipe, key: str, run: StageRun | SilentRun) -> None:
     settings, engine = recipe.distill, recipe.engine
     torch.set_num_threads(engine.threads)
     torch.manual_seed(recipe.seed)
-    pairs = read_split(CURATED, "pairs", "train", settings.sources)
-    encoder, static, texts = untrained_student(recipe, pairs)
+    columns = stage1_columns(CURATED, settings.sources)
+    encoder, static, texts = untrained_student(recipe, columns)
     place(encoder, precision=engine.precision, packing=engine.packing)
     sample = _sample(len(texts), settings.warm_start.num_texts, recipe.seed)
     targets = texts.targets(sample, torch.device("cpu")).numpy()
@@ -78,7 +75,7 @@ def distill(recipe: Recipe, key: str, run: StageRun | SilentRun) -> None:
     if settings.freeze_token_embeddings:
         encoder.backbone.get_input_embeddings().requires_grad_(False)
     objective = stage1_objective(settings, encoder, psi, texts, (targets, embeddings))
-    batches, row_ids = batches_of(settings, pairs, texts.lengths, engine.processes)
+    batches, row_ids = batches_of(settings, columns, texts.lengths, engine.processes)
 
     def train_phase(name: str, seed: int, steps: int, checkpoint: CheckpointFile) -> Curve:
         def log(row: dict[str, float], step: int) -> None:
@@ -112,35 +109,33 @@ def distill(recipe: Recipe, key: str, run: StageRun | SilentRun) -> None:
         run.log_artifact(DISTILLED / "curve.csv")
 
 
-def untrained_student(recipe: Recipe, pairs: pa.Table) -> tuple[Encoder, StaticStart, TrainingTexts]:
-    """Build the student before training; return the static embedder and the texts too: queries, then documents.
+def untrained_student(recipe: Recipe, columns: Sequence[Stage1Column]) -> tuple[Encoder, StaticStart, TrainingTexts]:
+    """Build the student before training; return the static embedder and the texts of all columns in order too.
 
     Raises:
         ValueError: too many texts are cut.
     """
     settings = recipe.distill
     donor = token_donor(settings)
-    texts = {side: pairs[side].to_pylist() for side in SIDES}
-    check_truncation(donor, texts, settings.max_tokens, settings.max_truncated_share, "distill")
-    tokens = Tokens.joined([donor.tokenize(texts[side], side) for side in SIDES])
-    vectors, sources = TeacherVectors(EMBEDDED, recipe.embed), pairs["source"].to_pylist()
-    teacher = np.concatenate([vectors.of(side, texts[side], sources) for side in SIDES])
+    check_columns(donor, columns, settings.max_tokens, settings.max_truncated_share, "distill")
+    tokens = Tokens.joined([donor.tokenize(column.texts, column.read_as.side) for column in columns])
+    vectors = TeacherVectors(EMBEDDED, recipe.embed)
+    teacher = np.concatenate([column.teacher_vectors(vectors) for column in columns])
     static = fit_static(donor, tokens, teacher, settings.warm_start.ridge_penalty)
     return build_student(settings, donor, static), static, TrainingTexts(tokens, torch.from_numpy(teacher))
 
 
 def batches_of(
-    settings: Distill, pairs: pa.Table, lengths: np.ndarray, processes: int
+    settings: Distill, columns: Sequence[Stage1Column], lengths: np.ndarray, processes: int
 ) -> tuple[Callable[[int, int], list[np.ndarray]], list[str]]:
     """Return (seed, epoch) -> batches of rows, and the rows' names.
 
     A row is a text, or a pair if the objective compares pairs.
 
     Args:
-        lengths: number of tokens of each text, queries first, then documents.
+        lengths: number of tokens of each text, column after column.
     """
-    training, pair_ids = settings.training, pairs["id"].to_pylist()
-    text_ids = [f"{pair} ({side})" for side in SIDES for pair in pair_ids]
+    training, text_ids = settings.training, [name for column in columns for name in column.text_ids]
     if training.batch_tokens is not None:
         # Token batches hold texts; for pairs the recipe's check requires batch_size.
         budget = training.batch_tokens * processes
@@ -150,12 +145,12 @@ def batches_of(
     if settings.objective == "embedding_distillation":
         name = f"distill.sources {', '.join(settings.sources)}"
         return lambda seed, epoch: shuffled_batches(lengths, size, seed, epoch, name), text_ids
-    pair_lengths = np.sum(np.split(lengths, 2), axis=0)
-    source_of = np.asarray(pairs["source"].to_pylist())
+    queries, _ = columns  # the recipe's check admits pairs alone
+    pair_lengths, source_of = np.sum(np.split(lengths, 2), axis=0), np.asarray(queries.sources)
     rows_of = {source: np.flatnonzero(source_of == source) for source in settings.sources}
     # Sources are drawn in proportion to their rows, as they are in batches of texts.
     parts = [MixturePart(f"distill.sources {source}", rows, size, len(rows)) for source, rows in rows_of.items()]
-    return lambda seed, epoch: drawn_batches(parts, pair_lengths, seed, epoch), pair_ids
+    return lambda seed, epoch: drawn_batches(parts, pair_lengths, seed, epoch), queries.ids
 
 
 def embed(encoder: Encoder, tokens: Tokens) -> np.ndarray:

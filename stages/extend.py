@@ -10,7 +10,9 @@ if __name__ == "__main__":  # The entry checks the recipe and starts the process
     run_stage("extend", distributed=True)
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,15 +23,16 @@ from stages.objectives.distillation import DistillationObjective
 from stages.objectives.training_texts import TrainingTexts
 from stages.recipe.paths import CURATED, DISTILLED, EMBEDDED, EXTENDED
 from stages.recipe.recipe import Recipe
+from stages.recipe.training import Draw
 from stages.teachers.teacher_vectors import TeacherVectors
 from stages.tracking.main_process import is_main_process
 from stages.tracking.runs import SilentRun, StageRun, stage_run
-from stages.training.batches import EpochBatches, drawn_batches, split_by_language
+from stages.training.batches import EpochBatches, MixturePart, drawn_batches, split_by_language
 from stages.training.checkpoints import checkpoint_file, run_key
 from stages.training.curves import write_curve
 from stages.training.dev import retrieval_on_dev
 from stages.training.loop import TrainingPhase, train
-from stages.training.mixture import SIDES, load_pairs
+from stages.training.stage1_texts import check_columns, stage1_columns
 
 INPUTS = (CURATED, EMBEDDED, DISTILLED)
 
@@ -52,7 +55,7 @@ def extend(recipe: Recipe, key: str, run: StageRun | SilentRun) -> None:
         key: names the run's checkpoint.
 
     Raises:
-        ValueError: a source has too few pairs for a batch, or too many of its texts are cut.
+        ValueError: a source has too few rows for a batch, or too many of its texts are cut.
     """
     settings, dims = recipe.extend, recipe.distill.matryoshka_dims
     torch.set_num_threads(recipe.engine.threads)
@@ -79,21 +82,67 @@ def extend(recipe: Recipe, key: str, run: StageRun | SilentRun) -> None:
         run.log_artifact(EXTENDED / "curve.csv")
 
 
-def training_data(recipe: Recipe, encoder: Encoder) -> tuple[TrainingTexts, EpochBatches, list[str]]:
-    """Return all queries, then all documents; the batches of an epoch; and the texts' names.
+class MixtureSource(NamedTuple):
+    """The rows of a source of the mixture: their texts as stage 1 reads them, column after column."""
 
-    A batch holds both sides of pairs of one source: `batch_size` pairs on each process.
+    columns: list[TrainingTexts]
+    text_ids: list[str]
+    languages: list[str]
+
+
+def training_data(recipe: Recipe, encoder: Encoder) -> tuple[TrainingTexts, EpochBatches, list[str]]:
+    """Return the texts of all sources, the batches of an epoch, and the texts' names.
+
+    A batch holds all texts of some rows of one source: `batch_size` rows on each process.
     """
     settings, teacher = recipe.extend, TeacherVectors(EMBEDDED, recipe.embed)
-    pairs = load_pairs("extend.mixture", settings, encoder, teacher, recipe.engine.processes)
-    parts = split_by_language(pairs.parts, pairs.languages, settings.language_exponent)
+    sources = [read_source(draw, settings.max_truncated_share, encoder, teacher) for draw in settings.mixture]
+    ends = np.cumsum([len(source.languages) for source in sources])
+    parts = [
+        MixturePart(
+            f"extend.mixture {draw.source}", np.arange(end - len(source.languages), end),
+            draw.batch_size * recipe.engine.processes, draw.weight,
+        )
+        for draw, source, end in zip(settings.mixture, sources, ends, strict=True)
+    ]  # fmt: skip
+    languages = [language for source in sources for language in source.languages]
+    parts = split_by_language(parts, languages, settings.language_exponent)
+    lengths = np.concatenate([source.columns[-1].lengths for source in sources])
+    texts_of = texts_of_rows(sources)
 
     def epoch_batches(epoch: int) -> list[np.ndarray]:
-        batches = drawn_batches(parts, pairs.documents.lengths, recipe.seed, epoch)
-        return [np.concatenate([rows, rows + len(pairs.ids)]) for rows in batches]
+        # All texts of the first column, then those of the second, as the rows of a batch have the same columns.
+        batches = (texts_of[:, rows].reshape(-1) for rows in drawn_batches(parts, lengths, recipe.seed, epoch))
+        return [texts[texts >= 0] for texts in batches]
 
-    row_ids = [f"{pair} ({side})" for side in SIDES for pair in pairs.ids]
-    return TrainingTexts.joined([pairs.queries, pairs.documents]), epoch_batches, row_ids
+    texts = TrainingTexts.joined([column for source in sources for column in source.columns])
+    return texts, epoch_batches, [name for source in sources for name in source.text_ids]
+
+
+def read_source(draw: Draw, max_truncated_share: float, encoder: Encoder, teacher: TeacherVectors) -> MixtureSource:
+    """Read and tokenise the texts of a source, and look up the teacher's vectors at which they aim.
+
+    Raises:
+        ValueError: too many of its texts are cut.
+    """
+    columns = stage1_columns(CURATED, [draw.source])
+    check_columns(encoder, columns, draw.max_tokens, max_truncated_share, f"extend.mixture {draw.source}")
+    texts = [
+        TrainingTexts.of(encoder, column.texts, column.read_as.side, draw.max_tokens, column.teacher_vectors(teacher))
+        for column in columns
+    ]
+    return MixtureSource(texts, [name for column in columns for name in column.text_ids], columns[0].languages)
+
+
+def texts_of_rows(sources: Sequence[MixtureSource]) -> np.ndarray:
+    """Number the texts of each row, [most columns, rows]; -1 where a source has fewer columns."""
+    most, start, numbers = max(len(source.columns) for source in sources), 0, []
+    for source in sources:
+        shape = len(source.columns), len(source.languages)
+        of_source = start + np.arange(np.prod(shape)).reshape(shape)
+        numbers.append(np.pad(of_source, ((0, most - len(source.columns)), (0, 0)), constant_values=-1))
+        start += of_source.size
+    return np.concatenate(numbers, axis=1)
 
 
 def hand_on(distilled: Path, output: Path) -> None:

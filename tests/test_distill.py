@@ -20,6 +20,7 @@ from stages.teachers.teacher import ReadingRule
 from stages.teachers.vector_store import VectorStore
 from stages.tracking.runs import SilentRun
 from stages.training.curves import read_curve
+from stages.training.stage1_texts import stage1_columns
 from tests.conftest import cut_at
 
 TEACHER = 40
@@ -65,7 +66,8 @@ def project(
     ]
     for place, split in enumerate(SPLITS):
         chosen = [row for at, row in enumerate(rows) if (at // 2) % len(SPLITS) == place]
-        write_table(Path("data/curated/pairs", f"{split}.parquet"), chosen, SCHEMAS["pairs"])
+        for kind, schema in SCHEMAS.items():
+            write_table(CURATED / kind / f"{split}.parquet", chosen if kind == "pairs" else [], schema)
     store = VectorStore(Path("data/embedded"), {"teacher": "none"})
     vectors = np.random.default_rng(0).normal(size=(200, TEACHER))
     store.add(store.keys(ReadingRule("", 24, 24), sentences), vectors)
@@ -130,11 +132,11 @@ def test_a_frozen_projection_is_the_closed_form_start(project: dict[str, Any]) -
 
 
 def test_batches_hold_texts_or_pairs_of_one_source(project: dict[str, Any]) -> None:
-    pairs = read_split(CURATED, "pairs", "train", SOURCES)
+    pairs, columns = read_split(CURATED, "pairs", "train", SOURCES), stage1_columns(CURATED, SOURCES)
     lengths = np.full(2 * len(pairs), 5)
 
     def batches_of(changes: dict[str, Any]) -> Any:
-        return distill.batches_of(checked(project, changes).distill, pairs, lengths, processes=1)
+        return distill.batches_of(checked(project, changes).distill, columns, lengths, processes=1)
 
     texts, names = batches_of({**PAIRS, "training.batch_size": 4})
     assert len(names) == 2 * len(pairs)
@@ -152,10 +154,51 @@ def test_batches_hold_texts_or_pairs_of_one_source(project: dict[str, Any]) -> N
             batches_of(too_large)[0](0, 0)
 
 
+def test_texts_of_every_kind_are_distilled_and_translations_aim_at_their_texts_vector(
+    project: dict[str, Any], sentences: list[str]
+) -> None:
+    origin = {"entity": "e", "language": "en", "license": "MIT"}
+    texts = {
+        "scored": {"text_a": sentences[0], "text_b": sentences[1], "score": 0.5},
+        "labelled": {"text": sentences[2], "label": "one"},
+        "documents": {"text": sentences[3]},
+        "parallel": {"text": sentences[4], "translation": "une phrase"},
+    }
+    for kind, row in texts.items():
+        rows = [{"id": kind, **origin, "source": kind, **row}]
+        write_table(CURATED / kind / "train.parquet", rows, SCHEMAS[kind])
+    recipe = checked(project, {})
+    columns = stage1_columns(CURATED, [*texts])
+    encoder, _, data = distill.untrained_student(recipe, columns)
+    names = [name for column in columns for name in column.text_ids]
+    assert names == [
+        "scored (text_a)", "scored (text_b)", "labelled (text)", "documents (text)",
+        *["parallel (text)", "parallel (translation)"] * 2,
+    ]  # fmt: skip
+    store = VectorStore(EMBEDDED)
+    aims = [sentences[at] for at in (0, 1, 2, 3, 4, 4, 4, 4)]
+    assert data.teacher is not None
+    np.testing.assert_array_equal(data.teacher.numpy(), store.vectors_of(ReadingRule("", 24, 24), aims))
+    assert [column.read_as.side for column in columns[-4:]] == ["query", "query", "document", "document"]
+    query, document = (encoder.tokenize(["une phrase"], side)[0].tolist() for side in ("query", "document"))
+    assert [data[[row]][0].tolist() for row in (5, 7)] == [query, document]
+
+
+def test_a_student_is_distilled_from_documents_alone(project: dict[str, Any], sentences: list[str]) -> None:
+    origin = {"entity": "e", "language": "en", "license": "MIT"}
+    rows = [{"id": str(at), **origin, "source": "manual", "text": text} for at, text in enumerate(sentences)]
+    write_table(CURATED / "documents" / "train.parquet", rows, SCHEMAS["documents"])
+    manual = project["curate"]["sources"][0] | {"name": "manual", "kind": "documents", "words": {"text": [1, 99]}}
+    project["curate"]["sources"].append({key: value for key, value in manual.items() if key != "tokens"})
+    run(checked(project, {"sources": ["manual"]}))
+    curve = read_curve(DISTILLED / "curve.csv")
+    assert curve[-1]["distillation"] < curve[0]["distillation"]
+    assert "dev_ndcg_at_10" not in curve[-1], "no pairs are held out"
+
+
 def test_a_teacher_smaller_than_its_student_is_not_projected_down(project: dict[str, Any]) -> None:
     recipe = checked(project, VARIANTS["teacher side"])
-    pairs = read_split(CURATED, "pairs", "train", SOURCES)
-    encoder, _, data = distill.untrained_student(recipe, pairs)
+    encoder, _, data = distill.untrained_student(recipe, stage1_columns(CURATED, SOURCES))
     start = np.zeros((3, 16)), np.zeros((3, 32))
     with pytest.raises(ValueError, match="projects 16 dimensions down, the student has 32; use side: student"):
         stage1_objective(recipe.distill, encoder, torch.nn.Linear(32, 16), data, start)
@@ -163,7 +206,7 @@ def test_a_teacher_smaller_than_its_student_is_not_projected_down(project: dict[
 
 def test_a_teacher_side_projection_starts_as_a_rotation_towards_the_student(project: dict[str, Any]) -> None:
     recipe = checked(project, VARIANTS["teacher side"])
-    encoder, _, data = distill.untrained_student(recipe, read_split(CURATED, "pairs", "train", SOURCES))
+    encoder, _, data = distill.untrained_student(recipe, stage1_columns(CURATED, SOURCES))
     teacher, student = data.targets(range(60), torch.device("cpu")).numpy(), distill.embed(encoder, data[range(60)])
     objective: Any = stage1_objective(recipe.distill, encoder, torch.nn.Linear(32, TEACHER), data, (teacher, student))
     with torch.no_grad():
@@ -183,6 +226,10 @@ def test_a_teacher_side_projection_starts_as_a_rotation_towards_the_student(proj
             "projection: objective score_distillation trains without one",
         ),
         ({"training.batch_size": 8}, "give either batch_tokens or batch_size"),
+        (
+            {**VARIANTS["contrast"], "sources": ["simlex"]},
+            r"distill.sources: expected sources of kind pairs .*'simlex'",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused_with_the_recipe(

@@ -45,8 +45,14 @@ def project(
         )
         for at in range(60)
     ]
+    topics = [
+        {"id": f"wikipedia-topics/{at}", **origin, "source": "wikipedia-topics", "text": sentences[at], "label": "one"}
+        for at in range(30)
+    ]
     for place, split in enumerate(SPLITS):
-        write_table(Path("data/curated/pairs", f"{split}.parquet"), rows[place::3], SCHEMAS["pairs"])
+        for kind, schema in SCHEMAS.items():
+            of_kind = {"pairs": rows, "labelled": topics}.get(kind, [])
+            write_table(CURATED / kind / f"{split}.parquet", of_kind[place::3], schema)
     store = VectorStore(Path("data/embedded"), {"teacher": "none"})
     generator = np.random.default_rng(0)
     for texts, reading in ((sentences, ReadingRule("", 24, 24)), (long, ReadingRule("", 64, 16))):
@@ -106,14 +112,14 @@ def test_length_and_batch_size_change_with_the_source_drawn(project: dict[str, A
     recipe = checked(project)
     encoder = saved_encoder(DISTILLED / "student", None)
     data, epoch_batches, ids = extend.training_data(recipe, encoder)
-    pairs = len(ids) // 2
     assert len(data.tokens) == len(ids)
     drawn: dict[str, set[int]] = {}
     longest: dict[str, int] = {}
     for epoch in range(3):
         for rows in epoch_batches(epoch):
             queries, documents = np.split(rows, 2)
-            np.testing.assert_array_equal(documents, queries + pairs)  # both sides of the same pairs
+            both_sides = [[ids[row].rpartition(" ")[0] for row in side] for side in (queries, documents)]
+            assert both_sides[0] == both_sides[1], "of the same pairs"
             (source,) = {ids[row].partition("/")[0] for row in rows}
             assert {ids[row].rpartition(" ")[2] for row in documents} == {"(document)"}
             drawn.setdefault(source, set()).add(len(queries))
@@ -121,6 +127,19 @@ def test_length_and_batch_size_change_with_the_source_drawn(project: dict[str, A
     assert drawn == {"wikipedia": {5}, "docstrings": {3}}
     assert longest["wikipedia"] == 12
     assert 24 < longest["docstrings"] <= 48
+
+
+def test_a_source_of_single_texts_is_drawn_beside_pairs(project: dict[str, Any]) -> None:
+    draw = {"source": "wikipedia-topics", "weight": 1.0, "max_tokens": 12, "batch_size": 4}
+    project["extend"]["mixture"].append(draw)
+    recipe = checked(project)
+    data, epoch_batches, ids = extend.training_data(recipe, saved_encoder(DISTILLED / "student", None))
+    assert len(data.tokens) == len(ids)
+    drawn: dict[str, set[int]] = {}
+    for batch in (batch for epoch in range(3) for batch in epoch_batches(epoch)):
+        (source,) = {ids[row].partition("/")[0] for row in batch}
+        drawn.setdefault(source, set()).add(len(batch))
+    assert drawn == {"wikipedia": {10}, "docstrings": {6}, "wikipedia-topics": {4}}
 
 
 def test_a_long_document_is_distilled_from_its_windows(project: dict[str, Any]) -> None:

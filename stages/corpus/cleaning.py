@@ -160,4 +160,6 @@ def _wrong_values(row: Row) -> str | None:
         return "score: empty" if math.isnan(row["score"]) else "score: outside [0, 1]"
     if "label" in row and not row["label"]:
         return "label: empty"
+    if "translation" in row and row["translation"] == row["text"]:
+        return "translation: the text again"
     return "document: the query again" if "query" in row and row["query"] == row["document"] else None

@@ -27,6 +27,7 @@ FACT_LIMITS: dict[str, Limits] = {
     "scored": {"score_range": (0.5, None), "score_stdev": (0.05, None), "distinct_scores": (5, None)},
     "labelled": {"distinct_labels": (2, MAX_LABELS)},
     "documents": {},
+    "parallel": {},
 }
 
 

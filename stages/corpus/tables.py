@@ -29,6 +29,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "labelled": pa.schema([("id", pa.string()), ("text", pa.string()), ("label", pa.string()), *_ORIGIN]),
     "documents": pa.schema([("id", pa.string()), ("text", pa.string()), *_ORIGIN]),
+    "parallel": pa.schema([("id", pa.string()), ("text", pa.string()), ("translation", pa.string()), *_ORIGIN]),
 }
 # A rejected row keeps its texts as they were read.
 REJECTED = pa.schema(

@@ -19,10 +19,8 @@ from stages.corpus.normalisation import normalise
 from stages.corpus.roles import text_key
 from stages.corpus.text_index import MIN_WORDS_OF_OTHER_ROLE
 from stages.corpus.text_length import count_words
-from stages.recipe.fields import TEXT_FIELDS, Kind
+from stages.recipe.fields import TEXT_FIELDS
 
-# Documents are for the evaluation of long texts alone.
-TRAINED_KINDS: tuple[Kind, ...] = ("pairs", "scored", "labelled")
 BATCH_ROWS = 2048
 # All texts are in the same role.
 ROLE = ""
@@ -30,7 +28,7 @@ ROLE = ""
 
 def trained_texts(curated: Path) -> Iterator[list[str]]:
     """Yield every text of the train and dev rows of the curated folder, a batch at a time."""
-    for kind, split in itertools.product(TRAINED_KINDS, ("train", "dev")):
+    for kind, split in itertools.product(TEXT_FIELDS, ("train", "dev")):
         rows = arrow.dataset(curated / kind / f"{split}.parquet", format="parquet")
         for batch in rows.to_batches(columns=list(TEXT_FIELDS[kind]), batch_size=BATCH_ROWS):
             yield from (column.to_pylist() for column in batch.columns)

@@ -125,8 +125,12 @@ class TrainingPhases:
     def distill(self, distill: Distill) -> Phase:
         """Describe stage 1, and the student that is trained on for a baseline."""
         schedule, objective = distill.training, DISTILL_OBJECTIVES[distill.objective]
-        rows = self.lengths.train(distill.sources, PAIR, distill.max_tokens)
-        rows = rows.reshape(-1, 1) if objective.separable else rows  # single texts, or pairs
+        if objective.separable:  # single texts
+            rows = np.concatenate(
+                [row.reshape(-1, 1) for row in self.lengths.stage1(distill.sources, distill.max_tokens)]
+            )
+        else:
+            rows = self.lengths.train(distill.sources, PAIR, distill.max_tokens)
         size = schedule.batch_size or (schedule.batch_tokens or 0) / float(rows.mean())
         steps = schedule.steps, distill.continued_steps
         times = sum(_evaluations(schedule, number) for number in steps)
@@ -195,10 +199,10 @@ class TrainingPhases:
 
     def _mixture(self, mixture: Sequence[Draw], num_negatives: int = 0) -> tuple[Kinds, np.ndarray]:
         """Return the kinds of steps of a mixture, and the tokens of the texts of an evaluation."""
-        pairs = [self.lengths.train([draw.source], PAIR, draw.max_tokens) for draw in mixture]
+        read = [self.lengths.stage1([draw.source], draw.max_tokens)[0] for draw in mixture]
         kinds = [
             (draw.weight, _with_random_texts(rows, num_negatives), draw.batch_size)
-            for draw, rows in zip(mixture, pairs, strict=True)
+            for draw, rows in zip(mixture, read, strict=True)
         ]
         # The encoder cuts dev texts at the longest source's length, whichever source they come from.
         longest = max(draw.max_tokens for draw in mixture)

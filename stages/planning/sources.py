@@ -15,9 +15,10 @@ from ruamel.yaml import YAML
 from stages.corpus.tables import SPLITS, read_table
 from stages.modeling.truncation import whole_lengths
 from stages.recipe.curate import Curate
-from stages.recipe.fields import TEXT_FIELDS
+from stages.recipe.fields import TEXT_FIELDS, Kind
 from stages.recipe.paths import CURATED, RECIPE
 from stages.training.dev import MAX_ROWS
+from stages.training.stage1_texts import READ_AS
 
 DVC_LOCK = Path("dvc.lock")
 # A larger source is known by this many of its rows, and so are several sources that are read together.
@@ -28,6 +29,7 @@ SAMPLED_ROWS = 20_000
 class SourceTexts:
     """A source's number of rows in each split, texts [N] by column, and the tokens of each text where that is given."""
 
+    kind: Kind
     rows: Mapping[str, int]
     texts: Mapping[str, Sequence[str]]
     tokens: int | None = None
@@ -57,7 +59,9 @@ def read_sources(
                 texts["negatives"] = pc.list_flatten(tables[0]["negatives"]).to_pylist()
             every = 1 + sum(map(len, tables)) // SAMPLED_ROWS
             rows = dict(zip(SPLITS, map(len, tables), strict=True))
-            found[name] = SourceTexts(rows, {column: of_column[::every] for column, of_column in texts.items()})
+            found[name] = SourceTexts(
+                source.kind, rows, {column: of_column[::every] for column, of_column in texts.items()}
+            )
             continue
         size = given_rows.get(name, source.max_rows)
         if size is None or tokens_per_text is None:
@@ -67,7 +71,9 @@ def read_sources(
             )
         dev, test = round(source.splits.dev * size), round(source.splits.test * size)
         names = {column: [f"{name} {column} {row}" for row in range(min(size, SAMPLED_ROWS))] for column in columns}
-        found[name] = SourceTexts({"train": size - dev - test, "dev": dev, "test": test}, names, tokens_per_text)
+        found[name] = SourceTexts(
+            source.kind, {"train": size - dev - test, "dev": dev, "test": test}, names, tokens_per_text
+        )
     return found
 
 
@@ -110,20 +116,30 @@ class TextLengths:
         Args:
             sides: the side that each of the M columns is read as.
         """
-        counts = {name: self.sources[name].rows["train"] for name in sources}
+        return np.concatenate(self._drawn({name: list(sides.items()) for name in sources}, max_tokens))
+
+    def stage1(self, sources: Sequence[str], max_tokens: int) -> list[np.ndarray]:
+        """Return the tokens [N, M] of training rows of each source, with the M texts that stage 1 reads of a row."""
+        readings = {name: READ_AS[self.sources[name].kind] for name in sources}
+        return self._drawn(
+            {name: [(one.column, one.side) for one in of_kind] for name, of_kind in readings.items()}, max_tokens
+        )
+
+    def _drawn(self, columns: Mapping[str, Sequence[tuple[str, str]]], max_tokens: int) -> list[np.ndarray]:
+        counts = {name: self.sources[name].rows["train"] for name in columns}
         generator, drawn = np.random.default_rng(0), []
         for name, count in counts.items():
-            rows = np.stack([self.whole(name, column, side) for column, side in sides.items()], axis=1)
-            drawn.append(rows[generator.choice(len(rows), round(SAMPLED_ROWS * count / sum(counts.values())))])
-        return np.minimum(np.concatenate(drawn), max_tokens)
+            rows = np.stack([self.whole(name, column, side) for column, side in columns[name]], axis=1)
+            chosen = generator.choice(len(rows), round(SAMPLED_ROWS * count / sum(counts.values())))
+            drawn.append(np.minimum(rows[chosen], max_tokens))
+        return drawn
 
     def dev(self, sources: Sequence[str], sides: Mapping[str, str], max_tokens: int) -> np.ndarray:
-        """Return the tokens of all texts that an evaluation on the dev split embeds; none without sources."""
-        if not sources:
-            return np.empty(0, dtype=np.int64)
+        """Return the tokens of all texts that an evaluation on the dev split embeds, of sources with these columns."""
         read = [
             self.whole(name, column, side)[: min(MAX_ROWS, self.sources[name].rows["dev"])]
             for name in sources
             for column, side in sides.items()
+            if column in self.sources[name].texts
         ]
-        return np.minimum(np.concatenate(read), max_tokens)
+        return np.minimum(np.concatenate(read), max_tokens) if read else np.empty(0, dtype=np.int64)

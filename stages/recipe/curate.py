@@ -27,7 +27,8 @@ class Source(Section):
     name: Name = Field(description="Name by which other sections refer to this source.")
     kind: Kind = Field(
         description="What a row holds. `pairs`: a query and the document that answers it; `scored`: two texts and a "
-        "score of their similarity; `labelled`: a text and its label; `documents`: a text."
+        "score of their similarity; `labelled`: a text and its label; `documents`: a text; "
+        "`parallel`: a text and its translation."
     )
     reader: str = Field(
         description="Reader that turns the files into rows, such as `rows.pairs` for CSV, JSON lines and parquet."

@@ -95,7 +95,12 @@ class Projection(Section):
 class Distill(Section):
     """The student, and how it learns the teacher's embeddings."""
 
-    sources: Names = Field(description="Sources of pairs to train on; each step sees queries and documents of them.")
+    sources: Names = Field(
+        description="Sources to train on, of any kind. Pairs are read as queries and documents, the texts of other "
+        "kinds as documents. `parallel` texts are read as both, and a translation aims at the teacher's vector of the "
+        "text that it translates, so that the student learns a language that the teacher does not know (Reimers and "
+        "Gurevych, arXiv 2004.09813). Objectives that compare pairs take pairs alone."
+    )
     backbone: Backbone = Field(description="The student's transformer.")
     pooling: Pooling = Field(
         description="How token states become the student's vector: the last token's, as in the paper, their mean, or "

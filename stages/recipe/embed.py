@@ -10,7 +10,7 @@ from stages.recipe.fields import Count, Name, NotNegative, Pooling, Positive, Se
 class LongTexts(Section):
     """Sources whose documents the teacher reads in windows, beyond `embed.max_tokens`."""
 
-    sources: tuple[Name, ...] = Field(description="Names of these sources, which hold pairs; empty for none.")
+    sources: tuple[Name, ...] = Field(description="Names of these sources; empty for none.")
     max_tokens: Tokens = Field(description="Tokens that the teacher reads of such a document; the rest is cut off.")
     window_tokens: Tokens = Field(
         description="Tokens of a window. The vector of a document is the mean of its windows' vectors, weighted by "

@@ -21,7 +21,8 @@ class Extend(Section):
     """The mixture of long and short texts, and how the student is trained on it."""
 
     mixture: tuple[Draw, ...] = Field(
-        description="Sources of pairs. Each step draws one of them, with its own text length and batch size."
+        description="Sources of any kind, read as `distill.sources` are. Each step draws one of them, with its own "
+        "text length and batch size."
     )
     language_exponent: Share | None = Field(
         description="How a source of several languages is drawn: one language per batch, in proportion to its rows to "

@@ -31,12 +31,13 @@ Language = Annotated[
 Pooling = Literal["last", "mean", "cls"]
 Task = Literal["retrieval", "text-matching", "clustering", "classification"]
 TASKS: tuple[Task, ...] = ("retrieval", "text-matching", "clustering", "classification")
-Kind = Literal["pairs", "scored", "labelled", "documents"]
+Kind = Literal["pairs", "scored", "labelled", "documents", "parallel"]
 TEXT_FIELDS: dict[Kind, tuple[str, ...]] = {
     "pairs": ("query", "document"),
     "scored": ("text_a", "text_b"),
     "labelled": ("text",),
     "documents": ("text",),
+    "parallel": ("text", "translation"),
 }
 
 

@@ -4,6 +4,7 @@ A recipe has no unknown keys, and no defaults but for keys that need not be give
 `min`, `max`, `low` and `otherwise` of a gate. Reading it imports nothing heavy.
 """
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ from stages.recipe.promote import Promote
 from stages.recipe.quantize import Quantize
 
 _TRAINING_SECTIONS = ("distill.", "extend.", "adapt.")
-_ARTICLES = "evaluate.long.articles"
+_LONG = ("evaluate.long.articles", "evaluate.long.haystacks")
 # Figures of retrieval whose names do not begin with it.
 _OF_RETRIEVAL = ("teacher_ndcg", "half_dimensions_", "int8_retention", "binary_", "index_compatibility")
 
@@ -49,14 +50,15 @@ class Recipe(Section):
     evaluate: Evaluate = Field(description="The texts and tasks on which the models are tested.")
     promote: Promote = Field(description="The model registry, the gates and the sign-off.")
 
-    def named_sources(self) -> dict[str, tuple[Kind, tuple[str, ...]]]:
-        """Every key that names sources, with the kind that they must have and their names."""
+    def named_sources(self) -> dict[str, tuple[Kind | None, tuple[str, ...]]]:
+        """Every key that names sources, with the kind that they must have (None: any) and their names."""
         long = self.evaluate.long
+        compares_pairs = self.distill.objective != "embedding_distillation"
         return {
             "mine.sources": ("pairs", self.mine.sources),
-            "distill.sources": ("pairs", self.distill.sources),
-            "embed.long.sources": ("pairs", self.embed.long.sources),
-            "extend.mixture": ("pairs", tuple(draw.source for draw in self.extend.mixture)),
+            "distill.sources": ("pairs" if compares_pairs else None, self.distill.sources),
+            "embed.long.sources": (None, self.embed.long.sources),
+            "extend.mixture": (None, tuple(draw.source for draw in self.extend.mixture)),
             "adapt.retrieval.mixture": ("pairs", tuple(draw.source for draw in self.adapt.retrieval.mixture)),
             "adapt.text-matching.scored_sources": ("scored", self.adapt.text_matching.scored_sources),
             "adapt.text-matching.pair_sources": ("pairs", self.adapt.text_matching.pair_sources),
@@ -65,7 +67,7 @@ class Recipe(Section):
             "evaluate.sources.retrieval": ("pairs", self.evaluate.sources.retrieval),
             "evaluate.sources.unseen": ("pairs", self.evaluate.sources.unseen),
             "evaluate.long.haystacks": ("documents", (long.haystacks,) if long.haystacks else ()),
-            _ARTICLES: ("pairs", (long.articles,) if long.articles else ()),
+            "evaluate.long.articles": ("pairs", (long.articles,) if long.articles else ()),
             "evaluate.sources.text-matching": ("scored", self.evaluate.sources.text_matching),
             "evaluate.sources.clustering": ("labelled", self.evaluate.sources.clustering),
             "evaluate.sources.classification": ("labelled", self.evaluate.sources.classification),
@@ -80,23 +82,22 @@ class Recipe(Section):
     def _check_kinds(self) -> Self:
         kinds = {source.name: source.kind for source in self.curate.sources}
         for key, (kind, names) in self.named_sources().items():
-            wrong = [name for name in names if kinds.get(name) != kind]
-            if wrong:
-                fitting = sorted(name for name in kinds if kinds[name] == kind)
+            fitting = sorted(name for name in kinds if kind in (kinds[name], None))
+            if wrong := [name for name in names if name not in fitting]:
                 raise ValueError(
-                    f"{key}: expected sources of kind {kind} in curate.sources, got {wrong}; the declared ones are "
-                    f"{fitting}"
+                    f"{key}: expected sources of {f'kind {kind}' if kind else 'any kind'} in curate.sources, got "
+                    f"{wrong}; the declared ones are {fitting}"
                 )
         return self
 
     @model_validator(mode="after")
-    def _check_articles(self) -> Self:
-        articles = self.evaluate.long.articles
-        for key, (_, names) in self.named_sources().items():
-            if key != _ARTICLES and articles in names:
+    def _check_long_sources(self) -> Self:
+        named = self.named_sources()
+        for long, key in itertools.product(_LONG, named):
+            if key != long and (both := set(named[long][1]) & set(named[key][1])):
                 raise ValueError(
-                    f"{_ARTICLES}: {articles!r} is also in {key}, but the teacher does not read articles; declare the "
-                    "same text again as a source of another name"
+                    f"{long}: {both.pop()!r} is also in {key}, but the teacher does not read sources of evaluate.long; "
+                    "declare the same text again as a source of another name"
                 )
         return self
 

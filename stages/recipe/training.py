@@ -42,4 +42,4 @@ class Draw(Section):
         description="How often a step draws this source, relative to the weights of the other sources."
     )
     max_tokens: Tokens = Field(description="Tokens that the student reads of each text; the rest is cut off.")
-    batch_size: BatchSize = Field(description="Pairs of a batch of this source, on each process.")
+    batch_size: BatchSize = Field(description="Rows of a batch of this source, on each process.")

@@ -34,13 +34,13 @@ def teacher_inputs(curate: Curate, adapt: Adapt, evaluate: Evaluate) -> list[Tea
     """List what the teacher reads of a recipe's sources.
 
     It reads retrieval pairs as query and document, and their explicit negatives as documents. Text matching reads both
-    sides as documents, clustering both sides under its own instruction. The teacher reads neither `documents` nor the
-    pairs of `evaluate.long.articles`, on which only students are measured.
+    sides as documents, clustering both sides under its own instruction. Of parallel texts the teacher reads the first
+    alone, on both sides. It does not read the sources of `evaluate.long`, on which only students are measured.
     """
 
     def of_kind(kind: str) -> tuple[str, ...]:
         names = (source.name for source in curate.sources if source.kind == kind)
-        return tuple(name for name in names if name != evaluate.long.articles)
+        return tuple(name for name in names if name not in (evaluate.long.articles, evaluate.long.haystacks))
 
     matching, clustering = adapt.text_matching.pair_sources, adapt.clustering.sources
     return [
@@ -52,6 +52,9 @@ def teacher_inputs(curate: Curate, adapt: Adapt, evaluate: Evaluate) -> list[Tea
         TeacherInput("scored", "text_a", "document", of_kind("scored")),
         TeacherInput("scored", "text_b", "document", of_kind("scored")),
         TeacherInput("labelled", "text", "document", of_kind("labelled")),
+        TeacherInput("documents", "text", "document", of_kind("documents")),
+        TeacherInput("parallel", "text", "query", of_kind("parallel")),
+        TeacherInput("parallel", "text", "document", of_kind("parallel")),
     ]
 
 

@@ -4,6 +4,7 @@ Every metric is the mean over the sources with dev rows, each with its first `MA
 metric.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,18 +19,20 @@ from stages.modeling.encoder import Encoder
 
 # Enough rows to see a curve, few enough to cost a second or two on a CPU.
 MAX_ROWS = 200
+# The columns of each kind of which one finds the other.
+SEARCHED = {"pairs": ("query", "document"), "parallel": ("translation", "text")}
 
 
 def retrieval_on_dev(encoder: Encoder, curated: Path, sources: Sequence[str]) -> dict[str, float]:
-    """Compute nDCG@10 of dev queries among the dev documents of their source."""
+    """Compute nDCG@10 of dev queries among the dev documents of their source, or of translations among their texts."""
     figures = []
-    for source in sources:
-        if not len(pairs := _dev_rows(curated, "pairs", source)):
+    for source, (kind, (query, document)) in itertools.product(sources, SEARCHED.items()):
+        if not len(rows := _dev_rows(curated, kind, source)):
             continue
-        queries = encoder.encode(pairs["query"].to_pylist(), "query")
-        documents = encoder.encode(pairs["document"].to_pylist(), "document")
+        queries = encoder.encode(rows[query].to_pylist(), "query")
+        documents = encoder.encode(rows[document].to_pylist(), "document")
         ranked, _ = rank(queries, documents, 10)
-        figures.append(ndcg_at_10(ranked, [{row} for row in range(len(pairs))]).mean())
+        figures.append(ndcg_at_10(ranked, [{row} for row in range(len(rows))]).mean())
     return _mean("ndcg_at_10", figures)
 
 

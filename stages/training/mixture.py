@@ -1,4 +1,4 @@
-"""The pairs of a mixture of sources, as `extend.mixture` and `adapt.retrieval.mixture` declare it, ready to train on.
+"""The pairs of the sources that `adapt.retrieval.mixture` names, ready to train on.
 
 Shapes: P pairs.
 """
@@ -12,7 +12,6 @@ from stages.modeling.encoder import Encoder
 from stages.modeling.truncation import check_truncation
 from stages.objectives.training_texts import TrainingTexts
 from stages.recipe.adapt import Retrieval
-from stages.recipe.extend import Extend
 from stages.recipe.paths import CURATED
 from stages.teachers.teacher_vectors import TeacherVectors
 from stages.training.batches import MixturePart
@@ -31,13 +30,10 @@ class MixturePairs:
     parts: list[MixturePart]  # the rows of each source
 
 
-def load_pairs(
-    key: str, settings: Extend | Retrieval, encoder: Encoder, teacher: TeacherVectors, processes: int
-) -> MixturePairs:
+def load_pairs(settings: Retrieval, encoder: Encoder, teacher: TeacherVectors, processes: int) -> MixturePairs:
     """Read and tokenise the pairs of a mixture, and look up their teacher vectors.
 
     Args:
-        key: names the mixture in the recipe, for error messages.
         processes: number of processes, each of which takes the `batch_size` of a source.
 
     Raises:
@@ -50,7 +46,7 @@ def load_pairs(
     for draw in settings.mixture:
         table = read_split(CURATED, "pairs", "train", [draw.source])
         texts = {side: table[side].to_pylist() for side in SIDES}
-        name = f"{key} {draw.source}"
+        name = f"adapt.retrieval.mixture {draw.source}"
         check_truncation(encoder, texts, draw.max_tokens, settings.max_truncated_share, name)
         for side in SIDES:
             vectors = teacher.of(side, texts[side], [draw.source] * len(table))

@@ -23,7 +23,9 @@ from tests.corpus.builders import source
 
 VOCABULARY = [f"word{number}" for number in range(400)]
 PLACES = [(kind, field) for kind, fields in TEXT_FIELDS.items() for field in fields]
-ROLES = {"query": "query", "text_a": "scored", "text_b": "scored", "document": "document", "text": "document"}
+ROLES = {"query": "query", "text_a": "scored", "text_b": "scored"} | dict.fromkeys(
+    ("document", "text", "translation"), "document"
+)
 
 
 def words(first: int, number: int = 40) -> str:

@@ -70,6 +70,14 @@ def test_wikipedia_records(articles: Path) -> None:
     ]
 
 
+def test_leads_of_two_languages_about_the_same_title(articles: Path, tmp_path: Path) -> None:
+    french = {"title": "Hat", "extract": "Un chapeau se porte.", "description": None, "topic": "Vie"}
+    (tmp_path / "french.json").write_text(json.dumps({"Hat": french, "Chat": {**french, "title": "Chat"}}))
+    assert list(wikipedia.translations([articles, tmp_path / "french.json"])) == [
+        {"entity": "Hat", "text": "A hat is worn. Each hat warms.", "translation": "Un chapeau se porte."}
+    ]
+
+
 # Docstrings
 
 MODULE = '''"""Of the module."""
@@ -377,6 +385,8 @@ def test_catalogues_of_messages(tmp_path: Path) -> None:
     assert list(read_records("gettext.pairs", [file], {"messages": "de"})) == [saved, rows, fuzzy]
     compiled = list(read_records("gettext.pairs", [tmp_path / "messages.mo"], {"messages": "de"}))
     assert sorted(compiled, key=str) == sorted([saved, rows], key=str), "compiled ones hold no fuzzy ones"
+    plain = {"entity": "%d rows", "text": "\u2026 rows", "translation": "\u2026 linhas", "language": "de-pt"}
+    assert list(read_records("gettext.parallel", [file], {"messages": "de"}))[1:] == [plain, fuzzy]
 
 
 def test_catalogues_without_a_language_or_without_messages(tmp_path: Path) -> None:

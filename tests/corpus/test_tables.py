@@ -14,6 +14,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     "scored": {"text_a": "a", "text_b": "b", "score": 1},
     "labelled": {"text": "t", "label": "l"},
     "documents": {"text": "t"},
+    "parallel": {"text": "t", "translation": "u"},
 }
 
 

@@ -40,6 +40,7 @@ def sources(tiny: Recipe) -> dict[str, SourceTexts]:
     shared, number = [text("scored"), text("scored")], sum(ROWS.values())
     return {
         source.name: SourceTexts(
+            source.kind,
             ROWS,
             {name: [*shared, *(text(source.kind) for _ in range(number - 2))] for name in TEXT_FIELDS[source.kind]}
             | ({"negatives": [shared[0], text("pairs"), text("pairs")]} if source.kind == "pairs" else {}),
@@ -104,7 +105,7 @@ def test_the_teacher_reads_what_the_embed_stage_gives_it(
 def test_a_source_of_which_a_sample_is_read_counts_whole(tiny: Recipe, sources: dict[str, SourceTexts]) -> None:
     inputs = [one for one in teacher_inputs(tiny.curate, tiny.adapt, tiny.evaluate) if one.kind == "labelled"]
     larger = {
-        name: SourceTexts({split: 10 * rows for split, rows in source.rows.items()}, source.texts)
+        name: SourceTexts(source.kind, {split: 10 * rows for split, rows in source.rows.items()}, source.texts)
         for name, source in sources.items()
     }
     one, ten = (

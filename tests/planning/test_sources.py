@@ -78,7 +78,7 @@ def lengths_of(backbones: dict[str, Path]) -> Callable[..., TextLengths]:
 
 
 def source(train: int, texts: list[str], **others: Any) -> SourceTexts:
-    return SourceTexts({"train": train, "dev": 1, "test": 0}, {"query": texts, "document": texts}, **others)
+    return SourceTexts("pairs", {"train": train, "dev": 1, "test": 0}, {"query": texts, "document": texts}, **others)
 
 
 def test_tokens_behind_a_prompt_up_to_the_cut(lengths_of: Callable[..., TextLengths]) -> None:

@@ -10,9 +10,12 @@ from stages.teachers.teacher_inputs import TeacherInput, teacher_inputs
 
 @pytest.fixture
 def sections(short_recipe: dict[str, Any]) -> dict[str, Any]:
-    """Sections of a recipe with one source of each kind, and pairs of long articles."""
+    """Sections of a recipe with sources of each kind, among them those of the evaluation of long texts."""
     recipe = Recipe.model_validate(short_recipe)
-    kinds = {"wiki": "pairs", "long": "pairs", "sts": "scored", "topics": "labelled", "books": "documents"}
+    kinds = {
+        "wiki": "pairs", "long": "pairs", "sts": "scored", "topics": "labelled", "books": "documents",
+        "manual": "documents", "talks": "parallel",
+    }  # fmt: skip
     source = recipe.curate.sources[0]
     sources = tuple(source.model_copy(update={"name": name, "kind": kind}) for name, kind in kinds.items())
     matching = recipe.adapt.text_matching.model_copy(update={"pair_sources": ("wiki",)})
@@ -25,7 +28,7 @@ def sections(short_recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_column_that_something_needs_and_no_other(sections: dict[str, Any]) -> None:
-    long = sections["evaluate"].long.model_copy(update={"articles": "long"})
+    long = sections["evaluate"].long.model_copy(update={"articles": "long", "haystacks": "books"})
     sections["evaluate"] = sections["evaluate"].model_copy(update={"long": long})
     assert teacher_inputs(**sections) == [
         TeacherInput("pairs", "query", "query", ("wiki",)),
@@ -36,6 +39,9 @@ def test_every_column_that_something_needs_and_no_other(sections: dict[str, Any]
         TeacherInput("scored", "text_a", "document", ("sts",)),
         TeacherInput("scored", "text_b", "document", ("sts",)),
         TeacherInput("labelled", "text", "document", ("topics",)),
+        TeacherInput("documents", "text", "document", ("manual",)),
+        TeacherInput("parallel", "text", "query", ("talks",)),
+        TeacherInput("parallel", "text", "document", ("talks",)),
     ]
 
 

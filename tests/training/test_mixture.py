@@ -72,10 +72,13 @@ def test_a_negative_of_text_matching_is_the_right_text_that_it_equals() -> None:
 def test_sources_without_dev_rows_have_no_dev_scores_and_those_without_test_rows_no_figures(
     student: Encoder, tmp_path: Path
 ) -> None:
-    for kind in ("pairs", "scored", "labelled"):
+    for kind in SCHEMAS:
         for split in ("dev", "test"):
             write_table(tmp_path / kind / f"{split}.parquet", [], SCHEMAS[kind])
     assert retrieval_on_dev(student, tmp_path, ["own"]) == {}
+    row = {"source": "talks", "text": "ba ce", "translation": "ce ba"}
+    write_table(tmp_path / "parallel/dev.parquet", [row], SCHEMAS["parallel"])
+    assert retrieval_on_dev(student, tmp_path, ["own", "talks"]) == {"ndcg_at_10": 1.0}, "a translation finds its text"
     assert similarity_on_dev(student, tmp_path, ["own"]) == {}
     assert clustering_on_dev(student, tmp_path, ["own"], 1) == {}
     write_table(tmp_path / "pairs/test.parquet", [{"id": "1", "source": "held"}], SCHEMAS["pairs"])

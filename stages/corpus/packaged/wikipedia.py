@@ -26,6 +26,20 @@ def descriptions(files: list[Path]) -> Iterator[Row]:
         yield {"entity": article["title"], "query": article["description"] or "", "document": title}
 
 
+def translations(files: list[Path]) -> Iterator[Row]:
+    """Yield the leads of the first language with those of the second about the same title.
+
+    Nobody translated them, but both tell the same subject's first facts.
+
+    Args:
+        files: one file of each language.
+    """
+    known, other = ({article["title"]: article["extract"] for article in _articles([path])} for path in files)
+    for title, text in known.items():
+        if title in other:
+            yield {"entity": title, "text": text, "translation": other[title]}
+
+
 def topics(files: list[Path]) -> Iterator[Row]:
     """Yield title-masked articles without their first sentence, labelled with their topic, where they have a topic."""
     for article in _articles(files):

@@ -13,11 +13,21 @@ import polib
 
 from stages.corpus.records import Record, Unreadable
 
+_AS_PAIR = {"text": "query", "translation": "document"}
 _PLACEHOLDER = re.compile(r"%\(\w+\)[#0\- +]*\d*[a-zA-Z]|%[sdifru]|\{\w*\}")
 
 
 def pairs(files: Sequence[Path], messages: str = "en") -> Iterator[Record]:
-    """Yield pairs of message -> translation with their languages as `en-fr`.
+    """Yield pairs of message -> translation, as query and document; the rest is as for `parallel`."""
+    for record in parallel(files, messages):
+        if isinstance(record, Unreadable):
+            yield record
+        else:
+            yield {_AS_PAIR.get(name, name): value for name, value in record.items()}
+
+
+def parallel(files: Sequence[Path], messages: str = "en") -> Iterator[Record]:
+    """Yield messages with their translations and languages as `en-fr`.
 
     The entity is the message, so that it occurs in one split in all its languages.
 
@@ -36,11 +46,11 @@ def pairs(files: Sequence[Path], messages: str = "en") -> Iterator[Record]:
             translation = entry.msgstr_plural[max(entry.msgstr_plural)] if entry.msgid_plural else entry.msgstr
             if entry.obsolete or not translation:
                 continue
-            query, document = (_PLACEHOLDER.sub("\u2026", text) for text in (message, translation))
+            plain, translated = (_PLACEHOLDER.sub("\u2026", text) for text in (message, translation))
             if "fuzzy" in entry.flags:
-                yield Unreadable("a fuzzy translation", f"{query} | {document}")
+                yield Unreadable("a fuzzy translation", f"{plain} | {translated}")
             else:
-                yield {"entity": message, "query": query, "document": document, "language": language}
+                yield {"entity": message, "text": plain, "translation": translated, "language": language}
 
 
 def _catalogue(file: Path) -> polib.POFile | polib.MOFile:

@@ -47,6 +47,11 @@ def documents(inputs: Sequence[Input], text: str, **options: Any) -> Iterator[Re
     return _text_records(inputs, {"text": text}, "text", **options)
 
 
+def parallel(inputs: Sequence[Input], text: str, translation: str, **options: Any) -> Iterator[Record]:
+    """Read texts with their translations; without a column of entities, the entity is the text."""
+    return _text_records(inputs, {"text": text, "translation": translation}, "text", **options)
+
+
 def needles(
     inputs: Sequence[Input], text: str, entity: str, stretch_words: float, seed: float, **table: Any
 ) -> Iterator[Record]:
