@@ -23,6 +23,7 @@ from stages.evaluation.compression import compression, compression_figures
 from stages.evaluation.contamination import Contamination, trained_texts
 from stages.evaluation.embedding_cache import EmbeddingCache
 from stages.evaluation.evidence import Evidence, digests_of_tests, units_of_tests
+from stages.evaluation.measured_pairs import figures_by_origin
 from stages.evaluation.model_facts import student_facts, teacher_facts, weights_facts
 from stages.evaluation.mteb_local_tasks import bitext_tasks, local_tasks
 from stages.evaluation.mteb_named_tasks import named_scores, named_tasks
@@ -40,6 +41,7 @@ from stages.recipe.paths import (
     EVALUATED_VECTORS,
     EXTENDED,
     FIGURES,
+    INCONSISTENT_PAIRS,
     MTEB_RESULTS,
     QUANTIZED,
 )
@@ -54,7 +56,7 @@ from stages.training.curves import read_curve, write_curve
 
 ADAPTER_CURVES = {f"adapt@{task}": ADAPTED / task / "curve.csv" for task in TASKS}
 CURVES = {"distill": DISTILLED / "curve.csv", "extend": EXTENDED / "curve.csv", **ADAPTER_CURVES}
-INPUTS = (CURATED, EMBEDDED, DISTILLED, EXTENDED, QUANTIZED, *ADAPTER_CURVES.values())
+INPUTS = (CURATED, EMBEDDED, INCONSISTENT_PAIRS, DISTILLED, EXTENDED, QUANTIZED, *ADAPTER_CURVES.values())
 
 
 def main(recipe: Recipe) -> None:
@@ -96,6 +98,7 @@ def evaluate(recipe: Recipe, models: BuildModels, cache: EmbeddingCache) -> tupl
     units = units_of_tests(CURATED, sources)
     draws = {task: comparison.draws(by_model, *resampling, units[task]) for task, by_model in outcomes.items()}
     figures: dict[str, Any] = {task: comparison.figures(by_model) for task, by_model in scores.items()}
+    figures["origins"] = figures_by_origin(outcomes.get("retrieval", {}), CURATED)
     figures["comparisons"] = {task: comparison.comparisons(draws[task], adapter_of(task)) for task in draws}
 
     # Smaller vectors and weights.

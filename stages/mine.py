@@ -1,7 +1,7 @@
 """Mine: hard negatives of every training pair, from the same source and split, judged by the teacher.
 
-Writes to data/mined: negatives.parquet (id, negatives, scores), inconsistent.parquet (pairs that retrieval leaves out,
-with rank and reason), audit.json and audit.html.
+Writes to data/mined: negatives.parquet (id, negatives, scores), inconsistent.parquet (pairs that retrieval is neither
+trained nor measured on, with rank and reason), audit.json and audit.html.
 """
 
 if __name__ == "__main__":  # The entry checks the recipe before torch is imported.
@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from stages.corpus.tables import read_split, write_table
+from stages.corpus.records import MODEL
+from stages.corpus.tables import SPLITS, read_split, read_table, write_table
 from stages.mining.audit import audit_source
 from stages.mining.candidates import (
     Candidates,
@@ -65,7 +66,7 @@ def mine(recipe: Recipe) -> dict[str, dict[str, Any]]:
         positive_scores = np.einsum("qt,qt->q", vectors["query"], vectors["document"], dtype=np.float32)
         candidates = _candidates(recipe, student, texts, vectors)
         negatives = mine_negatives(candidates, positive_scores, recipe.mine)
-        left_out, audit_of_ranks = _consistency(recipe, source, pairs, vectors)
+        left_out, audit_of_ranks = _consistency(recipe, source, teacher)
         inconsistent += left_out
         without = {pair["id"] for pair in left_out}
         for pair, numbers, scores in zip(pairs, negatives.rows, negatives.scores, strict=True):
@@ -83,14 +84,25 @@ def mine(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return audit
 
 
-def _consistency(
-    recipe: Recipe, source: str, pairs: list[dict[str, Any]], vectors: dict[str, np.ndarray]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Find the pairs of a source that the recipe's last rank leaves out, and their audit; none where it names none."""
+def _consistency(recipe: Recipe, source: str, teacher: TeacherVectors) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Find the pairs of a source that the recipe's last rank leaves out, and their audit; none where it names none.
+
+    Of train all pairs are judged, of dev and test those that a model wrote: people's own questions are measured as they
+    are, however hard.
+    """
     last_rank = recipe.mine.consistency.get(source)
     if last_rank is None:
         return [], {"last_rank": None, "inconsistent": 0, "left_out": [], "kept": []}
-    ranks = own_ranks(pairs, vectors["query"], vectors["document"])
+    splits = [read_table(CURATED / "pairs" / f"{split}.parquet", [source]).to_pylist() for split in SPLITS]
+    pairs = [pair for of_split in splits for pair in of_split]
+    texts = {side: [pair[side] for pair in pairs] for side in ("query", "document")}
+    queries, documents = (
+        teacher.of(side, texts[side], [source] * len(pairs)).astype(np.float32) for side in ("query", "document")
+    )
+    ranks = own_ranks(pairs, queries, documents)
+    num_train = len(splits[0])
+    judged = [row for row, pair in enumerate(pairs) if row < num_train or pair["origin"] == MODEL]
+    pairs, ranks = [pairs[row] for row in judged], ranks[judged]
     left_out = inconsistent_pairs(pairs, ranks, last_rank)
     return left_out, audit_consistency(pairs, ranks, last_rank, left_out, recipe.mine.num_examples)
 

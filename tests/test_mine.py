@@ -53,10 +53,11 @@ def write_vectors(prompts: dict[str, str]) -> None:
             store.add(keys, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
-def swap_documents(one: str, other: str) -> None:
-    """Give each of two training pairs the other's document."""
-    path = CURATED / "pairs" / "train.parquet"
+def swap_documents(one: str, other: str, split: str = "train", origin: str = "given") -> None:
+    """Give each of two pairs the other's document; `origin` says who asked their questions."""
+    path = CURATED / "pairs" / f"{split}.parquet"
     rows = {row["id"]: row for row in read_table(path).to_pylist()}
+    rows[one]["origin"] = rows[other]["origin"] = origin
     rows[one]["document"], rows[other]["document"] = rows[other]["document"], rows[one]["document"]
     write_table(path, list(rows.values()), SCHEMAS["pairs"])
 
@@ -157,6 +158,18 @@ def test_pairs_beyond_the_declared_rank_are_left_out_and_shown_with_their_rank(
     assert mined_rows() == [row for row in before if row["id"] not in names]
     page = (MINED / "audit.html").read_text(encoding="utf-8")
     assert "Left out, the lowest first" in page and "expected at most 1" in page
+
+
+def test_of_test_pairs_only_a_models_questions_are_left_out(audit: Audit, recipe: dict[str, Any]) -> None:
+    recipe["mine"]["consistency"] = {"wikipedia": 2}
+    write_recipe(recipe)
+    mine(read())
+    before = {row["id"] for row in read_table(INCONSISTENT_PAIRS).to_pylist()}
+    swap_documents("wikipedia/test0", "wikipedia/test1", "test", "model")
+    swap_documents("wikipedia/test2", "wikipedia/test3", "test")
+    mine(read())
+    left_out = {row["id"] for row in read_table(INCONSISTENT_PAIRS).to_pylist()}
+    assert left_out - before == {"wikipedia/test0", "wikipedia/test1"}
 
 
 def test_words_and_an_earlier_student_give_candidates_too(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stages.corpus.languages import DECLARED, MULTIPLE, LanguageCheck
 from stages.corpus.normalisation import normalise
-from stages.corpus.records import MADE, Record, Row, Unreadable
+from stages.corpus.records import GIVEN, MODEL, Record, Row, Unreadable
 from stages.corpus.text_length import WORDS, Measure
 from stages.recipe.curate import Source
 from stages.recipe.fields import TEXT_FIELDS
@@ -86,12 +86,13 @@ def _judge(
     reason = _wrong_encoding(row) or _wrong_stated_language(row["language"], section.language)
     reason = reason or _wrong_length(lengths, source) or _wrong_values(row)
     if reason is None and languages:
-        row["identified"], foreign = languages.check(texts, row["language"], made=row.get("origin") == MADE)
+        row["identified"], foreign = languages.check(texts, row["language"], made=row.get("origin") == MODEL)
         reason = foreign and f"{fields[foreign[0]]}: {foreign[1]}"
     if reason:
         return {"entity": encodable(record["entity"]), "texts": [encodable(text) for text in raw]}, reason
     if section.kind == "pairs":
         row["negatives"] = _cleaned_negatives(row.get("negatives", []))
+        row.setdefault("origin", GIVEN)
     # Two languages may put a message in the same words.
     row["id"] = row_id(section.name, [*texts, row["language"]] if section.language == MULTIPLE else texts)
     row["raw"] = None if raw == texts else raw

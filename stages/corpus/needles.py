@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.corpus.records import Row
+from stages.corpus.records import PLANTED, Row
 from stages.corpus.sentences import stretches
 
 # Forms (sentence, question). Evaluation asks in forms of its own, which no model is trained on.
@@ -77,7 +77,8 @@ def question_records(entity: str, sentences: Sequence[str], stretch_words: int, 
     for number, stretch in enumerate(stretches(sentences, stretch_words)):
         key = f"{seed}/{entity}/{number}"
         needle = passkey(key) if number % 2 else fact(key, FACTS)
-        yield {"entity": entity, "query": needle.query, "document": plant(stretch, needle, depth(key))}
+        document = plant(stretch, needle, depth(key))
+        yield {"entity": entity, "query": needle.query, "document": document, "origin": PLANTED}
 
 
 def _filled(form: tuple[str, str], draw: np.random.Generator) -> Needle:

@@ -6,8 +6,11 @@ from decimal import Decimal
 from typing import Any
 
 Row = dict[str, Any]
-# Value of the key `origin` of a record whose query a language model wrote.
-MADE = "model"
+
+# Column `origin` of pairs: where the query comes from. A reader that says nothing reads queries that people gave.
+GIVEN, HEADING, QUESTION_HEADING, FIRST_SENTENCE, PLANTED, MODEL = (
+    "given", "heading", "question-heading", "first-sentence", "planted", "model",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,24 +12,26 @@ SPLITS = ("train", "dev", "test")
 # Rows of a parquet row group that is written as a stream.
 GROUP_ROWS = 2**15
 
-_ORIGIN = [("entity", pa.string()), ("source", pa.string()), ("language", pa.string()), ("license", pa.string())]
+_PROVENANCE = [("entity", pa.string()), ("source", pa.string()), ("language", pa.string()), ("license", pa.string())]
 SCHEMAS: dict[str, pa.Schema] = {
     # `negatives`: texts that the source itself says do not answer the query; an empty list where it names none.
+    # `origin`: who or what asked the query, one of those in records.py.
     "pairs": pa.schema(
         [
             ("id", pa.string()),
             ("query", pa.string()),
             ("document", pa.string()),
             ("negatives", pa.list_(pa.string())),
-            *_ORIGIN,
+            ("origin", pa.string()),
+            *_PROVENANCE,
         ]
     ),
     "scored": pa.schema(
-        [("id", pa.string()), ("text_a", pa.string()), ("text_b", pa.string()), ("score", pa.float64()), *_ORIGIN]
+        [("id", pa.string()), ("text_a", pa.string()), ("text_b", pa.string()), ("score", pa.float64()), *_PROVENANCE]
     ),
-    "labelled": pa.schema([("id", pa.string()), ("text", pa.string()), ("label", pa.string()), *_ORIGIN]),
-    "documents": pa.schema([("id", pa.string()), ("text", pa.string()), *_ORIGIN]),
-    "parallel": pa.schema([("id", pa.string()), ("text", pa.string()), ("translation", pa.string()), *_ORIGIN]),
+    "labelled": pa.schema([("id", pa.string()), ("text", pa.string()), ("label", pa.string()), *_PROVENANCE]),
+    "documents": pa.schema([("id", pa.string()), ("text", pa.string()), *_PROVENANCE]),
+    "parallel": pa.schema([("id", pa.string()), ("text", pa.string()), ("translation", pa.string()), *_PROVENANCE]),
 }
 # A rejected row keeps its texts as they were read.
 REJECTED = pa.schema(

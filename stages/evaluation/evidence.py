@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from safetensors.numpy import load_file, save_file
 
 from stages.corpus.tables import read_split
+from stages.evaluation.measured_pairs import measured_pairs
 from stages.metrics.row_outcomes import Mean, Partition, RankCorrelation, RowOutcomes
 
 ROWS, UNITS, VECTORS, TESTS = "rows.safetensors", "units.safetensors", "vectors.safetensors", "tests.json"
@@ -113,7 +115,7 @@ def digests_of_tests(curated: Path, sources: Mapping[str, Sequence[str]], seed: 
         for source in names:
             total = hashlib.sha256(str(seed).encode() if task == "clustering" else b"")
             for split in splits:
-                rows = read_split(curated, kind, split, [source]).select(columns)
+                rows = _rows(curated, kind, split, source).select(columns)
                 total.update(json.dumps(rows.to_pydict(), ensure_ascii=False).encode())
             digests.setdefault(task, {})[source] = total.hexdigest()
     return digests
@@ -131,8 +133,12 @@ def units_of_tests(curated: Path, sources: Mapping[str, Sequence[str]]) -> dict[
     }
 
 
+def _rows(curated: Path, kind: str, split: str, source: str) -> pa.Table:
+    return measured_pairs(curated, source) if kind == "pairs" else read_split(curated, kind, split, [source])
+
+
 def _units(curated: Path, kind: str, source: str) -> np.ndarray:
-    rows = read_split(curated, kind, "test", [source])
+    rows = _rows(curated, kind, "test", source)
     names, units = np.unique(rows["entity"].to_pylist(), return_inverse=True)
     if len(names) > 1:
         return np.asarray(units)

@@ -21,6 +21,7 @@ from mteb.languages.iso_mappings import _get_iso1_to_iso3, _get_iso3_to_default_
 
 from stages.corpus.languages import UNDETERMINED, text_languages
 from stages.corpus.tables import read_split
+from stages.evaluation.measured_pairs import measured_pairs
 from stages.metrics.lexical import bm25_rank
 from stages.recipe.evaluate import Bm25
 
@@ -65,13 +66,13 @@ def local_tasks(curated: Path, sources: Mapping[str, Sequence[str]], bm25: Bm25)
 
 def bitext_tasks(curated: Path, sources: Sequence[str]) -> dict[str, AbsTask]:
     """Make bitext mining of the sources whose pairs are in two languages, with a subset for each pair of languages."""
-    tables = {source: read_split(curated, "pairs", "test", [source]) for source in sources}
+    tables = {source: measured_pairs(curated, source) for source in sources}
     made = [_bitext(source, rows) for source, rows in tables.items() if any(map(_is_pair, _codes(rows)))]
     return {task.metadata.name: task for task in made}
 
 
 def _retrieval(curated: Path, source: str) -> AbsTask:
-    rows = read_split(curated, "pairs", "test", [source])
+    rows = measured_pairs(curated, source)
     task = _task("Retrieval", source, rows)
     task.dataset = _search(rows, range(len(rows)), None)
     return task
@@ -79,7 +80,7 @@ def _retrieval(curated: Path, source: str) -> AbsTask:
 
 def _reranking(curated: Path, source: str, bm25: Bm25) -> AbsTask:
     """Rerank candidates of BM25, since a model under test should not have chosen what it ranks."""
-    rows = read_split(curated, "pairs", "test", [source])
+    rows = measured_pairs(curated, source)
     chosen = sorted(_permutation(len(rows))[:NUM_QUERIES])
     queries, documents = rows["query"].take(chosen).to_pylist(), rows["document"].to_pylist()
     ranked = bm25_rank(queries, documents, CANDIDATES, bm25.k1, bm25.b).tolist()

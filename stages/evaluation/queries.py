@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.corpus.tables import read_split
 from stages.evaluation.compared_models import ComparedModels
+from stages.evaluation.measured_pairs import measured_pairs
 from stages.evaluation.tasks import retrieval_vectors
 from stages.metrics.retrieval import CHUNK_SIZE
 
@@ -112,5 +112,5 @@ def _row(pairs: Mapping[str, Sequence[str]], row: int, ours: QueryRanks, wrong: 
 
 def _pairs(curated: Path, source: str) -> dict[str, list[str]]:
     """Test queries and documents of a source."""
-    pairs: dict[str, list[str]] = read_split(curated, "pairs", "test", [source]).to_pydict()
+    pairs: dict[str, list[str]] = measured_pairs(curated, source).to_pydict()
     return pairs

@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.corpus.tables import read_split, read_table
 from stages.evaluation.compared_models import ComparedModels
+from stages.evaluation.measured_pairs import measured_pairs
 from stages.metrics.classification import accuracy
 from stages.metrics.clustering import clusters
 from stages.metrics.lexical import bm25_rank
@@ -71,7 +72,7 @@ def retrieval(models: ComparedModels, name: str, curated: Path, source: str) -> 
 
 def lexical_retrieval(curated: Path, source: str, bm25: Bm25) -> Score:
     """Search the same by BM25, which reads whole documents."""
-    pairs = read_split(curated, "pairs", "test", [source])
+    pairs = measured_pairs(curated, source)
     return ranking_score(bm25_rank(pairs["query"].to_pylist(), pairs["document"].to_pylist(), RANKS, bm25.k1, bm25.b))
 
 
@@ -117,7 +118,7 @@ def retrieval_vectors(
     """Embed test queries and documents with a model, by source and side; by default with the retrieval adapter."""
     vectors = {}
     for source in sources:
-        pairs = read_split(curated, "pairs", "test", [source])
+        pairs = measured_pairs(curated, source)
         vectors[source] = {
             side: models.embed(name, pairs[side].to_pylist(), side, source) for side in ("query", "document")
         }

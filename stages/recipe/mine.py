@@ -35,7 +35,8 @@ class Mine(Section):
     )
     consistency: dict[str, Count] = Field(
         description="Source -> last rank. A training pair of the source is left out of the retrieval adapter where the "
-        "teacher ranks the query's own document lower among the source's documents. Empty where nothing is left out."
+        "teacher ranks the query's own document lower among the source's documents, and so is a question that a model "
+        "wrote out of the evaluation. Empty where nothing is left out."
     )
     num_examples: Count = Field(description="Example rows on the page data/mined/audit.html.")
 

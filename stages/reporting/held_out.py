@@ -1,5 +1,6 @@
 """First card of the report: retrieval on held-out questions against the teacher, BM25 and the base, in sentences."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,14 @@ RETRIEVAL = TASKS[0]
 PEERS = {"teacher": "its teacher", "bm25": "BM25", "base": "the student without the adapter"}
 # Below so many questions, or above so wide an interval in points, figures are a first impression.
 FEW_QUESTIONS, WIDE_POINTS = 50, 10.0
+# How questions that people did not ask were made, by the column `origin` of pairs.
+MADE = {
+    "heading": "headings",
+    "question-heading": "headings that are questions",
+    "first-sentence": "first sentences",
+    "planted": "sentences planted in long texts",
+    "model": "a language model's answers",
+}
 
 
 def held_out_questions(metrics: Mapping[str, Any], queries: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -29,6 +38,7 @@ def held_out_questions(metrics: Mapping[str, Any], queries: Mapping[str, Mapping
     number = sum(asked.values())
     where = f"On {number} held-out questions ({', '.join(asked)})" if number else "On the held-out questions"
     sentences = [f"{where}, the release has an nDCG@10 of {score(ours)}."]
+    sentences += _made(metrics.get("origins") or {})
     sentences += [_sentence(name, change) for name, change in compared.items()]
     width = max((_width(change) for change in compared.values()), default=0.0)
     if (number and number < FEW_QUESTIONS) or width > WIDE_POINTS:
@@ -37,6 +47,20 @@ def held_out_questions(metrics: Mapping[str, Any], queries: Mapping[str, Mapping
             "cannot show. Hold more questions out before you rely on a figure."
         )
     return sentences
+
+
+def _made(origins: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """Say how many questions nobody asked, and how they were made; empty where people asked them all."""
+    made = Counter[str]()
+    for by_origin in origins.values():
+        made.update({MADE[origin]: figures["queries"] for origin, figures in by_origin.items() if origin in MADE})
+    if not made:
+        return []
+    kinds = ", ".join(f"{number} of {kind}" for kind, number in made.items())
+    return [
+        f"Nobody asked {made.total()} of these questions: they were made ({kinds}). They compare models; how well real "
+        "questions are answered they do not say."
+    ]
 
 
 def _sentence(name: str, change: IntervalEstimate) -> str:

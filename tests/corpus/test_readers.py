@@ -55,9 +55,14 @@ def articles(tmp_path: Path) -> Path:
 
 def test_wikipedia_records(articles: Path) -> None:
     assert list(wikipedia.leads([articles])) == [
-        {"entity": "Hat", "query": "A hat is worn.", "document": "Each it warms."},
-        {"entity": "Mercury (planet)", "query": "Mercury is small.", "document": "it is near."},
-        {"entity": "Nothing", "query": "No more.", "document": ""},
+        {"entity": "Hat", "query": "A hat is worn.", "document": "Each it warms.", "origin": "first-sentence"},
+        {
+            "entity": "Mercury (planet)",
+            "query": "Mercury is small.",
+            "document": "it is near.",
+            "origin": "first-sentence",
+        },
+        {"entity": "Nothing", "query": "No more.", "document": "", "origin": "first-sentence"},
     ]
     assert list(wikipedia.descriptions([articles])) == [
         {"entity": "Hat", "query": "Head covering", "document": "Hat"},
@@ -127,9 +132,14 @@ def test_docstrings_give_summary_and_body(tmp_path: Path) -> None:
     hidden.write_text(MODULE)
     entity = "distillery.copper"
     assert list(docstrings.pairs([file, hidden])) == [
-        {"entity": entity, "query": "Boil the wort.", "document": "It takes an hour. Examples"},
-        {"entity": entity, "query": "A still, of copper.", "document": ""},
-        {"entity": entity, "query": "Run it.", "document": "Slowly."},
+        {
+            "entity": entity,
+            "query": "Boil the wort.",
+            "document": "It takes an hour. Examples",
+            "origin": "first-sentence",
+        },
+        {"entity": entity, "query": "A still, of copper.", "document": "", "origin": "first-sentence"},
+        {"entity": entity, "query": "Run it.", "document": "Slowly.", "origin": "first-sentence"},
     ]
     assert [record["label"] for record in docstrings.packages([file])] == ["distillery"] * 3
 
@@ -151,9 +161,14 @@ def test_botocore_operations(tmp_path: Path, compressed: bool) -> None:
     content = json.dumps(model).encode()
     file.write_bytes(gzip.compress(content) if compressed else content)
     assert list(botocore.operations([file])) == [
-        {"entity": "Still", "query": "Runs a still .", "document": "It's hot & slow . Ends."},
-        {"entity": "Still", "query": "Stops it.", "document": ""},
-        {"entity": "Still", "query": "", "document": ""},
+        {
+            "entity": "Still",
+            "query": "Runs a still .",
+            "document": "It's hot & slow . Ends.",
+            "origin": "first-sentence",
+        },
+        {"entity": "Still", "query": "Stops it.", "document": "", "origin": "first-sentence"},
+        {"entity": "Still", "query": "", "document": "", "origin": "first-sentence"},
     ]
 
 
@@ -214,6 +229,7 @@ def test_speeches_in_stretches(speeches_folder: list[Path]) -> None:
         "entity": "1838-VanBuren-1",
         "query": "President Van Buren's message to Congress, 1838: Fellow-Citizens of the Senate: I greet you.",
         "document": "The harvest was good. It filled the barns.",
+        "origin": "heading",
     }
     assert second["query"] == "President Van Buren's message to Congress, 1838: Of the roads I say little."
     assert second["document"] == "They are dry."
@@ -266,6 +282,7 @@ def test_encyclopedia_articles_lose_their_markup(tmp_path: Path) -> None:
             "entity": "Still",
             "query": "A still is used to distil wine.",
             "document": "A it is of copper, see the list. It is old & round.",
+            "origin": "first-sentence",
         }
     ]
 
@@ -289,8 +306,9 @@ def test_weaknesses_give_name_and_description(tmp_path: Path) -> None:
             "entity": "CWE-79",
             "query": "Cross-site Scripting: Input is not neutralized.",
             "document": "There are three kinds.",
+            "origin": "heading",
         },
-        {"entity": "CWE-20", "query": "Improper Input: Short.", "document": ""},
+        {"entity": "CWE-20", "query": "Improper Input: Short.", "document": "", "origin": "heading"},
     ]
 
 

@@ -203,7 +203,8 @@ def test_wrong_columns_files_and_readers_are_refused(questions: Path, tmp_path: 
         read("rows.pairs", tmp_path / "notes.docx", **COLUMNS)
     with pytest.raises(ValueError, match=r"wikipedia\.leads reads files, got data set questions; use rows\.pairs"):
         read("wikipedia.leads", "hub:questions")
-    assert set(ROW_READERS) == {"rows.pairs", "rows.scored", "rows.labelled", "rows.documents", "rows.needles"}
+    names = ("pairs", "scored", "labelled", "documents", "parallel", "needles")
+    assert set(ROW_READERS) == {f"rows.{name}" for name in names}
 
 
 # BEIR

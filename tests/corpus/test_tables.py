@@ -10,7 +10,7 @@ from stages.corpus.tables import REJECTED, SCHEMAS, SPLITS, read_split, read_tab
 
 ORIGIN = {"entity": "e", "language": "en", "license": "MIT"}
 TEXTS: dict[str, dict[str, Any]] = {
-    "pairs": {"query": "q", "document": "d", "negatives": ["n"]},
+    "pairs": {"query": "q", "document": "d", "negatives": ["n"], "origin": "given"},
     "scored": {"text_a": "a", "text_b": "b", "score": 1},
     "labelled": {"text": "t", "label": "l"},
     "documents": {"text": "t"},

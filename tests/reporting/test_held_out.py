@@ -47,5 +47,16 @@ def test_many_questions_come_without_a_warning() -> None:
     assert len(held_out_questions(metrics(teacher=(0.05, 0.01, 0.09)), asked(200))) == 2
 
 
+def test_questions_that_nobody_asked_are_said_to_be_made() -> None:
+    found = metrics(teacher=(0.05, 0.01, 0.09))
+    found["origins"] = {
+        "faq": {"given": {"queries": 150}, "model": {"queries": 30}}, "manual": {"heading": {"queries": 20}}
+    }  # fmt: skip
+    assert held_out_questions(found, asked(200))[1] == (
+        "Nobody asked 50 of these questions: they were made (30 of a language model's answers, 20 of headings). They "
+        "compare models; how well real questions are answered they do not say."
+    )
+
+
 def test_without_retrieval_there_is_no_card() -> None:
     assert held_out_questions({"classification": {}}, {}) == []

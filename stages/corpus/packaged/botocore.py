@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.corpus.records import Row
+from stages.corpus.records import FIRST_SENTENCE, Row
 
 _TAG = re.compile(r"<[^>]+>")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
@@ -21,7 +21,7 @@ def operations(files: list[Path]) -> Iterator[Row]:
             model = json.load(stream)
         for operation in model["operations"].values():
             first, rest = _first_and_rest(operation.get("documentation", ""))
-            yield {"entity": model["metadata"]["serviceId"], "query": first, "document": rest}
+            yield {"entity": model["metadata"]["serviceId"], "query": first, "document": rest, "origin": FIRST_SENTENCE}
 
 
 def _first_and_rest(documentation: str) -> tuple[str, str]:

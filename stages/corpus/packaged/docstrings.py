@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.corpus.records import Row
+from stages.corpus.records import FIRST_SENTENCE, Row
 
 Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -18,7 +18,7 @@ _UNDERLINE = re.compile(r"^\s*[-=~^]{3,}\s*$")
 def pairs(files: list[Path]) -> Iterator[Row]:
     """Yield pairs of summary -> body for each public function and class; the entity is the module."""
     for path, summary, body in _docstrings(tuple(files)):
-        yield {"entity": _module(path), "query": summary, "document": body}
+        yield {"entity": _module(path), "query": summary, "document": body, "origin": FIRST_SENTENCE}
 
 
 def packages(files: list[Path]) -> Iterator[Row]:

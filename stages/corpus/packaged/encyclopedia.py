@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from stages.corpus.packaged.wikipedia import mask_title
-from stages.corpus.records import Row
+from stages.corpus.records import FIRST_SENTENCE, Row
 from stages.corpus.sentences import split_first_sentence
 
 _NESTED = (
@@ -37,7 +37,7 @@ def articles(files: list[Path]) -> Iterator[Row]:
     for path in files:
         for title, markup in _pages(path):
             first, rest = split_first_sentence(prose(markup))
-            yield {"entity": title, "query": first, "document": mask_title(rest, title)}
+            yield {"entity": title, "query": first, "document": mask_title(rest, title), "origin": FIRST_SENTENCE}
 
 
 def prose(markup: str) -> str:

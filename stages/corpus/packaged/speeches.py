@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.corpus.needles import question_records
-from stages.corpus.records import Row
+from stages.corpus.records import HEADING, Row
 from stages.corpus.sentences import sentences, stretches
 
 _STAGE_DIRECTION = re.compile(r"\[[^\]]*\]")  # [As delivered before a joint session], [Applause]
@@ -16,7 +16,8 @@ def pairs(files: list[Path], stretch_words: float) -> Iterator[Row]:
     """Yield pairs of a stretch's speaker, year and first sentence -> its other sentences; the entity is the speech."""
     for path in files:
         for opening, *rest in stretches(_speech(path), int(stretch_words)):
-            yield {"entity": path.stem, "query": f"{_title(path)}: {opening}", "document": " ".join(rest)}
+            query, document = f"{_title(path)}: {opening}", " ".join(rest)
+            yield {"entity": path.stem, "query": query, "document": document, "origin": HEADING}
 
 
 def documents(files: list[Path], stretch_words: float) -> Iterator[Row]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from stages.corpus.records import Row
+from stages.corpus.records import HEADING, Row
 
 _SPACE = "{http://cwe.mitre.org/cwe-7}"
 
@@ -16,6 +16,7 @@ def pairs(files: list[Path]) -> Iterator[Row]:
         for weakness in catalogue.iter(f"{_SPACE}Weakness"):
             if weakness.attrib["Status"] != "Deprecated":
                 yield {
+                    "origin": HEADING,
                     "entity": f"CWE-{weakness.attrib['ID']}",
                     "query": f"{weakness.attrib['Name']}: {_text(weakness, 'Description')}",
                     "document": _text(weakness, "Extended_Description"),

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.corpus.records import Row
+from stages.corpus.records import FIRST_SENTENCE, Row
 from stages.corpus.sentences import split_first_sentence
 
 _UNLABELLED = "Uncategorized"
@@ -16,7 +16,8 @@ def leads(files: list[Path]) -> Iterator[Row]:
     """Yield pairs of first sentence -> the rest with the title masked, so that word matching alone does not find it."""
     for article in _articles(files):
         first, rest = split_first_sentence(article["extract"])
-        yield {"entity": article["title"], "query": first, "document": mask_title(rest, article["title"])}
+        document = mask_title(rest, article["title"])
+        yield {"entity": article["title"], "query": first, "document": document, "origin": FIRST_SENTENCE}
 
 
 def descriptions(files: list[Path]) -> Iterator[Row]:

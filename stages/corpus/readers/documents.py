@@ -9,12 +9,14 @@ from pathlib import Path
 
 from stages.corpus.packaged.wikipedia import mask_title
 from stages.corpus.readers.sections import TextSection, read_sections
-from stages.corpus.records import Record, Unreadable
+from stages.corpus.records import FIRST_SENTENCE, HEADING, QUESTION_HEADING, Record, Row, Unreadable
 from stages.corpus.sentences import sentences, split_first_sentence
 from stages.corpus.text_length import UNSPACED, count_words
 
 # Words of a first sentence that asks for the rest of its text: fewer are a number of a list, or a cry.
 MIN_QUERY_WORDS = 3
+# Latin, full-width, Greek and Arabic.
+_QUESTION_MARKS = ("?", "\uff1f", "\u037e", "\u061f")
 # A word with the space behind it, or a letter of a script without spaces.
 _WORD = re.compile(rf"[{UNSPACED}]\s*|[^\s{UNSPACED}]+\s*")
 
@@ -22,7 +24,8 @@ _WORD = re.compile(rf"[{UNSPACED}]\s*|[^\s{UNSPACED}]+\s*")
 def folder(files: Sequence[Path], max_words: float = 150, min_words: float = 12) -> Iterator[Record]:
     """Yield pairs of headings -> the text below them, and of first sentence -> the rest of a text further on.
 
-    The words of the headings are masked in the rest, so that word matching alone does not find it.
+    A heading that is a question asks alone, without those above it. The words of the headings are masked in the rest
+    behind a first sentence, so that word matching alone does not find it. `origin` tells the three apart.
 
     Args:
         files: .txt, .md, .html, .rst, .docx and .pdf files.
@@ -37,12 +40,12 @@ def folder(files: Sequence[Path], max_words: float = 150, min_words: float = 12)
             headings, texts = record
             for position, text in enumerate(texts):
                 if headings and position == 0:
-                    yield {"entity": _entity(path), "query": ": ".join(headings), "document": text}
+                    yield {"entity": _entity(path), "document": text} | _asked_by(headings)
                     continue
                 first, rest = split_first_sentence(text)
                 masked = mask_title(rest, headings[-1]) if headings else rest
                 if count_words(first) >= MIN_QUERY_WORDS and count_words(masked) >= min_words:
-                    yield {"entity": _entity(path), "query": first, "document": masked}
+                    yield {"entity": _entity(path), "query": first, "document": masked, "origin": FIRST_SENTENCE}
 
 
 def sections(files: Sequence[Path], max_words: float = 150, min_words: float = 12) -> Iterator[Record]:
@@ -55,6 +58,13 @@ def sections(files: Sequence[Path], max_words: float = 150, min_words: float = 1
             headings, texts = record
             for text in texts:
                 yield {"entity": _entity(path), "text": f"{': '.join(headings)}\n{text}" if headings else text}
+
+
+def _asked_by(headings: Sequence[str]) -> Row:
+    """Return the query that the headings of a section make, and its origin."""
+    if headings[-1].rstrip().endswith(_QUESTION_MARKS):
+        return {"query": headings[-1], "origin": QUESTION_HEADING}
+    return {"query": ": ".join(headings), "origin": HEADING}
 
 
 def _texts(path: Path, max_words: int, min_words: int) -> Iterator[tuple[tuple[str, ...], list[str]] | Unreadable]:

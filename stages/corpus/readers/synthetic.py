@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from stages.corpus.normalisation import folded, normalise
 from stages.corpus.openai_client import failure, openai_client, openai_library, refusal, server_key
 from stages.corpus.readers.documents import sections
-from stages.corpus.records import MADE, Record, Row, Unreadable
+from stages.corpus.records import MODEL, Record, Row, Unreadable
 from stages.recipe.fields import Count, NotNegative, Positive, Section
 from stages.recipe.paths import QUESTIONS
 
@@ -185,7 +185,7 @@ def _pair(section: Row, answer: str) -> Record:
     words = _words(section["text"])
     for question in questions:
         if _words(question) not in words:
-            return {"entity": section["entity"], "query": question, "document": section["text"], "origin": MADE}
+            return {"entity": section["entity"], "query": question, "document": section["text"], "origin": MODEL}
     return Unreadable("the question is a copy of the text", questions[0])
 
 
