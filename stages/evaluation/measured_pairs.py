@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.corpus.tables import read_split, read_table
-from stages.metrics.row_outcomes import RowOutcomes
+from stages.metrics.row_outcomes import Mean
 from stages.recipe.paths import INCONSISTENT_PAIRS
 
 
@@ -24,7 +24,7 @@ def measured_pairs(curated: Path, source: str) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(left_out.to_pylist(), "string"))))
 
 
-def figures_by_origin(outcomes: Mapping[str, Mapping[str, RowOutcomes]], curated: Path) -> dict[str, dict[str, Any]]:
+def figures_by_origin(outcomes: Mapping[str, Mapping[str, Mean]], curated: Path) -> dict[str, dict[str, Any]]:
     """Average nDCG@10 over the questions of each origin (column `origin` of pairs).
 
     Args:
