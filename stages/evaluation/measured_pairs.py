@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.corpus.tables import read_split, read_table
-from stages.metrics.row_outcomes import Mean
+from stages.metrics.row_outcomes import RowOutcomes
 from stages.recipe.paths import INCONSISTENT_PAIRS
 
 
@@ -24,7 +24,7 @@ def measured_pairs(curated: Path, source: str) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(left_out.to_pylist(), "string"))))
 
 
-def figures_by_origin(outcomes: Mapping[str, Mapping[str, Mean]], curated: Path) -> dict[str, dict[str, Any]]:
+def figures_by_origin(outcomes: Mapping[str, Mapping[str, RowOutcomes]], curated: Path) -> dict[str, dict[str, Any]]:
     """Average nDCG@10 over the questions of each origin (column `origin` of pairs).
 
     Args:
@@ -38,6 +38,7 @@ def figures_by_origin(outcomes: Mapping[str, Mapping[str, Mean]], curated: Path)
         origins = np.asarray(measured_pairs(curated, source)["origin"].to_pylist())
         for origin in np.unique(origins).tolist():
             rows = origins == origin
-            figures = {model: float(by_source[source].scores[rows].mean()) for model, by_source in outcomes.items()}
+            counts = rows[None].astype(float)  # the rows of this origin once each, and no other
+            figures = {model: float(by_source[source].on(counts)[0]) for model, by_source in outcomes.items()}
             found.setdefault(source, {})[origin] = {"queries": int(rows.sum()), **figures}
     return found

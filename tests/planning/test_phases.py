@@ -55,7 +55,7 @@ def write_curated(tiny: Recipe, sources: dict[str, SourceTexts], folder: Path) -
         for split, number in ROWS.items():
             rows = [
                 {column: sources[source.name].texts[column][row] for column in columns}
-                | {"id": f"{source.name}/{row}", "source": source.name, "score": 0.5, "label": "a"}
+                | {"id": f"{source.name}/{row}", "source": source.name, "score": 0.5, "label": "a", "origin": "given"}
                 | {"entity": "e", "language": "en", "license": "none"}
                 | {"negatives": [] if row else sources[source.name].texts.get("negatives")}
                 for source in tiny.curate.sources

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import xxhash
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.corpus.normalisation import folded, normalise
 from stages.corpus.openai_client import failure, openai_client, openai_library, refusal, server_key
 from stages.corpus.readers.documents import sections
 from stages.corpus.records import MODEL, Record, Row, Unreadable
-from stages.recipe.fields import Count, NotNegative, Positive, Section
+from stages.recipe.fields import Count, NotNegative, Positive
 from stages.recipe.paths import QUESTIONS
 
 _FENCE = re.compile(r"\A\s*```\w*\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
@@ -30,7 +30,7 @@ _FENCE = re.compile(r"\A\s*```\w*\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
 _OF_THE_TEXT = ("content_filter", "content_policy_violation", "context_length_exceeded")
 
 
-class QuestionWriter(Section):
+class QuestionWriter(BaseModel):
     """A model behind `/v1/chat/completions`, and how it is asked: the options of a source.
 
     Attributes
@@ -47,6 +47,8 @@ class QuestionWriter(Section):
     prompt_price, answer_price
         Price of a million tokens, for `stillhouse plan`.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")]
     model: str
