@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from stages.corpus.normalisation import normalise
 from stages.corpus.records import Row, text_of
 from stages.corpus.text_length import count_words
 from stages.recipe.fields import Kind
@@ -81,7 +82,7 @@ def column_facts(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Column]
     """Describe the values of each column."""
     facts = {}
     for name in names:
-        values = [text for row in rows if (text := cell_text(row, name).strip())]
+        values = [text for row in rows if (text := normalise(cell_text(row, name)))]
         count = max(1, len(values))
         facts[name] = Column(
             statistics.median(map(count_words, values)) if values else 0.0,

@@ -20,6 +20,7 @@ import torch
 from cyclopts import Parameter
 from tqdm import tqdm
 
+from stages.corpus.normalisation import normalise
 from stages.corpus.readers.files import rows_of_file
 from stages.corpus.records import Unreadable, text_of
 from stages.modeling.serving import checked_dimensions, checked_prompt, checked_ranges, rounded
@@ -140,7 +141,9 @@ def _write_parts(
             if _is_done(parts[-1], len(block), about):
                 kept += len(block)
             else:
-                texts = [text if isinstance(text, str) and text.strip() else None for text in block[column].to_pylist()]
+                texts = [
+                    text if isinstance(text, str) and normalise(text) else None for text in block[column].to_pylist()
+                ]
                 table = block.append_column(VECTOR, _vectors(texts, encode, kind))
                 _write(table.replace_schema_metadata({**(table.schema.metadata or {}), **about}), parts[-1])
             bar.update(len(block))

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from stages.corpus.normalisation import normalise
 from stages.corpus.tables import SPLITS, read_table
 from stages.evaluation.embedding_cache import EmbeddingCache
 from stages.evaluation.queries import shortened
@@ -50,7 +51,7 @@ def search(question: str, *, top: int = 5, source: tuple[str, ...] = (), release
     Example:
         >>> search("how do plants make sugar?", top=3)
     """
-    if not question.strip() or top < 1:
+    if not normalise(question) or top < 1:
         raise ValueError(f"got the question {question!r} and --top {top}, expected a text and at least 1")
     recipe, used = read(), release_in_use(release)
     documents = _documents(source)

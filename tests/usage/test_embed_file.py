@@ -66,7 +66,9 @@ def test_binary_packs_eight_dimensions_in_a_byte(table: Path, tiny_release: Path
 
 def test_a_row_without_text_has_no_vector(tmp_path: Path, tiny_release: Path) -> None:
     file, out = tmp_path / "rows.jsonl", tmp_path / "vectors.parquet"
-    file.write_text("".join(json.dumps({"text": text, "more": {"a": 1}}) + "\n" for text in ("oak", None, " ", "malt")))
+    file.write_text(
+        "".join(json.dumps({"text": text, "more": {"a": 1}}) + "\n" for text in ("oak", None, " \u200b", "malt"))
+    )
     embed(file, out=out, release=tiny_release)
     found = pq.read_table(out)
     assert [vector is None for vector in found["vector"].to_pylist()] == [False, True, True, False]
