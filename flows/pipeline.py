@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from flows.process_group import output
 from stages.recipe.paths import SOURCES
+from stages.recipe.process_environment import dvc_environment
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 _NODE = re.compile(r'^"([^"]+)"(?: -> "([^"]+)")?;$')
@@ -53,8 +54,8 @@ def read_pipeline(folder: Path, *, has_remote: bool) -> list[Stage]:
         RuntimeError: DVC refuses the pipeline; the message has its output.
     """
     with ThreadPoolExecutor() as pool:
-        dag = pool.submit(output, [*DVC, "dag", "--dot"], folder)
-        status = pool.submit(output, [*DVC, "status", "--json"], folder)
+        dag = pool.submit(output, [*DVC, "dag", "--dot"], folder, dvc_environment())
+        status = pool.submit(output, [*DVC, "status", "--json"], folder, dvc_environment())
         upstream, reports = parse_dag(dag.result()), json.loads(status.result())
     reasons = parse_status(reports, absent={*_ABSENT, "not in cache"} if has_remote else _ABSENT)
     needs = needs_of((folder / "dvc.yaml").read_text(encoding="utf-8"))
@@ -69,7 +70,7 @@ def check_out(folder: Path) -> None:
     Outputs that dvc.lock does not name are deleted: the check of the recipe left one in a workspace that was never
     built.
     """
-    output([*DVC, "checkout", "--quiet", "--allow-missing", "--force"], folder)
+    output([*DVC, "checkout", "--quiet", "--allow-missing", "--force"], folder, dvc_environment())
 
 
 def parse_dag(dot: str) -> dict[str, tuple[str, ...]]:

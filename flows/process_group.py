@@ -41,7 +41,7 @@ def guarded(
     process = subprocess.Popen(
         [*GUARD, *command],
         cwd=folder,
-        env=child_environment() if environment is None else environment,
+        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

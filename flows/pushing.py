@@ -11,6 +11,7 @@ from flows.process_group import guarded
 from flows.stage_task import lines_of
 from flows.workspace import BRANCHES, Workspace
 from stages.recipe.paths import RECIPE
+from stages.recipe.process_environment import dvc_environment
 
 PAUSES = [10.0, 30.0, 60.0]  # seconds between attempts, for a remote that is away for a while
 
@@ -23,7 +24,7 @@ def push_outputs(space: Workspace) -> None:
         RuntimeError: DVC failed, for example because there is no remote; the message has the end of its log.
     """
     logger, lines = get_run_logger(), []
-    with guarded([*DVC, "push", "--run-cache"], space.folder) as process:
+    with guarded([*DVC, "push", "--run-cache"], space.folder, dvc_environment()) as process:
         for line in lines_of(process):
             logger.info("%s", line)
             lines.append(line)

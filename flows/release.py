@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from pydantic import StringConstraints
 from flows.champion import mlflow_client
 from flows.workspace import Workspace
 from stages.recipe.paths import PROMOTED, RECIPE
+from stages.recipe.process_environment import child_environment, settle
 from stages.recipe.recipe import read
 
 VERSION_FILE = PROMOTED / "version.json"
@@ -66,6 +68,7 @@ def release(version: int, folder: str = ".") -> str:
     Raises:
         RegistryError: something stands against the version, or came up while people were asked.
     """
+    settle(os.environ)
     recipe = read(Path(folder) / RECIPE).promote
     automatic = recipe.signoff == "automatic"
     state = registry(folder, "describe", name=recipe.registered_model, number=str(version), by_person=not automatic)
@@ -160,7 +163,7 @@ def registry(folder: str, command: str, **arguments: Any) -> dict[str, Any]:
         RegistryError: it could not do so, in its words.
     """
     words = [sys.executable, "-m", "stages.registry.registry_command", command, json.dumps(arguments)]
-    done = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True, cwd=folder)
+    done = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True, cwd=folder, env=child_environment())
     lines = done.stdout.splitlines()
     answer: dict[str, Any] = json.loads(lines[-1]) if lines else {"error": f"ended with exit code {done.returncode}"}
     if "error" in answer:

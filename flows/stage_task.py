@@ -22,7 +22,7 @@ from flows.failure_causes import BUSY_PAUSE, PAUSES, Fault, classify, read_repor
 from flows.pipeline import DVC, Stage
 from flows.process_group import STOP, Stopped, guarded, stop_command
 from stages.recipe.paths import FAILURES, FAILURES_VARIABLE, MACHINES_VARIABLE, REFUSED
-from stages.recipe.process_environment import child_environment
+from stages.recipe.process_environment import dvc_environment
 from stages.recipe.redaction import redacted
 
 LAST_LINES = 20  # of a failed stage's log, which the message shows
@@ -255,7 +255,7 @@ def stage_environment(stage: Stage, settings: RebuildSettings, devices: Sequence
     own = {"PATH": path, "STILLHOUSE_BUILD": settings.build, FAILURES_VARIABLE: str(reports), "PYTHONUNBUFFERED": "1"}
     if gpus := [device for device in devices if not device.startswith(CORE)]:
         own["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    return {"TQDM_MININTERVAL": "10", **child_environment(), **own}  # progress bars that flood no log
+    return {"TQDM_MININTERVAL": "10", **dvc_environment(), **own}  # progress bars that flood no log
 
 
 def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:

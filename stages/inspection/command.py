@@ -19,6 +19,7 @@ from stages.inspection.statistics import TableFacts, languages_of, table_facts
 from stages.inspection.teacher import DEFAULT_TEACHER, MULTILINGUAL, teacher_of
 from stages.recipe.fields import TASKS, Task
 from stages.recipe.paths import RECIPE
+from stages.recipe.process_environment import git_environment
 
 SEED = 17
 COUNTED_TOKENS = 500  # texts of a sample whose tokens are counted
@@ -255,7 +256,8 @@ def _check_output(wishes: Wishes) -> None:
         return
     if output.read_text(encoding="utf-8").startswith("# Written by `stillhouse new`"):
         raise ValueError(f"{output}: there is a recipe of an earlier `stillhouse new`; write over it with --force")
-    shown = subprocess.run(["git", "show", f"HEAD:./{output}"], capture_output=True, check=False)  # noqa: S607
+    command = ["git", "cat-file", "blob", f"HEAD:./{output}"]
+    shown = subprocess.run(command, env=git_environment(), capture_output=True, check=False)
     if shown.returncode != 0 or shown.stdout != output.read_bytes():
         raise ValueError(f"{output}: there is another recipe; write over it with --force, or elsewhere with --output")
     print(f"{output}: replaces the committed recipe; `git checkout {output}` brings it back\n")

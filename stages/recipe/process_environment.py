@@ -46,6 +46,11 @@ def child_environment() -> dict[str, str]:
     return found
 
 
+def dvc_environment() -> dict[str, str]:
+    """Return the environment in which flows start DVC, which refuses a dvc.lock that a person's own list ignores."""
+    return child_environment() | {"GIT_CONFIG_GLOBAL": os.devnull}
+
+
 def git_environment(**more: str) -> dict[str, str]:
     """Return the environment in which git is started: `GIT_SETTINGS`, the author of rebuilds, and more variables."""
     found = child_environment()

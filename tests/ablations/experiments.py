@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 from dvc.api import DVCFileSystem
 from ruamel.yaml import YAML
 
+from stages.recipe.process_environment import child_environment
+
 STAGES = Path(__file__).with_name("stages.yaml")
 # Paths in git on which an experiment's result depends.
 DEPENDENCIES = (
@@ -51,7 +53,7 @@ class ExperimentClone:
     def __init__(self, project: Path, tracking_uri: str) -> None:
         self.project, self.clone = project.resolve(), project.resolve() / ".stillhouse/ablations"
         self.environment = {
-            **os.environ,
+            **child_environment(),
             # Stages run with this Python, whether or not its environment is activated.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "MLFLOW_TRACKING_URI": tracking_uri,

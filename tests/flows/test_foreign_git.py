@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.pipeline import read_pipeline
 from flows.process_group import git as flow_git
 from flows.pushing import check_remotes, push_branch
 from flows.workspace import BRANCHES, Workspace, workspace
@@ -92,6 +93,17 @@ def test_a_persons_settings_and_hooks_have_no_say(person: Path) -> None:
     ]
     assert plain("worktree", "list").count("\n") == 1
     assert f"try-{space.folder.name}" not in plain("branch", "--list")
+
+
+def test_dvc_takes_a_lock_that_a_persons_list_ignores(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ignored").write_text("*.lock\n")
+    (tmp_path / "gitconfig").write_text(f"[core]\n    excludesFile = {tmp_path}/ignored\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    with workspace(project, "one", "HEAD") as space:
+        (space.folder / "dvc.lock").write_text("schema: '2.0'\n")
+        assert read_pipeline(space.folder, has_remote=False)
 
 
 def test_a_persons_settings_do_not_stop_a_push(person: Path, tmp_path: Path) -> None:
