@@ -99,6 +99,7 @@ def output(command: Sequence[str], folder: Path, environment: Mapping[str, str] 
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        errors="surrogateescape",  # as Python writes names of files in another encoding
         check=False,
     )
     if done.returncode:

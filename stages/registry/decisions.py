@@ -91,9 +91,10 @@ def objections(client: MlflowClient, version: ModelVersion, ledger: Ledger, by_p
     release = QUANTIZED / tags.get("release", "")
     now = provenance(release)
     against = []
+    commit = "commit them, or name them in .gitignore (a person's own list and settings do not count)"
     again = "then dvc repro --force --single-item quantize && dvc repro"
     if by_person and tags.get("git_dirty") == "True":
-        against.append(f"it was built from files that git does not have; commit them, {again}")
+        against.append(f"it was built from files that git does not have; {commit}, {again}")
     elif by_person and tags.get("git_dirty") != "False":
         against.append(
             "it is not known whether git has the files that it was built from; build in a git checkout in which "

@@ -202,10 +202,11 @@ def test_links_that_lead_nowhere_and_sockets_among_the_sources_are_left_out(proj
         listener.bind(os.path.relpath(folder / "socket"))
         listener.close()
     Path("data/sources/linked").symlink_to(tmp_path / "disk")
-    Path("data/sources/own.csv").write_text("b\n")
+    other = os.fsdecode(b"caf\xe9.csv")
+    Path("data/sources", other).write_text("b\n")
     with workspace(project, "one", "HEAD") as space:
         found = {str(path.relative_to(space.folder)) for path in space.folder.glob("data/sources/**/*")}
-    assert found == {f"data/sources/{name}" for name in ("linked", "linked/rows.csv", "own.csv", "source.txt")}
+    assert found == {f"data/sources/{name}" for name in ("linked", "linked/rows.csv", other, "source.txt")}
 
 
 def test_sources_on_another_disk_are_copied(project: Path, tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ def mark(how: str) -> Callable[[], None]:
     return marked
 
 
+def name_in_another_encoding() -> None:
+    git("config", "status.showUntrackedFiles", "no")
+    git("config", "core.quotePath", "false")
+    Path(os.fsdecode(b"caf\xe9.py")).write_text("b")
+
+
 def filter_elsewhere() -> None:
     Path("../attributes").write_text("*.py filter=same\n")
     git("config", "core.attributesFile", os.path.abspath("../attributes"))
@@ -72,7 +78,7 @@ def filter_elsewhere() -> None:
 @pytest.mark.parametrize(
     "hide",
     [
-        *(hide_new_files, ignore_elsewhere, ignore_in_git_s_folder, watch, filter_elsewhere),
+        *(hide_new_files, ignore_elsewhere, ignore_in_git_s_folder, watch, filter_elsewhere, name_in_another_encoding),
         *(mark("--assume-unchanged"), mark("--skip-worktree")),
     ],
 )
