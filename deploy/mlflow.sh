@@ -14,4 +14,5 @@ END
 export MLFLOW_AUTH_CONFIG_PATH="$settings"
 exec mlflow server --app-name basic-auth --host "${MLFLOW_HOST:-0.0.0.0}" --port "${MLFLOW_PORT:-5000}" \
   --allowed-hosts "${MLFLOW_ALLOWED_HOSTS:-localhost:*,127.0.0.1:*}" \
+  ${MLFLOW_ALLOWED_ORIGINS:+--cors-allowed-origins "$MLFLOW_ALLOWED_ORIGINS"} \
   --backend-store-uri "$MLFLOW_BACKEND_STORE_URI" --artifacts-destination "$MLFLOW_ARTIFACTS" --workers "${MLFLOW_WORKERS:-2}"
