@@ -84,18 +84,25 @@ def check_plain_backbone(location: str, folder: Path, pooling: str) -> None:
             "sentence_transformer"
         )
     for config in (module.config for module in modules if module.kind == "Pooling"):
+        if config.get("include_prompt") is False:
+            raise ValueError(
+                f"{location}: its pooling leaves the instruction out, which embed.teacher.kind transformer does not; "
+                "set the kind to sentence_transformer"
+            )
         own = config.get("pooling_mode") or [name for name, value in config.items() if "mode" in name and value is True]
         if pooling not in str(own):
             print(f"{location} states the pooling {own}, embed.teacher.pooling is {pooling!r}", file=sys.stderr)
 
 
-def tell_unused_prompts(location: str, folder: Path, used: Iterable[str]) -> None:
-    """Say which instructions a model's folder states that the recipe does not use."""
-    settings = folder / "config_sentence_transformers.json"
-    stated = read_config(location, settings).get("prompts") or {} if settings.is_file() else {}
-    for name, prompt in stated.items():
-        if prompt and prompt not in used:
+def tell_unused_settings(location: str, folder: Path, prompts: Iterable[str]) -> None:
+    """Say which instructions and comparison a model's folder states that the recipe does not use."""
+    file = folder / "config_sentence_transformers.json"
+    settings = read_config(location, file) if file.is_file() else {}
+    for name, prompt in (settings.get("prompts") or {}).items():
+        if prompt and prompt not in prompts:
             print(f"{location} has a prompt {name!r}, {prompt!r}, that embed.prompts does not use", file=sys.stderr)
+    if (comparison := settings.get("similarity_fn_name")) not in (None, "cosine"):
+        print(f"{location} compares vectors by {comparison!r}; here they get length 1, as for cosine", file=sys.stderr)
 
 
 def _module(location: str, path: str, folder: Path, place: tuple[int | str, ...]) -> Iterator[ListedModule]:

@@ -23,7 +23,7 @@ from stages.modeling.truncation import average_windows, split_into_windows, whol
 from stages.recipe.embed import Embed, SentenceTransformerFolder
 from stages.recipe.engine import Engine
 from stages.teachers.fingerprint import Fingerprint, model_files, named_digest, with_digest
-from stages.teachers.module_files import BACKBONES, ROUTERS, ListedModule, listed_modules, tell_unused_prompts
+from stages.teachers.module_files import BACKBONES, ROUTERS, ListedModule, listed_modules, tell_unused_settings
 from stages.teachers.teacher import ROUTED, ReadingRule, longest_input
 
 
@@ -117,7 +117,7 @@ class SentenceTransformerTeacher:
         for positions in (getattr(reader[0], "max_seq_length", None) for reader in readers):
             if positions is not None and positions < needed:
                 raise ValueError(f"max_tokens is {needed} but {path} reads {positions}; lower max_tokens")
-        tell_unused_prompts(path, folder, section.prompts.values())
+        tell_unused_settings(path, folder, section.prompts.values())
         return model.float().eval()
 
 

@@ -16,7 +16,7 @@ from stages.modeling.truncation import encode_windows, whole_lengths
 from stages.recipe.embed import Embed, TransformerFolder
 from stages.recipe.engine import Engine
 from stages.teachers.fingerprint import Fingerprint, teacher_fingerprint
-from stages.teachers.module_files import check_plain_backbone, tell_unused_prompts
+from stages.teachers.module_files import check_plain_backbone, tell_unused_settings
 from stages.teachers.teacher import ReadingRule, longest_input
 
 
@@ -54,7 +54,7 @@ class TransformerTeacher:
     def _encoder(self) -> Encoder:
         """The encoder on this process's device, whose sides are named by their instructions."""
         torch.set_num_threads(self.engine.threads)
-        tell_unused_prompts(self.model.path, local_folder(self.model.path), self.section.prompts.values())
+        tell_unused_settings(self.model.path, local_folder(self.model.path), self.section.prompts.values())
         prompts = {instruction: instruction for instruction in self.section.prompts.values()}
         settings = EncoderSettings(self.model.pooling, prompts, self.section.max_tokens)
         encoder = load_encoder(self.model.path, settings)

@@ -271,11 +271,16 @@ def test_modules_beside_a_backbone_are_not_left_out_unsaid(
     shutil.copytree(folders["sentence_transformer"], tmp_path / "model")
     modules = json.loads((tmp_path / "model/modules.json").read_text())
     (tmp_path / "model/modules.json").write_text(json.dumps(modules[:2]))
-    edit(tmp_path / "model/config_sentence_transformers.json", prompts={"query": "query: ", "document": ""})
+    settings = {"prompts": {"query": "query: ", "document": ""}, "similarity_fn_name": "dot"}
+    edit(tmp_path / "model/config_sentence_transformers.json", **settings)
     vectors(teacher("transformer", tmp_path / "model"))
     told = capsys.readouterr().err
     assert "states the pooling cls, embed.teacher.pooling is 'mean'" in told
     assert "has a prompt 'query', 'query: ', that embed.prompts does not use" in told
+    assert "compares vectors by 'dot'; here they get length 1" in told
+    edit(tmp_path / "model/1_Pooling/config.json", include_prompt=False)
+    with pytest.raises(ValueError, match=r"leaves the instruction out.*set the kind to sentence_transformer"):
+        vectors(teacher("transformer", tmp_path / "model"))
 
 
 def old_layout(folder: Path) -> None:
