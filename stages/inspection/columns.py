@@ -36,6 +36,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "text_b": ("sentence2 text2 sentenceb textb",),
 }
 MAX_LABELS = 500
+# Fewest values of an entity that is told by its name: fewer cannot be split into training, dev and test.
+MIN_ENTITIES = 10
 _QUESTION = re.compile(r"[?？؟]\s*$")
 
 
@@ -103,6 +105,8 @@ def find_roles(facts: Mapping[str, Column], given: Mapping[str, str]) -> Roles:
     for role, name in given.items():
         if name not in facts:
             raise ValueError(f"--{role} {name}: no such column; the columns are {', '.join(facts)}")
+        if other := next((other for other in given if other != role and given[other] == name), None):
+            raise ValueError(f"--{role} and --{other} both name the column {name}; give each its own")
     columns, reasons = dict(given), dict.fromkeys(given, "as given")
     free = [name for name in facts if name not in given.values()]
     negatives = tuple(name for name in free if _tier(name, "negative") is not None)
@@ -110,9 +114,9 @@ def find_roles(facts: Mapping[str, Column], given: Mapping[str, str]) -> Roles:
     sides = [next((name for name in free if _tier(name, side) is not None), None) for side in ("text_a", "text_b")]
     if "score" in given or any(_tier(name, "score") is not None and facts[name].numbers > 0.9 for name in free):
         _by_name("score", [name for name in free if facts[name].numbers > 0.9], columns, reasons)
-        if None not in sides:
-            columns = {"query": str(sides[0]), "document": str(sides[1])} | columns
-            reasons = {"query": "by its name", "document": "by its name"} | reasons
+    if None not in sides:
+        columns = {"query": str(sides[0]), "document": str(sides[1])} | columns
+        reasons = {"query": "by its name", "document": "by its name"} | reasons
     free = [name for name in free if name not in columns.values()]
     _by_name("label", [name for name in free if facts[name].is_label], columns, reasons)
     texts = [name for name in free if facts[name].is_text and name not in columns.values()]
@@ -120,8 +124,12 @@ def find_roles(facts: Mapping[str, Column], given: Mapping[str, str]) -> Roles:
         _by_name(role, [name for name in texts if name not in columns.values()], columns, reasons)
     left = [name for name in texts if name not in columns.values() and _tier(name, "entity") is None]
     _by_values(left, facts, columns, reasons)
-    rest = [name for name in free if name not in columns.values() and facts[name].distinct > 1]
-    _by_name("entity", [name for name in rest if facts[name].distinct < facts[name].filled], columns, reasons)
+    labels = unnamed_labels(facts, columns)
+    if "label" not in columns and len(columns) == 1 and len(labels) == 1:
+        columns["label"], reasons["label"] = labels[0], "by its values, which repeat"
+    rest = [name for name in free if name not in columns.values()]
+    rest = [name for name in rest if MIN_ENTITIES <= facts[name].distinct < facts[name].filled]
+    _by_name("entity", rest, columns, reasons)
     return Roles(_kind(columns, facts), columns, reasons, negatives)
 
 
@@ -130,10 +138,25 @@ def _kind(columns: Mapping[str, str], facts: Mapping[str, Column]) -> Kind:
         return "scored" if "score" in columns else "pairs"
     if "label" in columns and ("query" in columns or "document" in columns):
         return "labelled"
-    raise ValueError(
-        f"expected a column of questions and one of answers, or texts with a label, among {', '.join(facts)}; name "
-        "them: --query COLUMN --document COLUMN, or --document COLUMN --label COLUMN"
+    seen = ", ".join(
+        f"{name} ({about.distinct} different values in {about.filled} rows)" for name, about in facts.items()
     )
+    raise ValueError(
+        f"expected a column of questions and one of their answers, or texts with a label of 2 to {MAX_LABELS} values, "
+        f"got {seen}; name them: --query COLUMN --document COLUMN, or --document COLUMN --label COLUMN. Texts alone: "
+        "write each into a .txt or .md file, and give the folder; questions are then made of headings and first "
+        "sentences"
+    )
+
+
+def unnamed_labels(facts: Mapping[str, Column], columns: Mapping[str, str]) -> list[str]:
+    """List the columns without a role whose few values repeat, as those of a label do."""
+    return [name for name, about in facts.items() if about.is_label and name not in columns.values()]
+
+
+def are_alike(columns: Mapping[str, str]) -> bool:
+    """Whether the names of two texts say that both are of one kind, as sentence1 and sentence2 do."""
+    return "query" in columns and _tier(columns["query"], "text_a") is not None
 
 
 def _tier(name: str, role: str) -> int | None:

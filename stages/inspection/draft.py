@@ -1,6 +1,5 @@
 """The sizes of a recipe, from counted rows and tokens and the minutes that a build may take on two cores."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from stages.inspection.splits import Shares
 from stages.inspection.statistics import TableFacts
 
-LEAST_ROWS, LEAST_HELD_OUT, LEAST_TRAINED = 10, 2, 4
 # Rows of the packaged Wikipedia that keep a student's English.
 WIKIPEDIA_ROWS = 600
 # Seconds on two cores: stages' starts, evaluation and release; a token that the teacher reads; a step of each phase.
@@ -29,42 +28,16 @@ class Sizes:
     values: dict[str, Any]
     minutes: float
     splits: dict[str, int]
+    cut: float  # share of the documents that are longer than what is read of them
 
 
-def split_shares(positions: Sequence[float], holdout: bool) -> tuple[float, float, dict[str, int]]:
-    """Choose the shares of dev and test, larger where few rows would leave them empty, and count the rows.
-
-    Raises:
-        ValueError: the rows are too few.
-    """
-    places = np.array(positions)
-    shares = np.arange(1, 31) / 50
-    best: tuple[float, float, float, dict[str, int]] | None = None
-    for dev, test in itertools.product(shares, shares if holdout else [0.0]):
-        if dev + test > 1:
-            continue
-        in_test, in_dev = int((places < test).sum()), int(((places >= test) & (places < test + dev)).sum())
-        counts = {"train": len(places) - in_test - in_dev, "dev": in_dev, "test": in_test}
-        if in_dev < LEAST_HELD_OUT or counts["train"] < LEAST_TRAINED or (holdout and in_test < LEAST_HELD_OUT):
-            continue
-        distance = abs(in_dev / len(places) - 0.1) + abs(in_test / len(places) - (0.2 if holdout else 0.0))
-        if best is None or distance + abs(test - 0.2) / 100 < best[0]:
-            best = distance + abs(test - 0.2) / 100, float(dev), float(test), counts
-    if best is not None:
-        return best[1:]
-    raise ValueError(
-        f"got {len(places)} usable rows, which cannot be split into training, dev and test rows of different entities; "
-        "bring more rows, or train on all but a few with --no-holdout"
-    )
-
-
-def sizes(facts: TableFacts, tokens: Sequence[int], tasks: Sequence[str], minutes: float, holdout: bool) -> Sizes:
+def sizes(facts: TableFacts, shares: Shares, tokens: Sequence[int], tasks: Sequence[str], minutes: float) -> Sizes:
     """Choose the sizes of a recipe.
 
     Args:
         tokens: of the documents of a sample.
     """
-    dev, test, splits = split_shares(facts.positions, holdout)
+    dev, test, splits = shares
     lengths = np.array(tokens) + 6  # with a prefix, and the tokens around a text
     max_tokens = int(min(128, max(64, math.ceil(float(np.quantile(lengths, 0.75)) / 32) * 32)))
     read = float(np.minimum(lengths, max_tokens).mean()) + 20
@@ -96,7 +69,7 @@ def sizes(facts: TableFacts, tokens: Sequence[int], tasks: Sequence[str], minute
     trained = sum(steps[phase] * STEP_SECONDS[phase] for phase in steps)
     reading = (rows * read + WIKIPEDIA_ROWS * 120) * TEACHER_SECONDS
     kept = {name: int(count * rows / facts.kept) for name, count in splits.items()} if is_cut else splits
-    return Sizes(values, (START_SECONDS + trained + reading) / 60, kept)
+    return Sizes(values, (START_SECONDS + trained + reading) / 60, kept, cut)
 
 
 def _rounded_up(count: int) -> int:

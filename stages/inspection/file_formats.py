@@ -116,6 +116,6 @@ def _check_header(file: Path, columns: tuple[str, ...]) -> None:
     sentence = next((name for name in columns if len(name) > 60 or re.search(r"[?？.]$", name.strip())), None)
     if sentence is not None or len(set(columns)) < len(columns) or not all(name.strip() for name in columns):
         raise ValueError(
-            f"{file}: expected a first line of distinct column names, got {list(columns)[:8]}; put names such as "
-            "question,answer into a first line"
+            f"{file}: expected a first line of distinct column names, got {[name[:40] for name in columns[:8]]}; put "
+            "names such as question,answer into a first line"
         )

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stages.corpus.locations import opened
 from stages.corpus.readers.files import rows_of_file
 from stages.corpus.records import Record
 from stages.corpus.sources import read_records
-from stages.inspection.columns import Column, Roles, column_facts, find_roles
+from stages.inspection.columns import Column, Roles, are_alike, column_facts, find_roles
 from stages.inspection.file_formats import TABLES, FileFormat, format_of, suffix_of
+from stages.inspection.splits import LEAST_ROWS
 from stages.inspection.statistics import sample
 
 DOCUMENT_SUFFIXES = (".txt", ".md", ".html", ".htm", ".rst", ".docx", ".pdf")
@@ -33,6 +35,11 @@ class Reading:
     records: Callable[[], Iterator[Record]]
     columns: Mapping[str, Column]
 
+    @property
+    def is_alike(self) -> bool:
+        """Whether the two texts of a pair say the same, so that text matching may learn from them."""
+        return self.reader == "gettext.pairs" or (self.roles.kind == "pairs" and are_alike(self.roles.columns))
+
 
 def reading_of(paths: Sequence[Path], given: Mapping[str, str], encoding: str | None, delimiter: str | None) -> Reading:
     """Find how files are read.
@@ -52,20 +59,30 @@ def reading_of(paths: Sequence[Path], given: Mapping[str, str], encoding: str | 
         return _generated(files, "gettext.pairs", f"{len(files)} message catalogue(s) of gettext")
     if suffixes & set(DOCUMENT_SUFFIXES) and not suffixes & set(TABLES):
         documents = [file for file in files if suffix_of(file) in DOCUMENT_SUFFIXES]
-        return _generated(documents, "documents.folder", f"{len(documents)} documents; questions are made of headings")
+        about = f"{len(documents)} documents; questions are made of headings and first sentences"
+        return _generated(documents, "documents.folder", about + _left_out(files, documents))
     tables = [file for file in files if suffix_of(file) in TABLES]
     if not tables:
+        found = ", ".join(suffix or "a name without an ending" for suffix in sorted(suffixes))
         raise ValueError(
-            f"{paths[0]}: got {', '.join(sorted(suffixes)) or 'no files'}, expected a table ({', '.join(TABLES)}), .po "
+            f"{paths[0]}: got {found or 'an empty folder'}, expected a table ({', '.join(TABLES)}), .po "
             f"catalogues, a BEIR folder, or a folder of documents ({', '.join(DOCUMENT_SUFFIXES)})"
         )
-    return _table(tables, given, encoding, delimiter)
+    reading = _table(tables, given, encoding, delimiter)
+    return replace(reading, description=reading.description + _left_out(files, tables))
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    return [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    """List a file, or the files below a folder without those that are hidden."""
+    found = [path] if path.is_file() else path.rglob("*")
+    return [
+        file for file in found if file.is_file() and not any(part[0] == "." for part in file.relative_to(path).parts)
+    ]
+
+
+def _left_out(files: Sequence[Path], kept: Sequence[Path]) -> str:
+    others = sorted({suffix_of(file) or file.name for file in set(files) - set(kept)})
+    return f"; {len(files) - len(kept)} other files are left out ({', '.join(others[:5])})" if others else ""
 
 
 def _table(files: Sequence[Path], given: Mapping[str, str], encoding: str | None, delimiter: str | None) -> Reading:
@@ -79,8 +96,11 @@ def _table(files: Sequence[Path], given: Mapping[str, str], encoding: str | None
         return itertools.chain.from_iterable(rows_of_file(file, first.columns, first.written) for file in files)
 
     rows = sample(records())
-    if not rows:
-        raise ValueError(f"{files[0]}: got no row below the column names; give a file with rows")
+    if len(rows) < LEAST_ROWS:
+        raise ValueError(
+            f"{files[0]}: got {len(rows)} readable rows with the columns {', '.join(first.columns)}, expected at least "
+            f"{LEAST_ROWS}, a row (in JSON an object) for each text or question; bring more rows"
+        )
     facts = column_facts(rows, list(dict.fromkeys(itertools.chain.from_iterable(rows))))
     roles = find_roles(facts, given)
     described = first.description.replace("JSON", "JSON array" if _is_array(files[0]) else "JSON lines", 1)
@@ -90,7 +110,7 @@ def _table(files: Sequence[Path], given: Mapping[str, str], encoding: str | None
 
 
 def _is_array(file: Path) -> bool:
-    with file.open("rb") as stream:
+    with opened(file) as stream:
         return stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
 
 
@@ -132,12 +152,6 @@ def _generated(files: Sequence[Path], reader: str, description: str) -> Reading:
     columns = {"query": "query", "document": "document", "entity": "entity"}
     roles = Roles("pairs", columns, dict.fromkeys(columns, "by the format"), ())
     return Reading(tuple(files), reader, {}, description, roles, records, {})
-
-
-def without_label(reading: Reading) -> Reading:
-    """Leave the labels out of a reading."""
-    columns = {role: name for role, name in reading.roles.columns.items() if role != "label"}
-    return replace(reading, roles=replace(reading.roles, columns=columns))
 
 
 def quoted(values: Mapping[str, str | float] | Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from stages.recipe.recipe import read
 
 def recipe_values(reading: Reading, planned: Sizes, tasks: Sequence[Task], language: str) -> dict[str, Any]:
     """Return the values of the template that follow from the data."""
-    is_english = language != "mul" and text_languages(language)[0] == "en"
+    is_english = text_languages(language)[0] == "en"
     return planned.values | {
         "kind": reading.roles.kind, "reading": reading, "tasks": tasks, "language": language,
         "steps": planned.values["steps"], "wikipedia": is_english, "wikipedia_rows": WIKIPEDIA_ROWS,
@@ -29,7 +29,7 @@ def render(values: dict[str, Any], name: str, files: Sequence[str], understood: 
     reading: Reading = values.pop("reading")
     tasks, kind = values["tasks"], values["kind"]
     source = "own" if name == "wikipedia" else name
-    labels, most = source + "-labels", list(values["max_words"].values())
+    labels, most = source + "-labels" * (kind == "pairs"), list(values["max_words"].values())
     fields = TEXT_FIELDS[reading.roles.kind]
     sources = [
         {
@@ -59,7 +59,7 @@ def render(values: dict[str, Any], name: str, files: Sequence[str], understood: 
         mined=f"[{source}]" if "retrieval" in tasks else "[]",
         distilled="[" + ", ".join([source] * (kind == "pairs") + ["wikipedia"] * values["wikipedia"]) + "]",
         scored=f"[{source}]" if kind == "scored" else "[]",
-        paraphrases=f"[{source}]" if reading.reader == "gettext.pairs" and "text-matching" in tasks else "[]",
+        paraphrases=f"[{source}]" if reading.is_alike and "text-matching" in tasks else "[]",
         labelled=f"[{labels}]" if has_labels and "classification" in tasks else "[]",
         labels=f"[{labels}]" if has_labels else "[]",
         measured=measured if values["test"] else [],

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,12 +19,14 @@ def bring(paths: Sequence[Path], files: Sequence[Path], force: bool) -> list[str
     """
     here: list[Path] = []
     root = SOURCES.resolve()
+    names = Counter(path.name for path in paths)
     for file in files:
         if file.resolve().is_relative_to(root):
             inside = file.resolve().relative_to(root)
         else:
             base = next(path for path in paths if file == path or path in file.parents)
             inside = Path(base.resolve().name) / file.relative_to(base) if file != base else Path(file.name)
+            inside = Path(base.resolve().parent.name) / inside if names[base.name] > 1 else inside
             inside = Path(*(re.sub(r"[\[\]*?]", "_", part) for part in inside.parts))
             target = SOURCES / inside
             if target.exists() and target.read_bytes() != file.read_bytes() and not force:

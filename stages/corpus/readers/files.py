@@ -55,7 +55,7 @@ def rows_of_file(file: File, columns: Sequence[str], written: TextFormat = PLAIN
         FileNotFoundError: it is not there.
     """
     path = PurePosixPath(file.name)
-    suffix = (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix
+    suffix = (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix.lower()
     if suffix not in _READERS:
         raise ValueError(f"{file}: expected one of {', '.join(_READERS)}; convert it or correct the source's files")
     codecs.lookup(written.encoding or "utf-8")
@@ -119,7 +119,7 @@ def _csv_rows(file: File, stream: BinaryIO, _columns: Sequence[str], written: Te
     csv.field_size_limit(MAX_ROW)
     lines_of_row: list[str] = []
     lines = _remembered(_lines(file, _text(file, stream, "", written.encoding)), lines_of_row)
-    delimiter = "\t" if ".tsv" in PurePosixPath(file.name).suffixes else ","
+    delimiter = "\t" if ".tsv" in PurePosixPath(file.name.lower()).suffixes else ","
     cells = csv.reader(lines, delimiter=written.delimiter or delimiter)
     header = next(cells, [])
     if not header or len(set(header)) < len(header):
