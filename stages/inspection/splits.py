@@ -37,9 +37,10 @@ def split_shares(facts: TableFacts, tasks: Collection[str], holdout: bool) -> Sh
         counts = {name: len(places[part]) for name, part in parts.items()}
         if counts["train"] < LEAST_TRAINED or counts["dev"] < LEAST_HELD_OUT:
             continue
-        if labels is not None and any(
-            len(set(labels[part]) - {""}) < 2 for name, part in parts.items() if holdout or name == "train"
-        ):
+        of_labels = parts.values() if holdout else [parts["train"]]
+        if labels is not None and any(len(set(labels[part]) - {""}) < 2 for part in of_labels):
+            continue
+        if scores is not None and len(np.unique(scores[parts["train"]])) < 2:
             continue
         if holdout and not _can_measure(places[:tested], None if scores is None else scores[:tested]):
             continue
@@ -62,6 +63,6 @@ def cannot_be_split(facts: TableFacts, tasks: Collection[str], holdout: bool) ->
         helps = ", or leave the test out with --no-holdout: then nothing says how good the model is"
     return ValueError(
         f"got {facts.kept} usable rows in {groups} groups that stay together (rows of a file, an answer or a value of "
-        " the entity column; scored pairs with a common text), which cannot be split into training, dev and test "
+        "the entity column; scored pairs with a common text), which cannot be split into training, dev and test "
         f"rows; bring rows of more groups{helps}"
     )

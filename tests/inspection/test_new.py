@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.corpus.cleaning import clean
+from stages.corpus.cleaning import clean, split_of
 from stages.corpus.sources import source_to_read
 from stages.inspection.command import Corrections, Wishes, new
 from stages.recipe.recipe import Recipe, read
@@ -178,7 +178,7 @@ def test_a_language_that_the_teacher_does_not_know_is_refused_with_teachers_that
 
 
 def test_too_few_rows_are_refused_in_one_message() -> None:
-    with pytest.raises(ValueError, match=r"9 usable rows of 9.*at least 10"):
+    with pytest.raises(ValueError, match=r"9 readable rows.*at least 10"):
         new(table(("question", "answer"), rows(9)))
 
 
@@ -210,3 +210,109 @@ def test_every_recipe_is_valid_and_reads_the_rows_counted(count: int, minutes: i
     assert clean_rows(recipe) == count
     for draw in recipe.adapt.retrieval.mixture:
         assert draw.batch_size <= count
+
+
+TEXTS = [text for _, text in rows(80)]
+
+
+def labelled(labels: Sequence[str]) -> Path:
+    return table(("text", "label"), list(zip(TEXTS, labels, strict=False)))
+
+
+@pytest.mark.parametrize("labels", [list("ab" * 6), [*"bbbb", *"a" * 20]])
+def test_labels_are_split_so_that_each_split_has_two_of_them(labels: list[str]) -> None:
+    recipe = recipe_of(labelled(labels))
+    found = clean(source_to_read(recipe.curate.sources[0], recipe.seed, recipe.distill.backbone.path), None)
+    of_split: dict[str, set[str]] = {}
+    for row, _ in (judged for batch in found for judged in batch):
+        split = split_of(row["entity"], source_to_read(recipe.curate.sources[0], recipe.seed, ""))
+        of_split.setdefault(split, set()).add(row["label"])
+    assert {split: len(seen) for split, seen in of_split.items()} == {"train": 2, "dev": 2, "test": 2}
+
+
+@pytest.mark.parametrize("labels", [["a"] * 39 + ["b"], [*"bbb", *"a" * 60]])
+def test_labels_that_cannot_be_in_every_split_are_refused_with_the_reason(labels: list[str]) -> None:
+    with pytest.raises(ValueError, match="classification \\(too few rows of a second label"):
+        new(labelled(labels))
+
+
+def test_scored_pairs_that_share_texts_are_counted_as_one_group() -> None:
+    found = [(TEXTS[one], TEXTS[other], (one * other) % 6) for one in range(12) for other in range(one)]
+    with pytest.raises(ValueError, match=r"66 usable rows in 1 groups"):
+        new(table(("sentence1", "sentence2", "score"), found))
+
+
+def test_scores_with_a_decimal_comma_are_refused() -> None:
+    found = [(*pair, f"{number % 5},5") for number, pair in enumerate(rows(20))]
+    with pytest.raises(ValueError, match=r"20 unreadable.*numbers with a point"):
+        new(table(("sentence1", "sentence2", "score"), found, ";"))
+
+
+def test_two_sentences_without_scores_are_pairs_that_text_matching_learns_from_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = recipe_of(table(("sentence1", "sentence2"), rows(20)))
+    assert recipe.adapt.tasks == ("retrieval", "text-matching")
+    assert "text-matching is trained, but not measured without scores" in capsys.readouterr().out
+
+
+def test_a_column_of_values_that_repeat_is_the_label_of_the_only_text() -> None:
+    recipe = recipe_of(table(("c1", "c2"), [(text, "ab"[at % 2]) for at, text in enumerate(TEXTS)]))
+    assert recipe.curate.sources[0].options == {"text": "c1", "label": "c2"}
+
+
+def test_a_column_that_could_be_a_label_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    new(table(("question", "answer", "shelf"), [(*pair, "ab"[at % 2]) for at, pair in enumerate(rows(20))]))
+    assert "--label 'shelf' would name one" in capsys.readouterr().out
+
+
+def test_columns_that_are_neither_are_described() -> None:
+    with pytest.raises(ValueError, match=r"question \(20 different .*answer \(1 different .*in 20 rows\)"):
+        new(table(("question", "answer"), [(query, "Call us.") for query, _ in rows(20)]))
+
+
+def catalogue(language: str) -> Path:
+    file = Path(f"{language}.po")
+    entries = "".join(f'msgid "Save the form {at}"\nmsgstr "Enregistrez {at}"\n\n' for at in range(20))
+    file.write_text(f'msgid ""\nmsgstr "Language: {language}\\n"\n\n{entries}')
+    return file
+
+
+def test_catalogues_need_a_teacher_that_knows_their_languages() -> None:
+    with pytest.raises(ValueError, match=r"en-fr, as the catalogues name them.*teacher that knows fr, by") as refused:
+        new(catalogue("fr"))
+    assert "--language en" not in str(refused.value)
+    with pytest.raises(ValueError, match="each catalogue names its language"):
+        new(catalogue("fr"), corrections=Corrections(language="en"))
+
+
+def test_a_pair_of_languages_is_none_that_the_default_teacher_knows() -> None:
+    with pytest.raises(ValueError, match="teacher that knows de"):
+        new(table(("question", "answer"), rows(20)), corrections=Corrections(language="en-de"))
+
+
+@pytest.mark.parametrize("name", ["2024.csv", "null.csv", "質問.csv", "Fragen & Antworten (2) [neu].csv", "FAQ.CSV"])
+def test_files_of_any_name_are_read(name: str) -> None:
+    assert clean_rows(recipe_of(table(("question", "answer"), rows(20)).rename(name))) == 20
+
+
+def test_files_of_one_name_are_kept_apart() -> None:
+    found = rows(40)
+    for folder, part in (("a", found[:20]), ("b", found[20:])):
+        Path(folder).mkdir()
+        table(("question", "answer"), part).rename(f"{folder}/faq.csv")
+    assert clean_rows(recipe_of(Path("a/faq.csv"), Path("b/faq.csv"))) == 40
+
+
+def test_files_of_a_folder_that_are_not_read_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("manual/guide.md", "manual/.git/config", "manual/picture.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("# A guide\n")
+    table(("question", "answer"), rows(20)).rename("manual/faq.csv")
+    new(Path("manual"))
+    assert "2 other files are left out (.md, .png)" in capsys.readouterr().out
+
+
+def test_a_build_of_more_minutes_than_wanted_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    new(table(("question", "answer"), rows(20)), wishes=Wishes(minutes=1.0))
+    assert "starts, evaluation and release alone take 2.5" in capsys.readouterr().out
