@@ -12,6 +12,7 @@ from flows.stage_task import lines_of
 from flows.workspace import BRANCHES, Workspace
 from stages.recipe.paths import RECIPE
 from stages.recipe.process_environment import dvc_environment
+from stages.recipe.redaction import redacted
 
 PAUSES = [10.0, 30.0, 60.0]  # seconds between attempts, for a remote that is away for a while
 
@@ -57,14 +58,14 @@ def check_remotes(space: Workspace) -> None:
     """
     if not space.has_remote():
         raise ValueError("push: DVC has no default remote; `dvc remote add --default NAME PLACE`, or leave push out")
-    with Repo(str(space.folder)) as repo:
-        remote = repo.cloud.get_remote()
-    file = remote.fs.join(remote.path, f"try-{space.folder.name}")
     try:
+        with Repo(str(space.folder)) as repo:
+            remote = repo.cloud.get_remote()
+        file = remote.fs.join(remote.path, f"try-{space.folder.name}")
         remote.fs.makedirs(remote.path, exist_ok=True)
         remote.fs.put_file(str(space.folder / RECIPE), file)
     except Exception as error:
-        raise ValueError(f"push: DVC's remote {remote.path} takes no file from here: {error}") from error
+        raise ValueError(f"push: DVC's remote takes no file from here: {redacted(str(error))}") from error
     with suppress(Exception):  # some servers let nobody delete a file
         remote.fs.rm_file(file)
     branch = f"{BRANCHES}/try-{space.folder.name}"

@@ -230,7 +230,7 @@ def test_a_server_that_refuses_such_branches_or_files_is_found_before_any_stage_
     update.write_text("#!/bin/sh\ncase $1 in refs/heads/retrain/*) echo protected >&2; exit 1;; esac\n")
     update.chmod(0o755)
     with workspace(project, "one", "HEAD") as space:
-        with pytest.raises(ValueError, match=r"push: DVC's remote .*/store takes no file from here"):
+        with pytest.raises(ValueError, match=r"push: DVC's remote takes no file from here: .*/store"):
             check_remotes(space)
         (tmp_path / "store").unlink()
         with pytest.raises(ValueError, match=r"push: git's `origin` takes no branch from here(?s:.)*protected"):
