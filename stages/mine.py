@@ -38,6 +38,8 @@ from stages.reporting.mining_page import render_mining
 from stages.teachers.teacher_vectors import TeacherVectors
 from stages.tracking.runs import stage_run
 
+# Fewest pairs of a source with a negative: adapt cannot form a batch of fewer.
+MIN_PAIRS = 2
 SCHEMA = pa.schema([("id", pa.string()), ("negatives", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
 
@@ -53,12 +55,17 @@ def main(recipe: Recipe) -> None:
 
 
 def mine(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Mine each source's training pairs; returns the audit of each source."""
+    """Mine each source's training pairs; returns the audit of each source.
+
+    Raises:
+        ValueError: a source has fewer than two pairs with a negative, on which retrieval cannot be trained.
+    """
     teacher = TeacherVectors(EMBEDDED, recipe.embed)
     student = None if recipe.mine.student is None else Student(recipe.mine.student, recipe.embed.max_tokens)
     rows: list[dict[str, Any]] = []
     inconsistent: list[dict[str, Any]] = []
     audit: dict[str, dict[str, Any]] = {}
+    poor: list[str] = []
     for source in tqdm(recipe.mine.sources, desc="mine", unit="source"):
         pairs = read_split(CURATED, "pairs", "train", [source]).to_pylist()
         texts = {side: [pair[side] for pair in pairs] for side in ("query", "document")}
@@ -73,6 +80,12 @@ def mine(recipe: Recipe) -> dict[str, dict[str, Any]]:
             if pair["id"] in without:
                 continue
             rows.append({"id": pair["id"], "negatives": [pairs[row]["id"] for row in numbers], "scores": scores})
+        usable = sum(
+            len(numbers) > 0 or bool(pair["negatives"])
+            for pair, numbers in zip(pairs, negatives.rows, strict=True)
+            if pair["id"] not in without
+        )
+        poor += [f"{source} ({usable} of {len(pairs)})"] if usable < MIN_PAIRS else []
         audit[source] = audit_source(pairs, positive_scores, candidates, negatives, recipe.mine, recipe.seed)
         vectors_of = partial(_documents, teacher, source)
         audit[source] |= audit_given(pairs, vectors["query"], positive_scores, vectors_of, recipe.mine.num_examples)
@@ -81,6 +94,12 @@ def mine(recipe: Recipe) -> dict[str, dict[str, Any]]:
     write_table(INCONSISTENT_PAIRS, inconsistent, INCONSISTENT)
     (MINED / "audit.json").write_text(json.dumps(audit, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (MINED / "audit.html").write_text(render_mining(recipe.mine, audit), encoding="utf-8")
+    if poor:
+        raise ValueError(
+            f"mine: got too few pairs with a hard negative, {', '.join(poor)}, expected at least {MIN_PAIRS} of each "
+            "source, without which retrieval learns nothing; lower relative_margin or absolute_margin, widen "
+            "rank_window, or give the sources documents that differ more (data/mined/audit.html)"
+        )
     return audit
 
 

@@ -203,3 +203,12 @@ def test_the_page_shows_suspects_as_text_and_asks_nothing_of_the_network(audit: 
     assert "query with too few" not in page and "queries with too few negatives" in page
     assert "(1,350 characters)" in page
     assert not re.search(r"(src|href)=[\"']?https?:", page)
+
+
+@pytest.mark.usefixtures("audit")
+def test_margins_that_leave_no_negative_are_refused_before_anything_is_trained(recipe: dict[str, Any]) -> None:
+    recipe["mine"]["absolute_margin"] = 1.9
+    write_recipe(recipe)
+    with pytest.raises(ValueError, match=r"too few pairs with a hard negative, .*\(0 of 30\).*relative_margin"):
+        mine(read())
+    assert (MINED / "audit.html").exists()
