@@ -17,11 +17,17 @@ def measured_pairs(curated: Path, source: str) -> pa.Table:
     """Read a source's test pairs, without questions of a model that mine found inconsistent.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or none that mine found consistent.
     """
     rows = read_split(curated, "pairs", "test", [source])
     left_out = read_table(INCONSISTENT_PAIRS, [source])["id"] if INCONSISTENT_PAIRS.exists() else pa.array([], "string")
-    return rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(left_out.to_pylist(), "string"))))
+    measured = rows.filter(pc.invert(pc.is_in(rows["id"], pa.array(left_out.to_pylist(), "string"))))
+    if not len(measured):
+        raise ValueError(
+            f"{source}: mine left out all of its {len(rows)} test questions, which a model wrote; read "
+            "data/mined/audit.html, and raise mine.consistency or correct the model's prompt"
+        )
+    return measured
 
 
 def figures_by_origin(outcomes: Mapping[str, Mapping[str, RowOutcomes]], curated: Path) -> dict[str, dict[str, Any]]:

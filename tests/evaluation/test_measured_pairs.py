@@ -27,6 +27,12 @@ def test_a_models_question_that_mine_left_out_is_not_measured(curated: Path) -> 
     assert measured_pairs(curated, "faq")["id"].to_pylist() == ["faq/0", "faq/1", "faq/3"]
 
 
+def test_a_source_of_nonsense_alone_is_refused(curated: Path) -> None:
+    write_table(INCONSISTENT_PAIRS, [{"id": f"faq/{at}", "source": "faq"} for at in range(4)], INCONSISTENT)
+    with pytest.raises(ValueError, match="mine left out all of its 4 test questions"):
+        measured_pairs(curated, "faq")
+
+
 def test_figures_are_means_over_the_questions_of_each_origin(curated: Path) -> None:
     outcomes = {"teacher": {"faq": Mean(np.array([1.0, 0.5, 0.0]))}, "bm25": {"faq": Mean(np.array([0.2, 0.4, 0.6]))}}
     given, model = figures_by_origin(outcomes, curated)["faq"].values()
