@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -21,11 +22,17 @@ from fsspec.utils import infer_compression
 from huggingface_hub import snapshot_download
 from pyarrow.fs import S3FileSystem
 
+_LFS = b"version https://git-lfs"
 PACKAGE_SCHEME = "package:"
 HUB_SCHEME = "hub:"
 # Endings of the files that loading a model may read: weights, configurations, vocabularies, templates. No other file is
 # fetched from the hub; pickles (.bin) and code (.py) are never read.
 MODEL_FILES = (".json", ".txt", ".model", ".safetensors", ".jinja", ".tiktoken", ".codes", ".spm", ".vocab")
+
+
+# Names of files, and of folders of files, that editors and systems leave in people's folders.
+LEFT_BEHIND = (".#*", "._*", "~$*", ".~*", "*~", "*.swp", "*.swo", "#*#", ".DS_Store", "Thumbs.db", "desktop.ini")
+LEFT_BEHIND += (".ipynb_checkpoints", "__MACOSX")
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def resolve(location: str) -> str:
 
 
 def matching_files(location: str) -> list[Path]:
-    """Find the files that a location's glob matches, sorted.
+    """Find the files that a location's glob matches, sorted, without those that editors and systems leave beside them.
 
     Raises:
         FileNotFoundError: no file matches.
@@ -82,9 +89,16 @@ def matching_files(location: str) -> list[Path]:
     pattern = Path(resolve(location))
     anchor = Path(pattern.anchor)
     files = sorted(path for path in anchor.glob(str(pattern.relative_to(anchor))) if path.is_file())
+    if set("*?[") & set(location):
+        files = [path for path in files if not _is_left_behind(path)]
     if not files:
         raise FileNotFoundError(f"no file matches {location!r} (looked for {pattern}); correct the source's files")
     return files
+
+
+def _is_left_behind(path: Path) -> bool:
+    """Tell files of editors and systems: locks, copies, previews and lists of folders. `.dvcignore` has the same."""
+    return any(fnmatch(part, pattern) for part in path.parts[-2:] for pattern in LEFT_BEHIND)
 
 
 def matching_inputs(location: str) -> list[Input]:
@@ -145,6 +159,18 @@ def _open(file: File) -> BinaryIO:
         options = {"block_size": 0} if file.url.startswith("http") else {}
         stream: BinaryIO = _file_system(file.url).open(file.url, "rb", **options)
     return stream
+
+
+def refuse_pointer(file: File) -> None:
+    """Refuse a file here that is Git LFS' note of where the file is.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+            if stream.read(len(_LFS)) == _LFS:
+                raise ValueError(f"{file}: is a Git LFS pointer, not the file; run git lfs pull in its checkout")
 
 
 def size_of(file: File) -> int | None:

@@ -1,9 +1,18 @@
 """Readers by the names that recipes use for them, and the sources of a recipe made ready to be read."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from stages.corpus.cleaning import SourceToRead
-from stages.corpus.locations import HubDataset, Input, RemoteFile, check_versions, local_folder, matching_inputs
+from stages.corpus.locations import (
+    HubDataset,
+    Input,
+    RemoteFile,
+    check_versions,
+    local_folder,
+    matching_inputs,
+    refuse_pointer,
+)
 from stages.corpus.packaged import botocore, docstrings, encyclopedia, human_scores, speeches, weaknesses, wikipedia
 from stages.corpus.readers import beir, documents, gettext, rows, synthetic
 from stages.corpus.records import Record
@@ -63,7 +72,12 @@ def source_to_read(section: Source, seed: int, student: str) -> SourceToRead:
 def source_files(files: Sequence[str], packages: Mapping[str, str]) -> list[Input]:
     """Find the files and data sets of a source, after checking the versions of the packages that hold them."""
     check_versions(packages)
-    return [item for location in files for item in matching_inputs(location)]
+    inputs = [item for location in files for item in matching_inputs(location)]
+    if not packages:  # a person's own files
+        for item in inputs:
+            if isinstance(item, Path):
+                refuse_pointer(item)
+    return inputs
 
 
 def read_records(reader: str, inputs: Sequence[Input], options: Mapping[str, float | str]) -> Iterator[Record]:

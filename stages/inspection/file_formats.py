@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from charset_normalizer import from_bytes
 
 from stages.corpus.locations import opened
-from stages.corpus.readers.files import TextFormat, rows_of_file
+from stages.corpus.readers.delimited import DIALECTS, DelimitedRows
+from stages.corpus.readers.encodings import likely_encoding, utf_16_without_mark
+from stages.corpus.readers.files import TextFormat, rows_of_file, suffix_of
 from stages.corpus.records import Unreadable
 
 READ_BYTES, READ_LINES = 2**20, 50
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-_COMPRESSIONS = (".gz", ".bz2", ".xz")
-# Encodings that a detector cannot tell from Windows' one on short western text.
-_WESTERN = {"cp1252", "latin_1", "cp1250", "cp1254", "cp1257", "iso8859_9", "iso8859_15", "mac_roman", "cp775", "cp858"}
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,6 @@ class FileFormat:
     columns: tuple[str, ...]
     written: TextFormat
     description: str
-
-
-def suffix_of(file: Path) -> str:
-    """Return the end of a file's name that tells its format, in small letters and without a compression."""
-    return (file.with_suffix("") if file.suffix in _COMPRESSIONS else file).suffix.lower()
 
 
 def format_of(file: Path, encoding: str | None = None, delimiter: str | None = None) -> FileFormat:
@@ -60,11 +53,16 @@ def format_of(file: Path, encoding: str | None = None, delimiter: str | None = N
         return FileFormat(tuple(row), written, f"JSON, {described}")
     text = start.decode(codec, errors="replace")
     chosen = delimiter or _delimiter(file, text)
-    columns = tuple(next(csv.reader(io.StringIO(text, newline=""), delimiter=chosen)))
+    complete = text[: text.rfind("\n") + 1] or text
+    quotes = _quotes(file, complete, chosen)
+    rows = DelimitedRows(str(file), io.StringIO(complete, newline=""), chosen, quotes)
+    columns = tuple(rows.header)
     _check_header(file, columns)
-    named = f"values between {DELIMITERS.get(chosen, repr(chosen))}"
+    named = f"values between {DELIMITERS.get(rows.delimiter, repr(rows.delimiter))}"
+    named += {"backslash": ", quotes behind backslashes", "none": ", quotes are text"}.get(quotes or "", "")
     by_name = "\t" if suffix == ".tsv" else ","
-    return FileFormat(columns, TextFormat(needed, None if chosen == by_name else chosen), f"{named}, {described}")
+    written = TextFormat(needed, None if rows.delimiter == by_name else rows.delimiter, quotes)
+    return FileFormat(columns, written, f"{named}, {described}")
 
 
 def _encoding(start: bytes, given: str | None) -> tuple[str, str | None, str]:
@@ -75,14 +73,12 @@ def _encoding(start: bytes, given: str | None) -> tuple[str, str | None, str]:
         return given, given, f"{given} (as given)"
     if start.startswith(b"\xef\xbb\xbf"):
         return "utf-8-sig", None, "UTF-8 with a mark"
-    for codec, zeros in (("utf-16-le", start[1:200:2]), ("utf-16-be", start[0:200:2])):
-        if zeros.count(0) > len(zeros) // 2:
-            return codec, codec, f"{codec.upper()} (every second byte is zero)"
+    if codec := utf_16_without_mark(start):
+        return codec, codec, f"{codec.upper()} (every second byte is zero)"
     try:
         start[: start.rfind(b"\n") + 1 or None].decode()
     except UnicodeDecodeError:
-        found = from_bytes(start[: 2**16]).best()
-        codec = "cp1252" if found is None or found.encoding in _WESTERN else found.encoding
+        codec = likely_encoding(start)
         return codec, codec, f"{codec} (no UTF-8; guessed from its bytes, --encoding corrects it)"
     return "utf-8", None, "UTF-8"
 
@@ -105,9 +101,23 @@ def _delimiter(file: Path, text: str) -> str:
     return fitting[0]
 
 
+def _quotes(file: Path, text: str, delimiter: str) -> str | None:
+    """Return the kind of quotes by which the first rows can be read; None where it is the usual one, or none fits."""
+    for quotes in (None, *DIALECTS):
+        try:
+            rows = DelimitedRows(str(file), io.StringIO(text, newline=""), delimiter, quotes)
+            if not any(isinstance(row, Unreadable) for row in itertools.islice(rows, READ_LINES)):
+                return quotes
+        except ValueError:
+            continue
+    return None
+
+
 def _parsed(text: str, delimiter: str) -> list[list[str]]:
     try:
-        return list(itertools.islice(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), READ_LINES))
+        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+        return list(itertools.islice(rows, READ_LINES))
     except csv.Error:
         return []
 

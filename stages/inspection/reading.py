@@ -126,14 +126,14 @@ def table_options(roles: Roles, written: FileFormat, kind: str | None = None) ->
         options = {option: roles.columns[role] for role, option in _OPTIONS[kind].items() if role in roles.columns}
     if kind == "pairs" and roles.negatives:
         options["negatives"] = ", ".join(roles.negatives)
-    text_format = written.written
-    options |= {} if text_format.encoding is None else {"encoding": text_format.encoding}
-    return options | ({} if text_format.delimiter is None else {"delimiter": text_format.delimiter})
+    return options | {name: value for name, value in vars(written.written).items() if value is not None}
 
 
 def labelled_options(reading: Reading) -> dict[str, str | float]:
     """Return the options with which the same table is read as labelled texts."""
-    kept = {key: reading.options[key] for key in ("encoding", "delimiter", "entity") if key in reading.options}
+    kept = {
+        key: reading.options[key] for key in ("encoding", "delimiter", "quotes", "entity") if key in reading.options
+    }
     roles = reading.roles.columns
     return {"text": roles.get("document") or roles["query"], "label": roles["label"], **kept}
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-_LFS = b"version https://git-lfs"
+from stages.corpus.locations import refuse_pointer
+
 _INDEX = "model.safetensors.index.json"
 # Vocabularies that transformers reads; without any it makes an empty one for some models, and says nothing.
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "tekken.json", "*.model", "*.tiktoken", "*.spm")
@@ -76,7 +77,7 @@ def read_config(location: str, file: Path, adapter: Path | None = None) -> dict[
         raise ValueError(
             f"{location}: has no {file.name}; give the folder of a model as the hub has it, with all files"
         )
-    _refuse_pointer(location, file)
+    refuse_pointer(file)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -97,7 +98,7 @@ def check_weights(location: str, folder: Path) -> None:
     if missing := [file.name for file in files if not file.is_file()]:
         raise ValueError(f"{location}: has no {missing}, which {_INDEX} names; copy all files of the model")
     for file in files:
-        _refuse_pointer(location, file)
+        refuse_pointer(file)
         try:
             with safe_open(file, "pt"):
                 pass
@@ -132,14 +133,6 @@ def conversion(folder: Path) -> str:
     )
 
 
-def _refuse_pointer(location: str, file: Path) -> None:
-    with file.open("rb") as stream:
-        if stream.read(len(_LFS)) == _LFS:
-            raise ValueError(
-                f"{location}: {file.name} is a Git LFS pointer, not the file; run git lfs pull in its checkout"
-            )
-
-
 def check_tokenizer(location: str, folder: Path) -> None:
     """Check that a folder has a vocabulary.
 
@@ -153,7 +146,7 @@ def check_tokenizer(location: str, folder: Path) -> None:
             "copy the files of the tokenizer"
         )
     for file in vocabularies:
-        _refuse_pointer(location, file)
+        refuse_pointer(file)
         if file.suffix == ".json":
             read_config(location, file)
 

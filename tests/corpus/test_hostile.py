@@ -243,7 +243,7 @@ def test_a_line_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ("rows.csv", "q,q\n1,2\n", "distinct column names"),
         ("rows.csv", "q,answer\n1,2\n", "no column 'd'"),
-        ("rows.json", '[{"q": 1}', "starts as a JSON array but is none"),
+        ("rows.json", '[{"q": 1, "d": 2}', "starts as a JSON array but is none"),
         ("rows.zip", "PK", r"expected one of \.parquet, \.json"),
         ("rows.jsonl", '{"question": 1}\n', "no column 'q': the rows have"),
     ],

@@ -11,6 +11,7 @@ import pytest
 from stages.corpus.cleaning import clean
 from stages.corpus.entities import smallest_connected, text_entity
 from stages.corpus.locations import HubDataset, matching_inputs
+from stages.corpus.records import Unreadable
 from stages.corpus.sources import ROW_READERS, read_records, source_files
 from tests.corpus.builders import source
 
@@ -221,6 +222,7 @@ def test_a_beir_folder_gives_each_query_its_best_judged_document(tmp_path: Path)
     assert read("beir.pairs", f"{tmp_path}/**/*") == [
         {"entity": "d1", "query": "head covering", "document": "Hat It warms."},
         {"entity": "d2", "query": "oak", "document": "A tree."},
+        Unreadable("expected _id and text", "{'_id': 'd3'}"),
     ]
     with pytest.raises(ValueError, match=r"needs one queries\.jsonl"):
         read("beir.pairs", f"{tmp_path}/qrels/*")

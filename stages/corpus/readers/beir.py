@@ -17,7 +17,8 @@ def pairs(files: Sequence[File]) -> Iterator[Record]:
     Args:
         files: one `corpus.jsonl`, one `queries.jsonl` and one or more `.tsv` of judgements.
     """
-    best = _best_documents([file for file in files if file.name.endswith(".tsv")])
+    best, faulty = _best_documents([file for file in files if file.name.lower().endswith(".tsv")])
+    yield from faulty
     queries: dict[str, str] = {}
     for row in _rows(files, "queries.jsonl"):
         if isinstance(row, Unreadable):
@@ -32,7 +33,7 @@ def pairs(files: Sequence[File]) -> Iterator[Record]:
             yield row
             continue
         for query in judged.pop(row["_id"], []):
-            text = f"{text_of(row.get('title'))} {row['text']}".strip()
+            text = f"{row['title']} {row['text']}".strip()
             yield {"entity": row["_id"], "query": queries.get(query, ""), "document": text}
     yield from (Unreadable("judged, but not in corpus.jsonl", document) for document in judged)
 
@@ -42,22 +43,38 @@ def _rows(files: Sequence[File], name: str) -> Iterator[Record]:
     if len(found) != 1:
         raise ValueError(f"a BEIR source needs one {name}, got {[str(file) for file in files]}; correct its files")
     for row in rows_of_file(found[0], ()):
-        if isinstance(row, Unreadable) or (isinstance(row.get("_id"), str) and isinstance(row.get("text"), str)):
+        if isinstance(row, Unreadable):
             yield row
-        elif "text" in row:
+            continue
+        try:
+            texts = {key: text_of(row.get(key)) for key in ("_id", "title", "text")}
+        except TypeError as error:
+            yield Unreadable(f"expected texts in _id, title and text, got {error}", str(row))
+            continue
+        if texts["_id"] and "text" in row:
+            yield texts
+        else:
             yield Unreadable("expected _id and text", str(row))
 
 
-def _best_documents(judgements: Sequence[File]) -> dict[str, tuple[float, str]]:
-    """Find for each query its highest score above zero and the document that has it, the first of equals."""
+def _best_documents(judgements: Sequence[File]) -> tuple[dict[str, tuple[float, str]], list[Unreadable]]:
+    """Find for each query its highest score above zero and the document that has it, the first of equals.
+
+    Returns:
+        Scores and documents by query, and the judgements that cannot be read.
+    """
     best: dict[str, tuple[float, str]] = {}
+    faulty: list[Unreadable] = []
     for file in judgements:
         for row in rows_of_file(file, _JUDGEMENT):
             if isinstance(row, Unreadable):
-                raise ValueError(f"{file}: {row.reason}: {row.text[:80]!r}; judgements must all be readable")
-            if not set(_JUDGEMENT) <= row.keys():
-                raise ValueError(f"{file}: expected columns {list(_JUDGEMENT)}, got {sorted(row)}")
-            score = float(row["score"])
+                faulty.append(row)
+                continue
+            try:
+                score = float(row["score"])
+            except ValueError:
+                faulty.append(Unreadable("score: expected a number", str(row)))
+                continue
             if score > max(0.0, best.get(row["query-id"], (0.0, ""))[0]):
                 best[row["query-id"]] = score, row["corpus-id"]
-    return best
+    return best, faulty

@@ -1,9 +1,9 @@
 """Readers of tables: parquet, JSON lines, CSV and TSV files, data sets of the hub, and folders laid out like these.
 
 Options of every reader: the columns to read, among them `entity` and, where rows state theirs, `language`; `config`,
-`split` and `revision` of a data set; `encoding` and `delimiter` of text files; `first`, how many rows to read at most.
-Rows come as a stream, and no code of a data set ever runs. Of a list (`pos` of BGE's lines, several labels) the first
-value is read, but all of `negatives`.
+`split` and `revision` of a data set; `encoding`, `delimiter` and `quotes` of text files; `first`, how many rows to read
+at most. Rows come as a stream, and no code of a data set ever runs. Of a list (`pos` of BGE's lines, several labels)
+the first value is read, but all of `negatives`.
 """
 
 import itertools
@@ -126,8 +126,7 @@ def _rows(
     split: str | None = None,
     revision: str | None = None,
     first: float | None = None,
-    encoding: str | None = None,
-    delimiter: str | None = None,
+    **written: Any,
 ) -> Iterator[Record]:
     """Read files and data sets one after the other, at most `first` rows of them.
 
@@ -138,19 +137,25 @@ def _rows(
         FileNotFoundError: a data set is neither a folder nor within the hub's reach.
         ValueError: it has no such config or split, or a file is no table, or the first row lacks a column.
     """
-    names, written = list(dict.fromkeys(name for name in columns if name is not None)), TextFormat(encoding, delimiter)
+    names, text_format = list(dict.fromkeys(name for name in columns if name is not None)), TextFormat(**written)
     tables = [
-        _with_label_names(_open_data_set(item.name, names, config, split, revision))
-        if isinstance(item, HubDataset)
-        else rows_of_file(item, names, written)
+        _with_columns(
+            item,
+            _with_label_names(_open_data_set(item.name, names, config, split, revision))
+            if isinstance(item, HubDataset)
+            else rows_of_file(item, names, text_format),
+            names,
+            may_lack,
+        )
         for item in inputs
     ]
-    rows = itertools.chain.from_iterable(tables)
-    return itertools.islice(_with_columns(rows, names, may_lack), None if first is None else int(first))
+    return itertools.islice(itertools.chain.from_iterable(tables), None if first is None else int(first))
 
 
-def _with_columns(rows: Iterator[Record], columns: Sequence[str], may_lack: Sequence[str]) -> Iterator[Record]:
-    """Reject rows that lack a column; where the first row does, the options are wrong."""
+def _with_columns(
+    item: Input, rows: Iterator[Record], columns: Sequence[str], may_lack: Sequence[str]
+) -> Iterator[Record]:
+    """Reject rows that lack a column; where the first row of a file or data set does, the options are wrong."""
     is_first = True
     for row in rows:
         if isinstance(row, Unreadable):
@@ -158,7 +163,7 @@ def _with_columns(rows: Iterator[Record], columns: Sequence[str], may_lack: Sequ
             continue
         missing = [name for name in columns if name not in row]
         if missing and is_first:
-            raise no_column(missing[0], list(row))
+            raise no_column(item.name if isinstance(item, HubDataset) else item, missing[0], list(row))
         is_first = False
         missing = [name for name in missing if name not in may_lack]
         yield Unreadable(f"no column {missing[0]}", _as_json(row)) if missing else row
