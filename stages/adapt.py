@@ -43,6 +43,7 @@ from stages.training.curves import write_curve
 from stages.training.dev import clustering_on_dev, retrieval_on_dev, similarity_on_dev
 from stages.training.loop import TrainingPhase, train
 from stages.training.mixture import load_pairs, with_given_negatives
+from stages.training.stage1_texts import read_once, stage1_columns
 
 INPUTS = (CURATED, EMBEDDED, EXTENDED)  # of every task; retrieval reads MINED too
 
@@ -172,21 +173,21 @@ def text_matching(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> Tr
 
 
 def clustering(recipe: Recipe, encoder: Encoder, projection: nn.Linear) -> TrainingPhase:
-    """Train on texts of pairs, read as documents, towards the teacher's vectors under its clustering instruction.
+    """Train on texts of any kind, read as documents, towards the teacher's vectors under its clustering instruction.
 
     The labels of the dev score are those of classification; without its sources there is no dev score.
     """
     settings, dims = recipe.adapt.clustering, recipe.distill.matryoshka_dims
     assert isinstance(settings, Clustering), "main trains no absent task"
-    pairs = read_split(CURATED, "pairs", "train", settings.sources)
-    texts = pairs["query"].to_pylist() + pairs["document"].to_pylist()
-    vectors = TeacherVectors(EMBEDDED, recipe.embed).of("clustering", texts, pairs["source"].to_pylist() * 2)
+    teacher, columns = TeacherVectors(EMBEDDED, recipe.embed), read_once(stage1_columns(CURATED, settings.sources))
+    texts = [text for column in columns for text in column.texts]
+    vectors = np.concatenate([teacher.of("clustering", column.targets, column.sources) for column in columns])
     data = _documents("adapt.clustering", settings, encoder, texts, vectors)
     return TrainingPhase(
         "adapt clustering",
         DistillationObjective(encoder, projection.requires_grad_(False), dims, data),
         _row_batches("adapt.clustering.sources", settings, data.lengths, recipe),
-        pairs["id"].to_pylist() * 2,
+        [name for column in columns for name in column.text_ids],
         lambda: clustering_on_dev(encoder, CURATED, recipe.adapt.classification.sources, recipe.seed),
     )
 

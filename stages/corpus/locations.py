@@ -31,8 +31,10 @@ MODEL_FILES = (".json", ".txt", ".model", ".safetensors", ".jinja", ".tiktoken",
 
 
 # Names of files, and of folders of files, that editors and systems leave in people's folders.
-LEFT_BEHIND = (".#*", "._*", "~$*", ".~*", "*~", "*.swp", "*.swo", "#*#", ".DS_Store", "Thumbs.db", "desktop.ini")
-LEFT_BEHIND += (".ipynb_checkpoints", "__MACOSX")
+LEFT_BEHIND = (
+    *(".#*", "._*", "~$*", ".~*", "*~", "*.swp", "*.swo", "#*#"),
+    *(".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints", "__MACOSX"),
+)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def new(
     told = told_language(reading, facts, corrections.language)
     check_teacher(told, wishes.teacher)
     teacher = teacher_of(wishes.teacher)
-    tasks, about = _tasks(reading, facts, told.found == {"en"}, wishes)
+    tasks, about = _tasks(reading, facts, wishes)
     shares = split_shares(facts, tasks, not wishes.no_holdout)
     if shares is None:
         raise cannot_be_split(facts, tasks, not wishes.no_holdout)
@@ -163,14 +163,10 @@ def _scale(facts: TableFacts) -> float:
     return next(scale for scale in (1.0, 5.0, 10.0, 100.0) if most <= scale)
 
 
-def _tasks(reading: Reading, facts: TableFacts, is_english: bool, wishes: Wishes) -> tuple[tuple[Task, ...], str]:
+def _tasks(reading: Reading, facts: TableFacts, wishes: Wishes) -> tuple[tuple[Task, ...], str]:
     """Choose the tasks among those that the data supports, and say why others are left out."""
-    if reading.roles.kind != "pairs" and not is_english:
-        raise ValueError(
-            f"got {reading.roles.kind} texts that are not English, expected pairs; bring questions with answers too"
-        )
     is_splittable = split_shares(facts, ["classification"], not wishes.no_holdout) is not None
-    lacks = lacks_of_tasks(reading, is_splittable, is_english)
+    lacks = lacks_of_tasks(reading, is_splittable)
     for task in wishes.tasks:
         if lacks[task]:
             raise ValueError(f"--tasks {task}: {lacks[task]}; leave it out, or name the columns")

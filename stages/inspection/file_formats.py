@@ -115,8 +115,8 @@ def _quotes(file: Path, text: str, delimiter: str) -> str | None:
 
 def _parsed(text: str, delimiter: str) -> list[list[str]]:
     try:
-        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+        kind = DIALECTS["none" if delimiter == "\t" else "double"] | {"strict": False}
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, **kind)
         return list(itertools.islice(rows, READ_LINES))
     except csv.Error:
         return []

@@ -29,7 +29,7 @@ def about_files(reading: Reading, facts: TableFacts) -> list[str]:
     return [*lines, f"rows: {facts.rows:,}, of which {facts.kept:,} usable; {repeats}"]
 
 
-def lacks_of_tasks(reading: Reading, is_splittable: bool, is_english: bool) -> dict[Task, str]:
+def lacks_of_tasks(reading: Reading, is_splittable: bool) -> dict[Task, str]:
     """Return for each task what the data lacks for it; empty where it suffices."""
     kind, is_labelled = reading.roles.kind, "label" in reading.roles.columns
     candidates = unnamed_labels(reading.columns, reading.roles.columns)
@@ -40,7 +40,7 @@ def lacks_of_tasks(reading: Reading, is_splittable: bool, is_english: bool) -> d
     return {
         "retrieval": "" if kind == "pairs" else "no questions with answers",
         "text-matching": "" if kind == "scored" or reading.is_alike else "no scored pairs",
-        "clustering": labels or ("" if kind == "pairs" or is_english else "no pairs to train it on"),
+        "clustering": labels,
         "classification": labels,
     }
 

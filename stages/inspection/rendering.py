@@ -57,7 +57,7 @@ def render(values: dict[str, Any], name: str, files: Sequence[str], understood: 
         understood=understood,
         today=datetime.datetime.now(datetime.UTC).date(),
         mined=f"[{source}]" if "retrieval" in tasks else "[]",
-        distilled="[" + ", ".join([source] * (kind == "pairs") + ["wikipedia"] * values["wikipedia"]) + "]",
+        distilled="[" + ", ".join([sources[0]["name"]] + ["wikipedia"] * values["wikipedia"]) + "]",
         scored=f"[{source}]" if kind == "scored" else "[]",
         paraphrases=f"[{source}]" if reading.is_alike and "text-matching" in tasks else "[]",
         labelled=f"[{labels}]" if has_labels and "classification" in tasks else "[]",

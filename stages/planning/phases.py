@@ -167,7 +167,7 @@ class TrainingPhases:
             case TextMatching():
                 return self._text_matching(section)
             case Clustering():
-                rows = self.lengths.train(section.sources, DOCUMENTS, section.max_tokens).reshape(-1, 1)
+                rows = self.lengths.single_documents(section.sources, section.max_tokens)
             case _:
                 rows = self.lengths.train(section.sources, LABELLED, section.max_tokens)
                 rows = _with_random_texts(rows, 1 + section.num_negatives)

@@ -121,9 +121,13 @@ class TextLengths:
     def stage1(self, sources: Sequence[str], max_tokens: int) -> list[np.ndarray]:
         """Return the tokens [N, M] of training rows of each source, with the M texts that stage 1 reads of a row."""
         readings = {name: READ_AS[self.sources[name].kind] for name in sources}
-        return self._drawn(
-            {name: [(one.column, one.side) for one in of_kind] for name, of_kind in readings.items()}, max_tokens
-        )
+        sides = {name: [(one.column, one.side) for one in of_kind] for name, of_kind in readings.items()}
+        return self._drawn(sides, max_tokens)
+
+    def single_documents(self, sources: Sequence[str], max_tokens: int) -> np.ndarray:
+        """Return the tokens [N, 1] of all texts of training rows, each read as a document."""
+        sides = {name: [(column, "document") for column in TEXT_FIELDS[self.sources[name].kind]] for name in sources}
+        return np.concatenate([rows.reshape(-1, 1) for rows in self._drawn(sides, max_tokens)])
 
     def _drawn(self, columns: Mapping[str, Sequence[tuple[str, str]]], max_tokens: int) -> list[np.ndarray]:
         counts = {name: self.sources[name].rows["train"] for name in columns}

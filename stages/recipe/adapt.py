@@ -138,7 +138,7 @@ class AbsentSources(Absent):
 class Clustering(FixedLengthAdapter):
     """Adapter for clustering: embedding distillation from the teacher under its clustering instruction."""
 
-    sources: Names = Field(description="Sources of pairs; both texts of a pair are read, each by itself.")
+    sources: Names = Field(description="Sources of any kind; each text of a row is read by itself.")
 
 
 class ClassificationWeights(Section):

@@ -62,7 +62,7 @@ class Recipe(Section):
             "adapt.retrieval.mixture": ("pairs", tuple(draw.source for draw in self.adapt.retrieval.mixture)),
             "adapt.text-matching.scored_sources": ("scored", self.adapt.text_matching.scored_sources),
             "adapt.text-matching.pair_sources": ("pairs", self.adapt.text_matching.pair_sources),
-            "adapt.clustering.sources": ("pairs", self.adapt.clustering.sources),
+            "adapt.clustering.sources": (None, self.adapt.clustering.sources),
             "adapt.classification.sources": ("labelled", self.adapt.classification.sources),
             "evaluate.sources.retrieval": ("pairs", self.evaluate.sources.retrieval),
             "evaluate.sources.unseen": ("pairs", self.evaluate.sources.unseen),

@@ -10,7 +10,11 @@ from stages.recipe.adapt import Adapt
 from stages.recipe.curate import Curate
 from stages.recipe.embed import Embed
 from stages.recipe.evaluate import Evaluate
+from stages.recipe.fields import TEXT_FIELDS
 from stages.teachers.teacher import ReadingRule, reading_rule
+
+# The columns of each kind that the teacher understands: it does not know the language of translations.
+UNDERSTOOD = TEXT_FIELDS | {"parallel": ("text",)}
 
 
 class TeacherInput(NamedTuple):
@@ -34,7 +38,7 @@ def teacher_inputs(curate: Curate, adapt: Adapt, evaluate: Evaluate) -> list[Tea
     """List what the teacher reads of a recipe's sources.
 
     It reads retrieval pairs as query and document, and their explicit negatives as documents. Text matching reads both
-    sides as documents, clustering both sides under its own instruction. Of parallel texts the teacher reads the first
+    sides as documents, clustering all texts under its own instruction. Of parallel texts the teacher reads the first
     alone, on both sides. It does not read the sources of `evaluate.long`, on which only students are measured.
     """
 
@@ -42,13 +46,19 @@ def teacher_inputs(curate: Curate, adapt: Adapt, evaluate: Evaluate) -> list[Tea
         names = (source.name for source in curate.sources if source.kind == kind)
         return tuple(name for name in names if name not in (evaluate.long.articles, evaluate.long.haystacks))
 
-    matching, clustering = adapt.text_matching.pair_sources, adapt.clustering.sources
+    matching = adapt.text_matching.pair_sources
+    clustering = [
+        TeacherInput(
+            kind, column, "clustering", tuple(name for name in adapt.clustering.sources if name in of_kind(kind))
+        )
+        for kind, columns in UNDERSTOOD.items()
+        for column in columns
+    ]
     return [
         TeacherInput("pairs", "query", "query", of_kind("pairs")),
         TeacherInput("pairs", "document", "document", of_kind("pairs")),
         TeacherInput("pairs", "query", "document", matching),
-        TeacherInput("pairs", "query", "clustering", clustering),
-        TeacherInput("pairs", "document", "clustering", clustering),
+        *(read for read in clustering if read.sources),
         TeacherInput("scored", "text_a", "document", of_kind("scored")),
         TeacherInput("scored", "text_b", "document", of_kind("scored")),
         TeacherInput("labelled", "text", "document", of_kind("labelled")),

@@ -36,8 +36,9 @@ READ_AS: dict[Kind, tuple[ReadAs, ...]] = {
 
 @dataclass(frozen=True)
 class Stage1Column:
-    """One column of some rows, as the student reads it in stage 1."""
+    """One column of some rows of a kind, as the student reads it in stage 1."""
 
+    kind: Kind
     read_as: ReadAs
     ids: list[str]
     texts: list[str]
@@ -67,7 +68,7 @@ def stage1_columns(curated: Path, sources: Sequence[str]) -> list[Stage1Column]:
         values = table.to_pydict() if len(table) else {}
         columns += [
             Stage1Column(
-                read_as, values["id"], values[read_as.column], values[read_as.target], values["source"],
+                kind, read_as, values["id"], values[read_as.column], values[read_as.target], values["source"],
                 values["language"],
             )
             for read_as in readings
@@ -76,6 +77,11 @@ def stage1_columns(curated: Path, sources: Sequence[str]) -> list[Stage1Column]:
     if not columns:
         raise ValueError(f"{curated}: no train rows of {list(sources)}; see its counts.json")
     return columns
+
+
+def read_once(columns: Sequence[Stage1Column]) -> list[Stage1Column]:
+    """Return columns without repeating those that are read on two sides; of these the document's side stays."""
+    return list({(column.kind, column.read_as.column): column for column in columns}.values())
 
 
 def check_columns(

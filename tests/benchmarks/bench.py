@@ -4,7 +4,8 @@ A whole build of the default recipe in a fresh checkout (time, peak memory of al
 nothing to do, and the quality it reached; the same through Prefect, and whether it made the same bytes; embedding, a
 distillation step and a contrastive step beside Sentence Transformers, and each format of a release beside torch, in
 turns in the same run, on the same texts; builds from a person's own table and folder; curation of 1 and 4 million rows;
-the teacher's vectors: a million kept, 1 % more, two Ray workers; questions of a model, kept and dropped.
+the teacher's vectors: a million kept, 1 % more, two Ray workers; questions of a model, kept and dropped; languages that
+the teacher does not know.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.benchmarks.build import whole_build
+from tests.benchmarks.cross_lingual import cross_lingual_figures
 from tests.benchmarks.curation import curation_figures
 from tests.benchmarks.flow import flow_overhead
 from tests.benchmarks.measure import Figure, use_all_cores
@@ -39,7 +41,7 @@ def main() -> None:
     figures = gpu_figures() if arguments.gpu else speeds() | curation_figures() | vectors() | question_figures()
     if not arguments.skip_build:
         with tempfile.TemporaryDirectory(prefix="stillhouse-bench-") as folder:
-            figures |= builds(Path(folder)) | own_figures()
+            figures |= builds(Path(folder)) | own_figures() | cross_lingual_figures()
     OUTPUT.write_text(json.dumps({name: asdict(figure) for name, figure in figures.items()}, indent=2) + "\n")
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"

@@ -90,8 +90,3 @@ def _recipe(with_parallel: bool) -> dict[str, Any]:
 
 def _leads(language: str) -> str:
     return "wikipedia" if language == "en" else f"wikipedia-{language}"
-
-
-if __name__ == "__main__":
-    for figure, value in cross_lingual_figures().items():
-        print(figure, value)
