@@ -281,7 +281,7 @@ def test_a_pretrained_bert_with_mean_pooling_runs_the_same_way(built: Path, tmp_
             "quantize.formats": ["onnx-int8"],
         },
     )
-    assert "curate" not in ran(run(folder, *DVC, "repro", "quantize"))
+    assert "distill" in ran(run(folder, *DVC, "repro", "quantize"))
     settings = json.loads((folder / "data/quantized/stillhouse-tiny/base/encoder.json").read_text(encoding="utf-8"))
     assert settings["pooling"] == "mean"
     pooling = folder / "data/quantized/stillhouse-tiny/merged/retrieval/1_Pooling/config.json"

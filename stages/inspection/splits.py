@@ -12,6 +12,8 @@ from stages.inspection.statistics import TableFacts
 LEAST_ROWS, LEAST_TRAINED, LEAST_HELD_OUT = 10, 4, 2
 # Wanted shares of dev and test, and the most that both may take.
 DEV, TEST, MOST_HELD_OUT = 0.1, 0.2, 0.6
+# The evaluation fits a classifier on dev: rows of each label that it should have there, and the share they may take.
+DEV_ROWS_OF_A_LABEL, MOST_FITTED = 8, 0.25
 
 # The shares of dev and test, and the number of rows in each split.
 Shares = tuple[float, float, dict[str, int]]
@@ -23,12 +25,16 @@ def split_shares(facts: TableFacts, tasks: Collection[str], holdout: bool) -> Sh
     places = np.array(facts.positions)[order]
     labels = np.array(facts.labels, dtype=object)[order] if {"clustering", "classification"} & set(tasks) else None
     scores = np.array(facts.scores)[order] if any(facts.scores) else None
+    wanted = DEV
+    if "classification" in tasks and "retrieval" not in tasks:  # pairs are worth more in training
+        fitted = DEV_ROWS_OF_A_LABEL * len(set(facts.labels) - {""}) / len(places)
+        wanted = min(MOST_FITTED, max(DEV, fitted))
     choices: list[tuple[float, float, float, int, int]] = []
     for fiftieths in itertools.product(range(1, 31), range(1, 31) if holdout else [0]):
         dev, test = (number / 50 for number in fiftieths)
         tested, held_out = np.searchsorted(places, [test, test + dev]).tolist()
         if held_out <= len(places) * MOST_HELD_OUT:
-            distance = abs((held_out - tested) / len(places) - DEV) + abs(tested / len(places) - TEST * holdout)
+            distance = abs((held_out - tested) / len(places) - wanted) + abs(tested / len(places) - TEST * holdout)
             choices.append((distance + abs(test - TEST) / 100, dev, test, tested, held_out))
     for _, dev, test, tested, held_out in sorted(choices):
         parts = {"train": slice(held_out, None), "dev": slice(tested, held_out), "test": slice(0, tested)}

@@ -55,7 +55,9 @@ def token_counts(encoder: Encoder, texts: Sequence[str], side: str) -> list[int]
 
 
 def whole_lengths(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """Count the tokens of each whole text, with those that the tokenizer adds."""
+    """Count the tokens of each whole text, with those that the tokenizer adds; none for no texts, which it refuses."""
+    if not texts:
+        return []
     return [len(ids) for ids in tokenizer(list(texts), truncation=True, max_length=_UNCUT)["input_ids"]]
 
 

@@ -59,6 +59,15 @@ lines = st.one_of(
 )
 
 
+def not_utf8(line: bytes) -> bool:
+    """Tell whether bytes cannot be read as UTF-8."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
 @pytest.mark.slow
 @few
 @given(st.lists(lines, max_size=12))
@@ -66,7 +75,12 @@ def test_any_json_lines_end_in_rows_and_rejections(tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("json")
     good = json.dumps({"q": "what is malt", "d": "sprouted grain"}).encode()
     (folder / "rows.jsonl").write_bytes(b"\n".join([good, *some]))
-    found = counted(folder / "rows.jsonl", "pairs", PAIRS, folder / "ingested")
+    try:
+        found = counted(folder / "rows.jsonl", "pairs", PAIRS, folder / "ingested")
+    except ValueError as error:
+        assert "rows.jsonl" in str(error) and "lines are not UTF-8" in str(error)
+        assert sum(1 for line in some if not_utf8(line)) > 1, "a single damaged line is a rejected row"
+        return
     blank = sum(1 for line in some if not line.decode(errors="surrogateescape").strip())
     assert found["kept"] >= 1
     assert sum(found.values()) <= 1 + len(some) - blank, "the others repeat an earlier row"

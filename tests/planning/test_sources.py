@@ -87,6 +87,7 @@ def test_tokens_behind_a_prompt_up_to_the_cut(lengths_of: Callable[..., TextLeng
     assert lengths.whole("read", "query", "query").tolist() == [5, 7, 4]
     assert lengths.around("query") == 4
     assert lengths.whole("given", "query", "query").tolist() == [80, 80, 80]
+    assert lengths_of(none=source(3, [])).whole("none", "query", "query").tolist() == [], "no explicit negatives"
     assert lengths.dev(["read", "given"], {"query": "query", "document": "document"}, 32).tolist() == [5, 3, 32, 32]
 
 
