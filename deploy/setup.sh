@@ -1,5 +1,6 @@
 #!/bin/sh
-# What a new server needs once, and may be told again: buckets, work pools, limits, deployments. Run from the checkout.
+# What a new server needs once, and may be told again: buckets, work pools, limits, deployments, the recovery of lost runs.
+# Run from the checkout.
 set -eu
 if [ -n "${AWS_ENDPOINT_URL:-}" ]; then
   python -c "
@@ -17,3 +18,5 @@ prefect global-concurrency-limit inspect tag:gpu > /dev/null 2>&1 ||
 prefect global-concurrency-limit inspect tag:cpu-heavy > /dev/null 2>&1 ||
   prefect concurrency-limit create cpu-heavy "${CPU_SLOTS:-1}"
 prefect --no-prompt deploy --prefect-file deploy/prefect.yaml --all
+prefect automation inspect "A lost run goes on" > /dev/null 2>&1 ||
+  prefect automation create --from-file deploy/recovery.yaml

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from stages import adapt, extend
 from stages.recipe.paths import VECTORS
 from stages.recipe.recipe import read
 from stages.release.verification import content_faults, release_faults
-from tests.checkouts import DVC, TINY, checkout, chosen_tasks, copy_of, run, set_params, without_formats
+from tests.checkouts import DVC, TINY, checkout, chosen_tasks, copy_of, run, set_params
 
 TASKS = ("retrieval", "text-matching", "clustering", "classification")
 pytestmark = pytest.mark.slow
@@ -141,8 +142,9 @@ def test_second_build_does_nothing_and_a_changed_value_reruns_its_stages_alone(b
     folder = copy_of(built, tmp_path / "copy")
     assert ran(run(folder, *DVC, "repro")) == []
     set_params(folder, {"adapt.clustering.training.learning_rate": 0.002})
-    again = run(folder, *DVC, "repro")
-    assert ran(again) == ["check", "adapt@clustering", "quantize", "evaluate", "promote"]
+    assert ran(run(folder, *DVC, "repro", *(f"adapt@{task}" for task in TASKS))) == ["check", "adapt@clustering"]
+    stale = json.loads(run(folder, *DVC, "status", "--json").stdout)
+    assert stale.keys() == {"quantize", "evaluate"}, "and promote, once their outputs have changed"
 
 
 def test_a_misspelt_key_stops_the_build_before_any_output_is_touched(built: Path, tmp_path: Path) -> None:
@@ -236,15 +238,29 @@ def _kill_after_checkpoint(folder: Path, command: tuple[str, ...], checkpoints: 
     process.wait()
 
 
-def test_retrieval_alone_without_formats_runs_from_check_to_promote(built: Path, tmp_path: Path) -> None:
-    recipe = without_formats(chosen_tasks(YAML(typ="safe").load(TINY), "retrieval"))
-    folder = checkout(tmp_path, recipe)
+def pretrained_bert(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe for the first layer of the teacher, a BERT, with mean pooling and without rotary positions."""
+    shape = ("num_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
+    recipe["distill"]["backbone"] |= {"architecture": "pretrained", "layers": [0], **dict.fromkeys(shape)}
+    recipe["distill"]["pooling"] = "mean"
+    for section in (recipe["distill"], recipe["extend"], recipe["quantize"], *recipe["adapt"].values()):
+        section["rope_theta"] = None
+    recipe["evaluate"]["long"] |= {"haystacks": None, "articles": None}  # longer than its positions
+    recipe["quantize"]["formats"] = ["onnx-int8"]
+    return recipe
+
+
+def test_retrieval_alone_with_a_pretrained_bert_runs_from_check_to_promote(built: Path, tmp_path: Path) -> None:
+    folder = checkout(tmp_path, chosen_tasks(pretrained_bert(YAML(typ="safe").load(TINY)), "retrieval"))
     shutil.copytree(built / VECTORS, folder / VECTORS)  # the teacher's, as after an earlier build
     run(folder, *DVC, "repro")
     release = folder / "data/quantized/stillhouse-tiny"
-    for form in ("adapters", "merged"):
+    for form in ("adapters", "merged", "onnx-int8"):
         assert [path.name for path in (release / form).iterdir()] == ["retrieval"]
-    assert not [path for path in release.iterdir() if path.name.startswith(("onnx", "openvino"))]
+    assert not [path for path in release.iterdir() if path.name.startswith("openvino")]
+    assert json.loads((release / "base/encoder.json").read_text(encoding="utf-8"))["pooling"] == "mean"
+    pooling = json.loads((release / "merged/retrieval/1_Pooling/config.json").read_text(encoding="utf-8"))
+    assert pooling["pooling_mode"] == "mean"
     assert release_faults(release, embed=True, threads=2) == []
     parity, limits = (json.loads((release / name).read_text()) for name in ("parity.json", "calibration.json"))
     assert {task for found in parity["formats"].values() for task in found["tasks"]} == {"retrieval"}
@@ -258,31 +274,3 @@ def test_retrieval_alone_without_formats_runs_from_check_to_promote(built: Path,
     assert set(report["curves"]) == {"distill", "extend", "adapt@retrieval"}
     assert promoted["validation_status"] == "passed"
     assert ran(run(folder, *DVC, "repro")) == []
-
-
-def test_a_pretrained_bert_with_mean_pooling_runs_the_same_way(built: Path, tmp_path: Path) -> None:
-    shape = {"architecture": "pretrained", "layers": [0], "num_layers": None, "num_attention_heads": None}
-    shape |= {"intermediate_size": None}
-    changes = {f"distill.backbone.{name}": value for name, value in shape.items()}
-    thetas = {f"adapt.{task}.rope_theta": None for task in TASKS}
-    folder = copy_of(built, tmp_path / "copy")
-    set_params(
-        folder,
-        {
-            **changes,
-            **thetas,
-            "distill.backbone.max_position_embeddings": None,
-            "distill.pooling": "mean",
-            "distill.rope_theta": None,
-            "extend.rope_theta": None,
-            "evaluate.long.haystacks": None,
-            "evaluate.long.articles": None,
-            "quantize.rope_theta": None,
-            "quantize.formats": ["onnx-int8"],
-        },
-    )
-    assert "distill" in ran(run(folder, *DVC, "repro", "quantize"))
-    settings = json.loads((folder / "data/quantized/stillhouse-tiny/base/encoder.json").read_text(encoding="utf-8"))
-    assert settings["pooling"] == "mean"
-    pooling = folder / "data/quantized/stillhouse-tiny/merged/retrieval/1_Pooling/config.json"
-    assert json.loads(pooling.read_text(encoding="utf-8"))["pooling_mode"] == "mean"

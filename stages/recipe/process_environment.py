@@ -64,10 +64,13 @@ def git_environment(**more: str) -> dict[str, str]:
 
 
 def settle(environment: MutableMapping[str, str]) -> None:
-    """Give a user whom the machine does not know a name and a home, and reach servers on this machine without a proxy.
+    """Give a user whom the machine does not know a name and a home, and reach servers as they can be reached.
 
-    A container's user often has no entry in /etc/passwd; DVC and MLflow do not start without a name and a home.
+    A container's user often has no entry in /etc/passwd; DVC and MLflow do not start without a name and a home. Servers
+    on this machine are reached without a proxy. MLflow's artifacts come through its server, which would otherwise hand
+    out addresses at its object store, and those often hold for the server alone.
     """
+    environment.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
     try:
         getpass.getuser()
     except (KeyError, OSError):

@@ -1,8 +1,8 @@
 """A retrain through the whole stack: PostgreSQL, S3, Prefect with a worker and a password, MLflow with accounts.
 
-One build for all tests of this file: the tiny recipe without its long texts and with one format. While its student is
-trained, PostgreSQL goes and the object store hangs for half a minute. Cancel and resume are tested in tests/flows, on a
-smaller server.
+One build for all tests of this file: the tiny recipe without its long texts and without formats. While its student is
+trained, PostgreSQL goes and the object store hangs for half a minute; while it learns retrieval, the worker is killed.
+Cancel and resume are tested in tests/flows, on a smaller server.
 """
 
 import json
@@ -21,7 +21,8 @@ import pytest
 
 from flows.failure_causes import Fault, classify, read_reports
 from stages.recipe.paths import FAILURES_VARIABLE
-from tests.checkouts import checkout, short_recipe
+from stages.release.verification import release_faults
+from tests.checkouts import checkout, short_recipe, without_formats
 from tests.deploy.conftest import ROOT, Stack, free_port, mlflow_server, service, stack_on_loopback
 from tests.flows.conftest import commit, git
 
@@ -50,9 +51,8 @@ class Retrain:
 
 
 def signed_off_by_people() -> dict[str, Any]:
-    """The short recipe with one format, and people to sign off."""
-    recipe = short_recipe()
-    recipe["quantize"]["formats"] = ["onnx-int8"]
+    """The short recipe without formats, and people to sign off."""
+    recipe = without_formats(short_recipe())
     recipe["promote"]["signoff"] = "human"
     recipe["promote"]["gates"] = {name: recipe["promote"]["gates"][name] for name in GATES}
     return recipe
@@ -74,27 +74,35 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def retrain(stack: Stack) -> Retrain:
+def retrain(stack: Stack) -> Iterator[Retrain]:
     """The deployment of deploy/prefect.yaml, started as Prefect's page starts it, by a request."""
     deployment = stack.api("GET", "/deployments/name/rebuild/retrain")
     parameters = {"devices": [], "stage_hours": 1, "push": True, "release": True}
     body = {"parameters": deployment["parameters"] | parameters, "state": {"type": "SCHEDULED"}}
     started = stack.api("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
     database_and_objects_go(stack, started["id"], "distill")
-    run = ended(stack, started["id"])
-    assert run["state_type"] == "COMPLETED", f"{run['state']['message']}\n{logs(stack)[-5000:]}"
-    asked = stack.api("POST", "/flow_runs/filter", {"flows": {"name": {"any_": ["release"]}}})
-    assert len(asked) == 1
-    return Retrain(stack, run, asked[0])
+    runs(stack, started["id"], "adapt@retrieval")
+    os.killpg(stack.processes["worker"].pid, signal.SIGKILL)
+    with service(stack, "worker", None) as stack.processes["worker"]:
+        run = ended(stack, started["id"], states=("COMPLETED", "FAILED", "CANCELLED"))
+        assert run["state_type"] == "COMPLETED", f"{run['state']['message']}\n{logs(stack)[-5000:]}"
+        asked = stack.api("POST", "/flow_runs/filter", {"flows": {"name": {"any_": ["release"]}}})
+        assert len(asked) == 1
+        yield Retrain(stack, run, asked[0])
 
 
-def database_and_objects_go(stack: Stack, run_id: str, task: str) -> None:
-    """While a stage runs: PostgreSQL is gone and the object store says nothing, for half a minute."""
+def runs(stack: Stack, run_id: str, task: str) -> None:
+    """Wait until a stage of a flow run runs."""
     body = {
         "flow_runs": {"id": {"any_": [run_id]}},
         "task_runs": {"name": {"like_": task}, "state": {"type": {"any_": ["RUNNING"]}}},
     }
     wait_for(lambda: bool(stack.api("POST", "/task_runs/filter", body)), f"{task} to run")
+
+
+def database_and_objects_go(stack: Stack, run_id: str, task: str) -> None:
+    """While a stage runs: PostgreSQL is gone and the object store says nothing, for half a minute."""
+    runs(stack, run_id, task)
     stack.postgres.stop()
     os.killpg(stack.processes["objects"].pid, signal.SIGSTOP)
     time.sleep(OUTAGE_SECONDS)
@@ -144,6 +152,9 @@ def test_a_retrain_leaves_its_outputs_its_branch_and_its_version_where_they_belo
     assert git("status", "--porcelain", folder=stack.checkout) == ""
     dvc_status = [sys.executable, "-m", "dvc", "status", "--cloud", "--json"]
     assert subprocess.run(dvc_status, cwd=retrain.workspace, stdout=subprocess.PIPE, check=True).stdout.strip() == b"{}"
+    release = retrain.workspace / "data/quantized" / MODEL
+    assert release_faults(release, embed=False, threads=1) == []
+    assert not [path.name for path in release.iterdir() if path.name.startswith(("onnx", "openvino"))]
     stages = json.loads(stack.api("GET", "/artifacts/rebuild-stages/latest")["data"])
     planned = {one["stage"] for one in stages if one["planned device-hours"]}
     assert planned == {"embed", "distill", *(one["stage"] for one in stages if one["stage"].startswith("adapt@"))}
@@ -152,6 +163,15 @@ def test_a_retrain_leaves_its_outputs_its_branch_and_its_version_where_they_belo
     assert tags["validation_status"] == "passed"
     served = [name for name in objects(stack) if name.endswith("/MLmodel")]
     assert len(served) == 1, "the model that the registry serves lies in the object store"
+    asked = (stack.folder / "objects.log").read_text(encoding="utf-8")
+    assert "GET /mlflow" in asked and "X-Amz-Signature" not in asked, "MLflow alone asks the object store"
+
+
+def test_a_run_whose_worker_is_killed_goes_on_without_a_person(retrain: Retrain) -> None:
+    states = retrain.stack.api("GET", f"/flow_runs/{retrain.run['id']}/graph-v2")["states"]
+    passed = [state["type"] for state in states if state["type"] not in ("SCHEDULED", "PENDING")]
+    assert passed == ["RUNNING", "CRASHED", "RUNNING", "COMPLETED"]
+    assert retrain.run["run_count"] == 2
 
 
 def objects(stack: Stack) -> dict[str, bytes]:
