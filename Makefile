@@ -14,10 +14,10 @@ export HOME := $(or $(shell getent passwd "$$(id -u)" | cut -d: -f6),$(shell mkd
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint docs bench ablate ui clean
+.PHONY: help build test stack-test lint docs bench ablate ui clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 build: $(READY)  ## everything that is stale, from sources to a promoted model and its report
 	@dvc repro || { echo "the build stopped; putting the last good outputs back"; dvc checkout --quiet; exit 1; }
@@ -25,6 +25,9 @@ build: $(READY)  ## everything that is stale, from sources to a promoted model a
 
 test: $(READY)  ## the tests, in three processes: some of them wait for servers
 	@pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+stack-test: $(READY)  ## the deployment with real containers; as root on Debian, with Docker's engine and Compose
+	@python -m tests.stack.walk
 
 lint: $(READY)  ## style and types
 	@ruff check . && ruff format --check . && mypy

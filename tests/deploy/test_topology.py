@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows.failure_causes import Fault, classify, read_reports
@@ -82,7 +83,7 @@ def retrain(stack: Stack) -> Iterator[Retrain]:
     started = stack.api("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
     database_and_objects_go(stack, started["id"], "distill")
     runs(stack, started["id"], "adapt@retrieval")
-    os.killpg(stack.processes["worker"].pid, signal.SIGKILL)
+    kill_with_all_below(stack.processes["worker"].pid)
     with service(stack, "worker", None) as stack.processes["worker"]:
         run = ended(stack, started["id"], states=("COMPLETED", "FAILED", "CANCELLED"))
         assert run["state_type"] == "COMPLETED", f"{run['state']['message']}\n{logs(stack)[-5000:]}"
@@ -108,6 +109,13 @@ def database_and_objects_go(stack: Stack, run_id: str, task: str) -> None:
     time.sleep(OUTAGE_SECONDS)
     os.killpg(stack.processes["objects"].pid, signal.SIGCONT)
     stack.postgres.start()
+
+
+def kill_with_all_below(pid: int) -> None:
+    """End a process and all that it started, as a container or a machine that goes does: nobody can report it."""
+    worker = psutil.Process(pid)
+    for process in [worker, *worker.children(recursive=True)]:
+        process.kill()
 
 
 def wait_for(happened: Callable[[], bool], what: str) -> None:

@@ -1,0 +1,115 @@
+"""A Docker engine of its own for a while, and stand-ins of the base images: no registry is asked.
+
+The engine needs root, and Debian's packages `docker.io`, `mmdebstrap` and `iptables`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("dockerd", "docker", "mmdebstrap", "iptables")
+NETWORKS = ("--bip", "10.99.0.1/24", "--default-address-pool", "base=10.98.0.0/16,size=24")
+# What python:3.11-slim has and Debian's minimal system lacks.
+PYTHON = """
+FROM stand-in/base
+RUN apt-get update \\
+    && apt-get install --yes --no-install-recommends python3.11 libpython3.11-dev python3-pip \\
+    && rm -f /usr/lib/python3.11/EXTERNALLY-MANAGED \\
+    && ln -s /usr/bin/python3.11 /usr/local/bin/python && ln -s /usr/bin/pip3 /usr/local/bin/pip
+"""
+
+
+@contextmanager
+def engine(folder: Path) -> Iterator[None]:
+    """Run a Docker engine whose socket `DOCKER_HOST` names, and leave nothing of it behind.
+
+    Raises:
+        RuntimeError: this is not root, a program is missing, or the engine does not start.
+    """
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if os.getuid() or missing:
+        raise RuntimeError(f"got uid {os.getuid()} without {missing}, expected root and Debian's {', '.join(PROGRAMS)}")
+    os.environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
+    where = ("--data-root", folder / "root", "--exec-root", folder / "exec", "--pidfile", folder / "pid")
+    with (folder / "engine.log").open("w") as log:
+        command = ["dockerd", *map(str, where), "--host", os.environ["DOCKER_HOST"], *NETWORKS]
+        running = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        _wait_for(running, folder)
+        yield
+    finally:
+        running.terminate()
+        running.wait(60)
+        _remove_network(folder)
+
+
+def _wait_for(running: "subprocess.Popen[bytes]", folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while subprocess.run(["docker", "info"], capture_output=True).returncode:
+        if running.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the engine did not start:\n{(folder / 'engine.log').read_text()[-3000:]}")
+        time.sleep(0.5)
+
+
+def _remove_network(folder: Path) -> None:
+    """Take back what the engine leaves when it ends: its bridge, its chains and a mounted name space."""
+    subprocess.run(["umount", folder / "exec/netns/default"], capture_output=True)
+    subprocess.run(["ip", "link", "delete", "docker0"], capture_output=True)
+    for table in ("nat", "filter"):
+        listed = subprocess.run(["iptables", "-t", table, "-S"], capture_output=True, text=True).stdout.splitlines()
+        rules = [line.split() for line in listed if "docker" in line.lower() and not line.startswith("-N")]
+        chains = [line.split()[1] for line in listed if line.startswith("-N DOCKER")]
+        for rule in rules:
+            subprocess.run(["iptables", "-t", table, "-D", *rule[1:]], capture_output=True)
+        for action in ("-F", "-X"):
+            for chain in chains:
+                subprocess.run(["iptables", "-t", table, action, chain], capture_output=True)
+
+
+def docker(*arguments: str | Path, **options: str) -> str:
+    """Run a command of Docker; return what it prints.
+
+    Raises:
+        RuntimeError: it failed; the message has what it said.
+    """
+    done = subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True, **options)
+    if done.returncode:
+        raise RuntimeError(f"docker {' '.join(map(str, arguments))}:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def make_images(folder: Path) -> None:
+    """Make the stand-ins, and stillhouse's image from its own Dockerfile on one of them, without its packages."""
+    sources = "/etc/apt/sources.list.d/debian.sources"
+    command = ["mmdebstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", folder / "base.tar", sources]
+    subprocess.run(command, check=True, capture_output=True)
+    docker("import", folder / "base.tar", "stand-in/base")
+    build = ("build", "--quiet", "--network", "host")
+    docker(*build, "-t", "stand-in/python", "-", input=PYTHON)
+    docker(*build, "-t", "stand-in/postgres", ROOT / "tests/stack/postgres")
+    context = folder / "context"
+    (context / "deploy").mkdir(parents=True)
+    shutil.copy(ROOT / "deploy/mlflow.sh", context / "deploy")
+    (context / "requirements.lock").touch()
+    text = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
+    lines = ["FROM stand-in/python" if line.startswith("FROM ") else line for line in text.splitlines()]
+    docker(*build, "-t", "stillhouse:0.1.0", "-f", "-", context, input="\n".join(lines))
+
+
+def packages(folder: Path) -> tuple[str, str]:
+    """Return the mounts that give a container this environment's packages and programs."""
+    scripts = folder / "bin"
+    scripts.mkdir()
+    for file in Path(sys.executable).parent.iterdir():
+        first, _, rest = file.read_bytes().partition(b"\n")
+        if first.startswith(b"#!") and b"python" in first:
+            (scripts / file.name).write_bytes(b"#!/usr/local/bin/python\n" + rest)
+            (scripts / file.name).chmod(0o755)
+    site = Path(sys.executable).parents[1] / "lib/python3.11/site-packages"
+    return f"{site}:/usr/local/lib/python3.11/dist-packages:ro", f"{scripts}:/opt/bin:ro"
