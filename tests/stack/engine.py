@@ -36,6 +36,7 @@ def engine(folder: Path) -> Iterator[None]:
     if os.getuid() or missing:
         raise RuntimeError(f"got uid {os.getuid()} without {missing}, expected root and Debian's {', '.join(PROGRAMS)}")
     os.environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
+    rules, links = subprocess.check_output(["iptables-save"]), set(os.listdir("/sys/class/net"))
     where = ("--data-root", folder / "root", "--exec-root", folder / "exec", "--pidfile", folder / "pid")
     with (folder / "engine.log").open("w") as log:
         command = ["dockerd", *map(str, where), "--host", os.environ["DOCKER_HOST"], *NETWORKS]
@@ -46,7 +47,10 @@ def engine(folder: Path) -> Iterator[None]:
     finally:
         running.terminate()
         running.wait(60)
-        _remove_network(folder)
+        subprocess.run(["umount", folder / "exec/netns/default"], capture_output=True)
+        for link in set(os.listdir("/sys/class/net")) - links:
+            subprocess.run(["ip", "link", "delete", link], capture_output=True)
+        subprocess.run(["iptables-restore"], input=rules, check=True)
 
 
 def _wait_for(running: "subprocess.Popen[bytes]", folder: Path) -> None:
@@ -55,21 +59,6 @@ def _wait_for(running: "subprocess.Popen[bytes]", folder: Path) -> None:
         if running.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"the engine did not start:\n{(folder / 'engine.log').read_text()[-3000:]}")
         time.sleep(0.5)
-
-
-def _remove_network(folder: Path) -> None:
-    """Take back what the engine leaves when it ends: its bridge, its chains and a mounted name space."""
-    subprocess.run(["umount", folder / "exec/netns/default"], capture_output=True)
-    subprocess.run(["ip", "link", "delete", "docker0"], capture_output=True)
-    for table in ("nat", "filter"):
-        listed = subprocess.run(["iptables", "-t", table, "-S"], capture_output=True, text=True).stdout.splitlines()
-        rules = [line.split() for line in listed if "docker" in line.lower() and not line.startswith("-N")]
-        chains = [line.split()[1] for line in listed if line.startswith("-N DOCKER")]
-        for rule in rules:
-            subprocess.run(["iptables", "-t", table, "-D", *rule[1:]], capture_output=True)
-        for action in ("-F", "-X"):
-            for chain in chains:
-                subprocess.run(["iptables", "-t", table, action, chain], capture_output=True)
 
 
 def docker(*arguments: str | Path, **options: str) -> str:

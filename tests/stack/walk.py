@@ -95,7 +95,7 @@ def main() -> None:
             make_images(folder)
         stack = make_stack(folder)
         try:
-            for walked in (first_start, passwords, another_user, retrain, from_outside, restart, backup_and_restore):
+            for walked in (first_start, passwords, retrain, from_outside, restart, backup_and_restore, another_user):
                 with step(walked.__name__, found):
                     found |= walked(stack)
         except Exception:
@@ -168,14 +168,6 @@ def passwords(stack: Stack) -> dict[str, float]:
     assert stack.prefect("POST", "/flows/filter", {}, account="operator:wrong").status_code == 401
     assert stack.mlflow("experiments/search", max_results="1").status_code == 200
     assert stack.mlflow("experiments/search", password="wrong", max_results="1").status_code == 401
-    return {}
-
-
-def another_user(stack: Stack) -> dict[str, float]:
-    """A user whom no passwd file knows can run what the worker runs."""
-    ask = ("python", "-c", "import getpass, pathlib; print(getpass.getuser(), pathlib.Path.home())")
-    for command in (ask, ("dvc", "version"), ("prefect", "version"), ("g++", "--version")):
-        stack.compose("run", "--rm", "--no-deps", "worker", *command, WORKER_UID=str(OTHER_UID))
     return {}
 
 
@@ -257,6 +249,16 @@ def run_guide(stack: Stack, word: str) -> None:
     script = f"set -eu\nstack={shlex.quote(' '.join(stack.program))}\n{commands}"
     done = subprocess.run(["bash", "-c", script], cwd=stack.folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+
+
+def another_user(stack: Stack) -> dict[str, float]:
+    """An owner of the checkout whom no passwd file knows can run what the worker runs, and compile."""
+    subprocess.run(["chown", "-R", str(OTHER_UID), stack.checkout], check=True)
+    ask = ("python", "-c", "import getpass, pathlib; print(getpass.getuser(), pathlib.Path.home())")
+    compiled = ("python", "-c", "import torch; torch.compile(lambda x: torch.sin(x) * 2)(torch.ones(8))")
+    for command in (ask, ("dvc", "version"), ("git", "status"), ("prefect", "version"), compiled):
+        stack.compose("run", "--rm", "--no-deps", "worker", *command, WORKER_UID=str(OTHER_UID))
+    return {}
 
 
 if __name__ == "__main__":
