@@ -23,8 +23,8 @@ build: $(READY)  ## everything that is stale, from sources to a promoted model a
 	@dvc repro || { echo "the build stopped; putting the last good outputs back"; dvc checkout --quiet; exit 1; }
 	@echo "report: data/promoted/report.html   history and registry: make ui"
 
-test: $(READY)  ## the tests, in three processes: some of them wait for servers
-	@pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## the tests, on up to 4 cores
+	@pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 stack-test: $(READY)  ## the deployment with real containers; as root on Debian, with Docker's engine and Compose
 	@python -m tests.stack.walk
