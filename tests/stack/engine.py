@@ -4,6 +4,7 @@ The engine needs root, and Debian's packages `docker.io`, `mmdebstrap` and `ipta
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.checkouts import ROOT
+
 PROGRAMS = ("dockerd", "docker", "mmdebstrap", "iptables")
 NETWORKS = ("--bip", "10.99.0.1/24", "--default-address-pool", "base=10.98.0.0/16,size=24")
 # What python:3.11-slim has and Debian's minimal system lacks.
@@ -61,34 +64,33 @@ def _wait_for(running: "subprocess.Popen[bytes]", folder: Path) -> None:
         time.sleep(0.5)
 
 
-def docker(*arguments: str | Path, **options: str) -> str:
-    """Run a command of Docker; return what it prints.
+def said(*command: str | Path, **options: Any) -> str:
+    """Run a command; return what it prints.
 
     Raises:
         RuntimeError: it failed; the message has what it said.
     """
-    done = subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True, **options)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, **options)
     if done.returncode:
-        raise RuntimeError(f"docker {' '.join(map(str, arguments))}:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+        raise RuntimeError(f"{shlex.join(map(str, command))}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return done.stdout
 
 
 def make_images(folder: Path) -> None:
     """Make the stand-ins, and stillhouse's image from its own Dockerfile on one of them, without its packages."""
     sources = "/etc/apt/sources.list.d/debian.sources"
-    command = ["mmdebstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", folder / "base.tar", sources]
-    subprocess.run(command, check=True, capture_output=True)
-    docker("import", folder / "base.tar", "stand-in/base")
-    build = ("build", "--quiet", "--network", "host")
-    docker(*build, "-t", "stand-in/python", "-", input=PYTHON)
-    docker(*build, "-t", "stand-in/postgres", ROOT / "tests/stack/postgres")
+    said("mmdebstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", folder / "base.tar", sources)
+    said("docker", "import", folder / "base.tar", "stand-in/base")
+    build = ("docker", "build", "--quiet", "--network", "host")
+    said(*build, "-t", "stand-in/python", "-", input=PYTHON)
+    said(*build, "-t", "stand-in/postgres", ROOT / "tests/stack/postgres")
     context = folder / "context"
     (context / "deploy").mkdir(parents=True)
     shutil.copy(ROOT / "deploy/mlflow.sh", context / "deploy")
     (context / "requirements.lock").touch()
     text = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
     lines = ["FROM stand-in/python" if line.startswith("FROM ") else line for line in text.splitlines()]
-    docker(*build, "-t", "stillhouse:0.1.0", "-f", "-", context, input="\n".join(lines))
+    said(*build, "-t", "stillhouse:0.1.0", "-f", "-", context, input="\n".join(lines))
 
 
 def packages(folder: Path) -> tuple[str, str]:

@@ -9,7 +9,6 @@ GPUs, or the object store's volume. It prints seconds, and ends with an error at
 import json
 import os
 import re
-import secrets
 import shlex
 import shutil
 import subprocess
@@ -24,8 +23,10 @@ from typing import Any
 
 import httpx
 
-from tests.checkouts import checkout, short_recipe, without_formats
-from tests.stack.engine import ROOT, docker, engine, make_images, packages
+from tests.checkouts import ROOT, checkout, short_recipe, without_formats
+from tests.deploy.conftest import planted
+from tests.flows.conftest import commit
+from tests.stack.engine import engine, make_images, packages, said
 
 PREFECT, MLFLOW = 14200, 15000
 UID, OTHER_UID = 10001, 23456
@@ -66,11 +67,7 @@ class Stack:
 
     def compose(self, *arguments: str, **more: str) -> str:
         """Run a command of Docker Compose; variables given by name come before those of .env."""
-        command = [*self.program, *arguments]
-        done = subprocess.run(command, env=os.environ | more, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(arguments)}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-        return done.stdout
+        return said(*self.program, *arguments, env=os.environ | more)
 
     def prefect(self, method: str, path: str, body: Any = None, account: str = "") -> httpx.Response:
         """Ask Prefect's API, with its password unless another account is given."""
@@ -116,21 +113,14 @@ def step(name: str, found: dict[str, float]) -> Iterator[None]:
 
 
 def make_stack(folder: Path) -> Stack:
-    """Write .env as the guide says, and a checkout whose owner the worker is."""
-    env = dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / "deploy/.env.example").read_text(encoding="utf-8"), re.M))
-    env = {name: value or secrets.token_hex(24) for name, value in env.items()}
-    env |= dict.fromkeys(("STILLHOUSE_MOUNTS", "MLFLOW_MORE_HOSTS", "MLFLOW_ALLOWED_ORIGINS"), "")
-    env |= {"PREFECT_AUTH": f"operator:{env['PREFECT_AUTH']}", "STILLHOUSE_CHECKOUT": str(folder / "checkout")}
-    env["WORKER_UID"] = str(UID)
+    """Write .env, and a checkout whose owner the worker is."""
+    env = planted() | {"STILLHOUSE_CHECKOUT": str(folder / "checkout"), "WORKER_UID": str(UID)}
     (folder / "env").write_text("".join(f"{name}={value}\n" for name, value in env.items()))
     mounts = json.dumps(packages(folder))
     (folder / "override.yaml").write_text(OVERRIDE.format(mounts=mounts, prefect=PREFECT, mlflow=MLFLOW))
     home = checkout(folder / "checkout", without_formats(short_recipe()))
-    for name in ("deploy", "flows"):
-        shutil.copytree(ROOT / name, home / name, dirs_exist_ok=True)
-    save = ["git", "-c", "user.name=a", "-c", "user.email=a@localhost", "-C", home]
-    subprocess.run([*save, "add", "--all"], check=True)
-    subprocess.run([*save, "commit", "--quiet", "--message", "deploy"], check=True)
+    shutil.copytree(ROOT / "deploy", home / "deploy")
+    commit("deploy", home)
     subprocess.run(["chown", "-R", f"{UID}:{UID}", home], check=True)
     folder.chmod(0o755)
     return Stack(folder, home, env)
@@ -183,7 +173,7 @@ def retrain(stack: Stack) -> dict[str, float]:
         "task_runs": {"name": {"like_": "distill"}, "state": {"type": {"any_": ["RUNNING"]}}},
     }
     wait_for(lambda: bool(stack.prefect("POST", "/task_runs/filter", stage_runs).json()), "the student", 900)
-    process = docker("inspect", "--format", "{{.State.Pid}}", stack.compose("ps", "--quiet", "worker").strip())
+    process = said("docker", "inspect", "--format", "{{.State.Pid}}", stack.compose("ps", "--quiet", "worker").strip())
     subprocess.run(["kill", "-9", process.strip()], check=True)  # the first process: the container ends with it
 
     def state() -> Any:
@@ -205,8 +195,7 @@ def from_outside(stack: Stack) -> dict[str, float]:
         "MLFLOW_TRACKING_PASSWORD": stack.env["MLFLOW_ADMIN_PASSWORD"],
         "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
     }
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    said(sys.executable, "-c", code, env=environment, timeout=300)
     return {}
 
 
@@ -247,8 +236,7 @@ def run_guide(stack: Stack, word: str) -> None:
     block = next(block for block in re.findall(r"```sh\n(.*?)```", guide, re.S) if word in block)
     commands = re.sub(r"^stack=.*\n|^docker run (?:.*\\\n)*.*\n", "", block, flags=re.M)
     script = f"set -eu\nstack={shlex.quote(' '.join(stack.program))}\n{commands}"
-    done = subprocess.run(["bash", "-c", script], cwd=stack.folder, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+    said("bash", "-c", script, cwd=stack.folder, timeout=600)
 
 
 def another_user(stack: Stack) -> dict[str, float]:
